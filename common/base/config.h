@@ -1,0 +1,102 @@
+/* config.h - one table row per option, and everything that follows from it.
+ *
+ * From a row come the flag (--api-listen X), the environment variable
+ * (STENTOR_API_LISTEN), the YAML key of --config FILE (api_listen), --help and
+ * the README's table. Flag beats environment beats file beats default. The
+ * result is a plain struct of the program's own; modules get what they need
+ * from it at init and never read the environment.
+ *
+ * Anything wrong (unknown key or flag, bad value, out of range, unreadable
+ * file) is one clear message on stderr, naming the source, and ERR_CONFIG: the
+ * program then exits with CONFIG_EXIT before any socket opens.
+ */
+#ifndef STENTOR_BASE_CONFIG_H
+#define STENTOR_BASE_CONFIG_H
+
+#include "common/base/check.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#define CONFIG_EXIT 78 /* EX_CONFIG of sysexits.h */
+
+enum option_type {
+	OPTION_STRING, /* char *, owned by the config, never NULL */
+	OPTION_UINT,   /* uint64_t, decimal, within [min, max] */
+	OPTION_SIZE,   /* uint64_t bytes: digits with optional KiB, MiB, GiB */
+	OPTION_BOOL,   /* bool: true, false */
+	OPTION_CHOICE, /* unsigned: index into choices[] */
+};
+
+struct option {
+	const char *name; /* "api-listen" */
+	enum option_type type;
+	size_t offset; /* of the field in the program's struct */
+	const char *def;
+	uint64_t min, max;
+	const char *unit;	    /* "ms", "bytes"; NULL: none */
+	const char *const *choices; /* NULL-terminated */
+	const char *help;
+};
+
+/* Which shared rule a channel follows: the first whose pattern matches. */
+enum priority { PRIORITY_CRITICAL, PRIORITY_NORMAL, PRIORITY_DROPPABLE };
+#define PRIORITY_CLASSES 3
+extern const char *const priority_names[PRIORITY_CLASSES + 1];
+
+enum lagging { LAGGING_CLOSE, LAGGING_DROP_OLDEST };
+extern const char *const lagging_names[];
+
+struct rule {
+	char *pattern; /* exact, or a prefix that ends in '*' */
+	enum priority priority;
+	enum lagging lagging;
+};
+
+/* The YAML file's `rules:` list. Always ends with a match-all default. */
+struct rules {
+	struct rule *rule;
+	size_t count;
+	uint64_t hash; /* of all that processes must agree on */
+};
+
+#define RULES_MAX 1024
+
+/* The rule for a channel; never NULL. Borrowed until the rules are freed. */
+const struct rule *rules_match(const struct rules *rules, const char *channel);
+
+struct program {
+	const char *name;	      /* "stentor-dispatcher" */
+	const char *summary;	      /* one line for --help */
+	const struct option *options; /* ends with a NULL name */
+	const char *env_prefix;	      /* "STENTOR_" */
+};
+
+/* Fills `out` (the program's struct, zeroed by the caller) and `rules` (NULL:
+ * the program takes none and `rules:` is an unknown key). Returns 0,
+ * ERR_CONFIG after a message on stderr, or 1 when --help or --version was
+ * answered on stdout and the program should exit 0. Options common to all
+ * programs (--config, --help, --version, --options-markdown, which prints the
+ * README table) are built in.  argv is only read. */
+int config_load(const struct program *program, void *out, struct rules *rules,
+		int argc, char *const argv[]) MUST_CHECK;
+
+/* Path of the --config file that was read (owned by argv or the environment),
+ * or NULL. */
+const char *config_file(const struct program *program, int argc,
+			char *const argv[]);
+
+/* Reads only the rules of a file, for SIGHUP. On error a message is on
+ * stderr and *rules is untouched. */
+int rules_load(const char *path, struct rules *rules) MUST_CHECK;
+void rules_free(struct rules *rules);
+
+/* Frees the strings in `out`. */
+void config_free(const struct program *program, void *out);
+
+/* Raises the soft limit of open files to the hard one; returns what it got. */
+uint64_t config_raise_nofile(void);
+
+#endif

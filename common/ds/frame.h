@@ -1,0 +1,33 @@
+/* frame.h - immutable bytes with a reference count (pure).
+ *
+ * What is encoded once and shared by many: a rendered SSE event by all
+ * connections of a channel, an encoded delivery by all links. Never crosses
+ * threads. The last release frees.
+ */
+#ifndef STENTOR_DS_FRAME_H
+#define STENTOR_DS_FRAME_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+struct frame {
+	uint32_t refs;
+	uint32_t len;
+	uint8_t bytes[];
+};
+
+#define FRAME_MAX (64u << 20)
+
+/* `len` bytes to be filled by the caller before it is shared; one reference. */
+struct frame *frame_new(size_t len);
+struct frame *frame_from(const void *bytes, size_t len);
+
+static inline struct frame *frame_hold(struct frame *f)
+{
+	f->refs++;
+	return f;
+}
+
+void frame_release(struct frame *f);
+
+#endif

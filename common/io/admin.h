@@ -1,0 +1,46 @@
+/* admin.h - the operators' HTTP port: /metrics, /livez, /readyz, /version ...
+ *
+ * A small HTTP/1.1 server (llhttp through codec/http1) with a route table.
+ * Bounded: ADMIN_CONNECTIONS_MAX connections (the oldest idle one gives way),
+ * 8 KiB heads, 64 KiB bodies, 10 s for a request to be complete and for an
+ * answer to be taken. GET and HEAD; other methods only where a route says so.
+ */
+#ifndef STENTOR_IO_ADMIN_H
+#define STENTOR_IO_ADMIN_H
+
+#include "common/base/check.h"
+#include "common/codec/http1.h"
+
+#include <uv.h>
+
+#define ADMIN_CONNECTIONS_MAX 64
+
+/* One answer, filled by a route's handler. */
+struct admin_reply {
+	int status;		  /* 200 unless set */
+	const char *content_type; /* text/plain; charset=utf-8 unless set */
+	const char *headers;	  /* ready lines with CRLF, or "" */
+	struct buf body;
+};
+
+typedef void (*admin_handler)(void *ctx, const struct http1_request *request,
+			      struct admin_reply *reply);
+
+struct admin_route {
+	const char *method; /* "GET" */
+	const char *path;   /* exact */
+	admin_handler handle;
+};
+
+struct admin;
+
+/* `routes` ends with a NULL path and is borrowed for ever. */
+int admin_start(uv_loop_t *loop, const char *address,
+		const struct admin_route *routes, void *ctx,
+		struct admin **out) MUST_CHECK;
+/* The real port, when 0 was asked for. */
+uint16_t admin_port(const struct admin *a);
+/* Asynchronous; memory goes when all its connections are closed. */
+void admin_close(struct admin *a);
+
+#endif
