@@ -31,8 +31,8 @@
 #include <sys/resource.h>
 #include <time.h>
 
-#define NS_PER_S 1000000000ull
-#define STAMP_BYTES 40u /* both spaces and the one behind included */
+#define NS_PER_S       1000000000ull
+#define STAMP_BYTES    40u /* both spaces and the one behind included */
 #define DATA_BYTES_MAX 16384u
 
 struct stamp {
@@ -79,7 +79,7 @@ static inline uint64_t arg_u64(const char *name, const char *text, uint64_t max)
 /* An IPv4 address and port, as 127.0.0.1:8080. */
 static inline struct sockaddr_in arg_addr(const char *name, const char *text)
 {
-	struct sockaddr_in addr = { .sin_family = AF_INET };
+	struct sockaddr_in addr = {.sin_family = AF_INET};
 	const char *colon = strrchr(text, ':');
 	char host[64];
 

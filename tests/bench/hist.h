@@ -11,10 +11,10 @@
 #include <stdint.h>
 #include <stdio.h>
 
-#define HIST_SUB_BITS 6u
-#define HIST_SUB (1u << HIST_SUB_BITS)
+#define HIST_SUB_BITS  6u
+#define HIST_SUB       (1u << HIST_SUB_BITS)
 #define HIST_EXPONENTS 38u /* up to 2^43 ns, 2.4 hours; more is clamped */
-#define HIST_BUCKETS (HIST_SUB * HIST_EXPONENTS)
+#define HIST_BUCKETS   (HIST_SUB * HIST_EXPONENTS)
 
 struct hist {
 	uint64_t sum_ns;

@@ -132,7 +132,7 @@ static inline size_t sse_next(const char *text, size_t len,
 	const char *end = text + len;
 	const char *lf;
 
-	*event = (struct sse_event){ 0 };
+	*event = (struct sse_event){0};
 	while ((lf = memchr(p, '\n', (size_t)(end - p))) != NULL) {
 		size_t n = (size_t)(lf - p);
 
@@ -141,11 +141,11 @@ static inline size_t sse_next(const char *text, size_t len,
 		if (n == 0)
 			return (size_t)(lf + 1 - text);
 		if (*p == 'd' && event->data == NULL)
-			event->data = sse_field(p, n, "data:", 5,
-						&event->data_len);
+			event->data =
+				sse_field(p, n, "data:", 5, &event->data_len);
 		else if (*p == 'e')
-			event->type = sse_field(p, n, "event:", 6,
-						&event->type_len);
+			event->type =
+				sse_field(p, n, "event:", 6, &event->type_len);
 		p = lf + 1;
 	}
 	return 0;
