@@ -8,17 +8,16 @@
 #ifndef STENTOR_DS_SLAB_H
 #define STENTOR_DS_SLAB_H
 
+#include "common/ds/list.h"
+
 #include <stddef.h>
 
-struct slab_chunk;
-
 struct slab {
-	size_t object_size;
-	size_t per_chunk;
-	size_t used;		    /* objects given out */
-	struct slab_chunk *partial; /* chunks with free objects */
-	struct slab_chunk *full;
-	size_t empty_chunks;
+	size_t object_size;  /* rounded up to 16 */
+	size_t per_chunk;    /* objects a chunk has room for */
+	size_t used;	     /* objects given out */
+	size_t empty_chunks; /* kept, with no object in use */
+	struct list partial; /* chunks with free objects, empty ones last */
 };
 
 void slab_init(struct slab *s, size_t object_size);
