@@ -4,48 +4,21 @@
  *
  * One HTTP/2 connection, one epoll loop, requests encoded by hand. A "call" is
  * one gRPC stream: unary calls carry one message and are made again and again,
- * stream calls live until the end. Message k goes to channel k mod M with the
- * sequence number k / M + 1, so that a later run goes on where this one ended
- * (--first). Ends after --count messages, after --seconds or on SIGTERM, waits
- * a bounded time for the answers still due, and prints one JSON object.
+ * stream calls live until the end. Unary calls made at once may overtake each
+ * other; where order matters there is one call or one stream.
  */
-#include "bench.h"
-#include "hist.h"
+#include "publish.h"
 
 #include <fcntl.h>
-#include <getopt.h>
 #include <netinet/tcp.h>
 #include <nghttp2/nghttp2.h>
-#include <poll.h>
-#include <signal.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
-#include <sys/timerfd.h>
-#include <unistd.h>
 
-#define CALLS_MAX      4096u
-#define WINDOW_MAX     65536u
-#define CHANNEL_MAX    128u
-#define MESSAGE_MAX    (DATA_BYTES_MAX + CHANNEL_MAX + 64)
-#define CODES	       17u /* gRPC status codes 0..16 */
-#define OUT_MAX	       (256u * 1024)
-#define TICK_NS_MIN    500000ull
-#define ANSWER_WAIT_NS (5 * NS_PER_S)
-#define UNAVAILABLE    14u
-
-struct options {
-	struct sockaddr_in to;
-	const char *channel; /* with %d: its number of `channels` */
-	bool stream;
-	uint32_t calls;
-	uint32_t window; /* unanswered requests in a stream call */
-	uint32_t channels;
-	uint32_t rate; /* messages a second; 0: as fast as answers come */
-	uint32_t size;
-	uint32_t seconds;
-	uint64_t count; /* 0: no limit but time */
-	uint64_t first;
-};
+#define CHANNEL_MAX 128u
+#define MESSAGE_MAX (DATA_BYTES_MAX + CHANNEL_MAX + 64)
+#define OUT_MAX	    (256u * 1024)
+#define UNAVAILABLE 14u
 
 struct call {
 	int32_t stream_id; /* 0: none open */
@@ -54,38 +27,23 @@ struct call {
 	uint64_t asked, answered;
 	uint64_t *sent_ns; /* of request n at n mod window; owned */
 	/* The answer being read: 5 bytes of prefix, then the message. */
-	uint32_t prefix_len, body_left, code;
+	uint32_t prefix_len, body_left, body_seen;
 	uint8_t prefix[5];
 	uint8_t body_head[2];
-	uint32_t body_seen;
 	/* The request being sent. */
 	uint32_t out_len, out_done;
 	char out[MESSAGE_MAX];
 };
 
 struct client {
-	struct options options;
+	struct publish publish;
 	nghttp2_session *session;
 	int fd, epoll, timer;
 	struct call *calls;
 	char authority[32];
-	uint64_t sent, answered, lost;
-	uint64_t codes[CODES];
-	uint64_t start_ns, stop_ns;
-	bool stopping;
-	bool broken; /* the connection is gone */
-	struct hist latency;
 	uint8_t out[OUT_MAX];
 	size_t out_len;
 };
-
-static volatile sig_atomic_t interrupted;
-
-static void on_signal(int number)
-{
-	(void)number;
-	interrupted = 1;
-}
 
 /* --- requests ----------------------------------------------------------- */
 
@@ -102,16 +60,10 @@ static char *put_varint(char *out, uint64_t value)
 /* A PublishRequest of channel (field 1) and data (field 2) in gRPC's frame. */
 static void encode_request(struct client *cl, struct call *c)
 {
-	const struct options *o = &cl->options;
-	uint64_t k = o->first + cl->sent;
-	uint64_t number = k % o->channels;
-	bool private = strstr(o->channel, "%d") != NULL;
-	struct stamp stamp = {
-		.stream = private ? (uint32_t)number + 1 : 0,
-		.seq = k / o->channels + 1,
-		.sent_ns = now_ns(),
-	};
+	struct publish *o = &cl->publish;
 	char channel[CHANNEL_MAX];
+	struct stamp stamp;
+	uint64_t number = publish_next(o, &stamp);
 	size_t n = expand_number(channel, sizeof(channel), o->channel, number);
 	char *p = c->out + 5;
 	uint32_t length;
@@ -131,32 +83,12 @@ static void encode_request(struct client *cl, struct call *c)
 	c->out_done = 0;
 	c->sent_ns[c->asked % o->window] = stamp.sent_ns;
 	c->asked++;
-	cl->sent++;
-}
-
-/* May one more message go out now, by pace, count and time? */
-static bool may_send(const struct client *cl, uint64_t now)
-{
-	const struct options *o = &cl->options;
-
-	if (cl->stopping || (o->count > 0 && cl->sent >= o->count))
-		return false;
-	return o->rate == 0 ||
-	       (double)cl->sent < (double)o->rate *
-					  (double)(now - cl->start_ns) /
-					  (double)NS_PER_S;
-}
-
-static bool is_done(const struct client *cl)
-{
-	return cl->stopping ||
-	       (cl->options.count > 0 && cl->sent >= cl->options.count);
 }
 
 static bool call_may_ask(const struct client *cl, const struct call *c)
 {
-	return c->asked - c->answered < cl->options.window &&
-	       may_send(cl, now_ns());
+	return c->asked - c->answered < cl->publish.window &&
+	       publish_may_send(&cl->publish);
 }
 
 static ssize_t on_data_wanted(nghttp2_session *session, int32_t stream_id,
@@ -165,6 +97,7 @@ static ssize_t on_data_wanted(nghttp2_session *session, int32_t stream_id,
 {
 	struct client *cl = user;
 	struct call *c = source->ptr;
+	bool stream = cl->publish.stream;
 	size_t filled = 0;
 
 	(void)session;
@@ -173,7 +106,7 @@ static ssize_t on_data_wanted(nghttp2_session *session, int32_t stream_id,
 		size_t n = c->out_len - c->out_done;
 
 		if (n == 0) {
-			if (!cl->options.stream || !call_may_ask(cl, c))
+			if (!stream || !call_may_ask(cl, c))
 				break;
 			encode_request(cl, c);
 			continue;
@@ -184,7 +117,8 @@ static ssize_t on_data_wanted(nghttp2_session *session, int32_t stream_id,
 		c->out_done += (uint32_t)n;
 		filled += n;
 	}
-	if (c->out_done == c->out_len && (!cl->options.stream || is_done(cl))) {
+	if (c->out_done == c->out_len &&
+	    (!stream || publish_is_done(&cl->publish))) {
 		*flags |= NGHTTP2_DATA_FLAG_EOF;
 		return (ssize_t)filled;
 	}
@@ -204,7 +138,7 @@ static ssize_t on_data_wanted(nghttp2_session *session, int32_t stream_id,
 static void call_open(struct client *cl, struct call *c)
 {
 	const char *path =
-		cl->options.stream
+		cl->publish.stream
 			? "/stentor.v1.PublisherService/PublishStream"
 			: "/stentor.v1.PublisherService/Publish";
 	const nghttp2_nv headers[] = {
@@ -222,10 +156,10 @@ static void call_open(struct client *cl, struct call *c)
 
 	c->deferred = false;
 	c->status = UNAVAILABLE;
-	c->prefix_len = c->body_left = c->code = 0;
+	c->prefix_len = c->body_left = c->body_seen = 0;
 	c->asked = c->answered = 0;
 	c->out_len = c->out_done = 0;
-	if (!cl->options.stream)
+	if (!cl->publish.stream)
 		encode_request(cl, c);
 	c->stream_id = nghttp2_submit_request(
 		cl->session, NULL, headers,
@@ -236,17 +170,13 @@ static void call_open(struct client *cl, struct call *c)
 
 /* --- answers ------------------------------------------------------------ */
 
+/* More answers than requests show as a code too many in the report. */
 static void call_answered(struct client *cl, struct call *c, uint32_t code)
 {
-	cl->codes[code < CODES ? code : 2]++;
-	if (c->asked == c->answered)
-		return; /* more answers than requests: shows in the counts */
-	if (code == 0)
-		hist_add(&cl->latency,
-			 now_ns() -
-				 c->sent_ns[c->answered % cl->options.window]);
+	uint64_t slot = c->answered % cl->publish.window;
+
+	publish_answered(&cl->publish, code, c->sent_ns[slot]);
 	c->answered++;
-	cl->answered++;
 }
 
 /* A PublishResult is whole. Its code is field 1, which encoders write first
@@ -257,7 +187,7 @@ static void result_done(struct client *cl, struct call *c)
 
 	if (c->body_seen >= 2 && c->body_head[0] == 0x08)
 		code = c->body_head[1];
-	if (cl->options.stream)
+	if (cl->publish.stream)
 		call_answered(cl, c, code);
 	c->prefix_len = 0;
 	c->body_seen = 0;
@@ -320,17 +250,18 @@ static int on_stream_close(nghttp2_session *session, int32_t stream_id,
 	if (c == NULL)
 		return 0;
 	c->stream_id = 0;
-	if (!cl->options.stream) {
+	if (!cl->publish.stream) {
 		call_answered(cl, c, c->status);
-	} else {
-		/* A stream that fails takes its unanswered requests with it. */
-		if (c->status != 0)
-			cl->codes[c->status < CODES ? c->status : 2] +=
-				c->asked - c->answered;
-		cl->lost += c->asked - c->answered;
-		if (!is_done(cl))
-			cl->stopping = true;
+		return 0;
 	}
+	/* A stream that fails takes its unanswered requests with it; what it
+	 * says is counted once, and nothing more is sent. */
+	if (c->status != 0)
+		cl->publish
+			.codes[c->status < PUBLISH_CODES ? c->status
+							 : PUBLISH_UNKNOWN]++;
+	if (cl->publish.stop_ns == 0)
+		cl->publish.stop_ns = now_ns();
 	return 0;
 }
 
@@ -373,35 +304,21 @@ static void client_connect(struct client *cl)
 
 	cl->fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	if (cl->fd < 0 ||
-	    connect(cl->fd, (const struct sockaddr *)&cl->options.to,
-		    sizeof(cl->options.to)) != 0)
+	    connect(cl->fd, (const struct sockaddr *)&cl->publish.to,
+		    sizeof(cl->publish.to)) != 0)
 		die("connect: %s", strerror(errno));
 	setsockopt(cl->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
 	if (fcntl(cl->fd, F_SETFL, O_NONBLOCK) != 0)
 		die("fcntl: %s", strerror(errno));
 	snprintf(cl->authority, sizeof(cl->authority), "127.0.0.1:%u",
-		 ntohs(cl->options.to.sin_port));
+		 ntohs(cl->publish.to.sin_port));
 	session_init(cl);
 	cl->epoll = epoll_create1(EPOLL_CLOEXEC);
-	cl->timer = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC);
-	if (cl->epoll < 0 || cl->timer < 0)
-		die("epoll or timer: %s", strerror(errno));
+	cl->timer = publish_timer_new(&cl->publish);
+	if (cl->epoll < 0)
+		die("epoll: %s", strerror(errno));
 	watch(cl, cl->fd, EPOLL_CTL_ADD, EPOLLIN);
 	watch(cl, cl->timer, EPOLL_CTL_ADD, EPOLLIN);
-}
-
-static void set_timer(struct client *cl)
-{
-	uint64_t period = NS_PER_S / 100;
-	struct itimerspec spec = {0};
-
-	if (cl->options.rate > 100)
-		period = NS_PER_S / cl->options.rate;
-	if (period < TICK_NS_MIN)
-		period = TICK_NS_MIN;
-	spec.it_interval.tv_nsec = (long)period;
-	spec.it_value.tv_nsec = (long)period;
-	timerfd_settime(cl->timer, 0, &spec, NULL);
 }
 
 /* Everything nghttp2 has to say goes out in as few writes as fit. */
@@ -428,7 +345,7 @@ static void client_flush(struct client *cl)
 			return;
 		}
 		if (n < 0) {
-			cl->broken = true;
+			cl->publish.broken = true;
 			return;
 		}
 		cl->out_len -= (size_t)n;
@@ -444,7 +361,7 @@ static void client_read(struct client *cl)
 	if (n < 0 && errno == EAGAIN)
 		return;
 	if (n <= 0) {
-		cl->broken = true;
+		cl->publish.broken = true;
 		return;
 	}
 	n = nghttp2_session_mem_recv(cl->session, buffer, (size_t)n);
@@ -456,14 +373,14 @@ static void client_read(struct client *cl)
 /* Puts to work every call that has something to send. */
 static void feed_calls(struct client *cl)
 {
-	for (uint32_t i = 0; i < cl->options.calls; i++) {
+	for (uint32_t i = 0; i < cl->publish.calls; i++) {
 		struct call *c = &cl->calls[i];
 
 		if (c->stream_id == 0) {
-			if (may_send(cl, now_ns()))
+			if (publish_may_send(&cl->publish))
 				call_open(cl, c);
-		} else if (c->deferred &&
-			   (call_may_ask(cl, c) || is_done(cl))) {
+		} else if (c->deferred && (call_may_ask(cl, c) ||
+					   publish_is_done(&cl->publish))) {
 			c->deferred = false;
 			nghttp2_session_resume_data(cl->session, c->stream_id);
 		}
@@ -472,7 +389,7 @@ static void feed_calls(struct client *cl)
 
 static bool all_closed(const struct client *cl)
 {
-	for (uint32_t i = 0; i < cl->options.calls; i++)
+	for (uint32_t i = 0; i < cl->publish.calls; i++)
 		if (cl->calls[i].stream_id != 0)
 			return false;
 	return true;
@@ -480,28 +397,22 @@ static bool all_closed(const struct client *cl)
 
 static void client_run(struct client *cl)
 {
-	uint64_t end_ns = cl->start_ns + cl->options.seconds * NS_PER_S;
+	struct publish *p = &cl->publish;
 	struct epoll_event events[4];
 
-	while (!cl->broken) {
-		uint64_t now = now_ns();
+	while (!p->broken && !publish_is_over(p)) {
 		uint64_t ticks;
 		int n;
 
-		if (interrupted || now >= end_ns)
-			cl->stopping = true;
-		if (is_done(cl) && cl->stop_ns == 0)
-			cl->stop_ns = now;
-		if (cl->stop_ns > 0 &&
-		    (all_closed(cl) || now - cl->stop_ns > ANSWER_WAIT_NS))
-			return;
 		feed_calls(cl);
 		client_flush(cl);
+		if (publish_is_done(p) && all_closed(cl))
+			return;
 		n = epoll_wait(cl->epoll, events, 4, 100);
 		for (int i = 0; i < n; i++) {
 			if (events[i].data.fd == cl->timer) {
 				if (read(cl->timer, &ticks, 8) < 0)
-					continue;
+					die("timer: %s", strerror(errno));
 				continue;
 			}
 			if ((events[i].events & EPOLLOUT) != 0)
@@ -511,134 +422,24 @@ static void client_run(struct client *cl)
 	}
 }
 
-static void print_result(struct client *cl)
-{
-	uint64_t end_ns = cl->stop_ns > 0 ? cl->stop_ns : now_ns();
-
-	printf("{\"sent\":%llu,\"answered\":%llu,\"unanswered\":%llu,"
-	       "\"broken\":%s,\"seconds\":%.3f,\"codes\":{",
-	       (unsigned long long)cl->sent, (unsigned long long)cl->answered,
-	       (unsigned long long)(cl->sent - cl->answered),
-	       cl->broken ? "true" : "false",
-	       (double)(end_ns - cl->start_ns) / (double)NS_PER_S);
-	for (uint32_t i = 0, n = 0; i < CODES; i++)
-		if (cl->codes[i] > 0)
-			printf("%s\"%u\":%llu", n++ > 0 ? "," : "", i,
-			       (unsigned long long)cl->codes[i]);
-	printf("},\"answers\":");
-	hist_print(stdout, &cl->latency);
-	puts("}");
-}
-
-/* --- options ------------------------------------------------------------ */
-
-static const char usage[] =
-	"pubbench --to ADDR:PORT --channel NAME [options]\n"
-	"  --channel NAME   with %d: number of the channel\n"
-	"  --channels M     how many, in turn; default 1\n"
-	"  --mode M         unary (default) or stream\n"
-	"  --calls N        unary calls at a time, or streams; default 1\n"
-	"  --window N       unanswered requests in a stream, default 256\n"
-	"  --rate N         messages a second, default as fast as it goes\n"
-	"  --size N         bytes of data in a message, default 200\n"
-	"  --count N        messages, default no limit\n"
-	"  --first N        number of the first message, default 0\n"
-	"  --seconds N      most seconds to send, default 10\n";
-
-static const struct option long_options[] = {
-	{"to", required_argument, NULL, 't'},
-	{"channel", required_argument, NULL, 'C'},
-	{"channels", required_argument, NULL, 'M'},
-	{"mode", required_argument, NULL, 'm'},
-	{"calls", required_argument, NULL, 'c'},
-	{"window", required_argument, NULL, 'w'},
-	{"rate", required_argument, NULL, 'r'},
-	{"size", required_argument, NULL, 's'},
-	{"count", required_argument, NULL, 'n'},
-	{"first", required_argument, NULL, 'f'},
-	{"seconds", required_argument, NULL, 'x'},
-	{0},
-};
-
-static void number_option(struct options *o, int c, const char *name)
-{
-	const struct {
-		int c;
-		uint32_t max;
-		uint32_t *value;
-	} rows[] = {
-		{'M', 10000000, &o->channels},	 {'c', CALLS_MAX, &o->calls},
-		{'w', WINDOW_MAX, &o->window},	 {'r', 10000000, &o->rate},
-		{'s', DATA_BYTES_MAX, &o->size}, {'x', 7200, &o->seconds},
-	};
-
-	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
-		if (rows[i].c == c) {
-			*rows[i].value =
-				(uint32_t)arg_u64(name, optarg, rows[i].max);
-			return;
-		}
-	}
-	die("%s", usage);
-}
-
-static void parse_options(struct options *o, int argc, char **argv)
-{
-	int index = 0;
-	int c;
-
-	while ((c = getopt_long(argc, argv, "", long_options, &index)) != -1) {
-		if (c == 't')
-			o->to = arg_addr("to", optarg);
-		else if (c == 'C')
-			o->channel = optarg;
-		else if (c == 'm')
-			o->stream = strcmp(optarg, "stream") == 0;
-		else if (c == 'n')
-			o->count = arg_u64("count", optarg, 1ull << 40);
-		else if (c == 'f')
-			o->first = arg_u64("first", optarg, 1ull << 40);
-		else
-			number_option(o, c, long_options[index].name);
-	}
-	if (o->to.sin_port == 0 || o->channel == NULL || o->channels == 0 ||
-	    o->calls == 0 || o->window == 0 || o->size < STAMP_BYTES ||
-	    optind != argc)
-		die("%s", usage);
-	if (!o->stream)
-		o->window = 1;
-}
-
 int main(int argc, char **argv)
 {
-	static struct client client = {
-		.options =
-			{
-				.calls = 1,
-				.window = 256,
-				.channels = 1,
-				.size = 200,
-				.seconds = 10,
-			},
-	};
-	struct options *o = &client.options;
+	static struct client client;
+	struct publish *p = &client.publish;
 
-	parse_options(o, argc, argv);
-	signal(SIGTERM, on_signal);
-	signal(SIGINT, on_signal);
-	client.calls = calloc(o->calls, sizeof(*client.calls));
+	publish_init(p, argc, argv);
+	if (!p->stream)
+		p->window = 1;
+	client.calls = calloc(p->calls, sizeof(*client.calls));
 	if (client.calls == NULL)
 		die("out of memory");
-	for (uint32_t i = 0; i < o->calls; i++) {
-		client.calls[i].sent_ns = calloc(o->window, sizeof(uint64_t));
+	for (uint32_t i = 0; i < p->calls; i++) {
+		client.calls[i].sent_ns = calloc(p->window, sizeof(uint64_t));
 		if (client.calls[i].sent_ns == NULL)
 			die("out of memory");
 	}
 	client_connect(&client);
-	client.start_ns = now_ns();
-	set_timer(&client);
 	client_run(&client);
-	print_result(&client);
 	nghttp2_session_del(client.session);
-	return client.sent > 0 && client.answered == client.sent ? 0 : 1;
+	return publish_report(p);
 }
