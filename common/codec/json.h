@@ -39,5 +39,7 @@ bool utf8_valid(const void *bytes, size_t len);
 /* Appends `text` (len bytes of valid UTF-8) to out as a JSON string with
  * quotes; returns bytes written. `out` must have room for 6 * len + 2. */
 size_t json_quote(char *out, const char *text, size_t len);
+/* How many bytes json_quote() will write. */
+size_t json_quoted_len(const char *text, size_t len);
 
 #endif

@@ -14,6 +14,11 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/* An event's data, in bytes: lines of one byte each grow sevenfold and still
+ * fit a frame. The API's limit on a message is below it. */
+#define SSE_DATA_MAX (8u << 20)
+
+/* `event` and `id` end at their first CR or LF: no text can add a field. */
 struct sse_event {
 	const char *event; /* "" or NULL: `message`, no event line */
 	const char *id;	   /* "" or NULL: no id line */
@@ -25,7 +30,8 @@ struct sse_event {
 struct frame *sse_render(const struct sse_event *e);
 
 /* The json format: data is {"channel","event","data","position"} in one line,
- * event line as in sse_render(). `position` is ready JSON or NULL (left out).
+ * event line as in sse_render(). `position` is ready JSON without line ends,
+ * or NULL (left out). The data must be valid UTF-8.
  */
 struct frame *sse_render_json(const struct sse_event *e, const char *channel,
 			      const char *position);

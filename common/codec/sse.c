@@ -1,0 +1,207 @@
+/* Each event is measured first and then written into a frame of exactly that
+ * size: one allocation, and the chunk's size, which stands in front, is known.
+ */
+#include "common/codec/sse.h"
+
+#include "common/base/check.h"
+#include "common/codec/json.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#define CHUNK_HEAD_MAX 24 /* 16 hex digits, CR LF, zero */
+
+/* An unfinished frame and the place where its next byte goes. */
+struct writer {
+	struct frame *frame;
+	char *at;
+};
+
+static void put(struct writer *w, const char *bytes, size_t len)
+{
+	memcpy(w->at, bytes, len);
+	w->at += len;
+}
+
+#define put_literal(w, text) put((w), (text), sizeof(text) - 1)
+
+static struct writer chunk_begin(size_t payload)
+{
+	char head[CHUNK_HEAD_MAX];
+	int head_len = snprintf(head, sizeof(head), "%zx\r\n", payload);
+	struct writer w;
+
+	check(head_len > 0 && (size_t)head_len < sizeof(head));
+	w.frame = frame_new((size_t)head_len + payload + 2);
+	w.at = (char *)w.frame->bytes;
+	put(&w, head, (size_t)head_len);
+	return w;
+}
+
+static struct frame *chunk_end(struct writer *w)
+{
+	put_literal(w, "\r\n");
+	check(w->at == (char *)w->frame->bytes + w->frame->len);
+	return w->frame;
+}
+
+/* The value of a one-line field: up to its first line end. */
+static size_t value_len(const char *value)
+{
+	return value ? strcspn(value, "\r\n") : 0;
+}
+
+static size_t field_size(const char *name, const char *value)
+{
+	size_t len = value_len(value);
+
+	return len ? strlen(name) + 2 + len + 1 : 0;
+}
+
+static void put_field(struct writer *w, const char *name, const char *value)
+{
+	size_t len = value_len(value);
+
+	if (len == 0)
+		return;
+	put(w, name, strlen(name));
+	put_literal(w, ": ");
+	put(w, value, len);
+	put_literal(w, "\n");
+}
+
+/* Length of the first line of `len` bytes, and of the line end behind it. */
+static size_t line_len(const char *text, size_t len, size_t *end_len)
+{
+	size_t n = 0;
+
+	while (n < len && text[n] != '\n' && text[n] != '\r')
+		n++;
+	if (n == len)
+		*end_len = 0;
+	else if (text[n] == '\r' && n + 1 < len && text[n + 1] == '\n')
+		*end_len = 2;
+	else
+		*end_len = 1;
+	return n;
+}
+
+/* Walks the lines of the data; writes them unless `w` is NULL. Returns their
+ * size. "a\n" is two lines, the second empty: a browser joins lines with LF
+ * and so gets "a\n" back. Empty data is one empty `data:` line: WHATWG 9.2.6
+ * ends every data line with LF in the buffer before it looks whether the
+ * buffer is empty, so the event is dispatched, with "". A space after the
+ * colon always, because a browser strips one: leading spaces survive. */
+static size_t data_lines(struct writer *w, const char *data, size_t len)
+{
+	size_t size = 0, end_len;
+
+	do {
+		size_t line = line_len(data, len, &end_len);
+
+		size += strlen("data: ") + line + 1;
+		if (w) {
+			put_literal(w, "data: ");
+			put(w, data, line);
+			put_literal(w, "\n");
+		}
+		data += line + end_len;
+		len -= line + end_len;
+	} while (end_len > 0);
+	return size;
+}
+
+struct frame *sse_render(const struct sse_event *e)
+{
+	const char *data = e->data_len ? e->data : "";
+	struct writer w;
+
+	check(e->data_len <= SSE_DATA_MAX);
+	w = chunk_begin(field_size("event", e->event) +
+			field_size("id", e->id) +
+			data_lines(NULL, data, e->data_len) + 1);
+	put_field(&w, "event", e->event);
+	put_field(&w, "id", e->id);
+	data_lines(&w, data, e->data_len);
+	put_literal(&w, "\n");
+	return chunk_end(&w);
+}
+
+#define JSON_CHANNEL  "data: {\"channel\":"
+#define JSON_EVENT    ",\"event\":"
+#define JSON_DATA     ",\"data\":"
+#define JSON_POSITION ",\"position\":"
+#define JSON_END      "}\n\n"
+#define LITERALS      (JSON_CHANNEL JSON_EVENT JSON_DATA JSON_END)
+
+struct frame *sse_render_json(const struct sse_event *e, const char *channel,
+			      const char *position)
+{
+	const char *data = e->data_len ? e->data : "";
+	const char *event = value_len(e->event) ? e->event : "message";
+	size_t channel_len = strlen(channel);
+	size_t event_len = value_len(event);
+	size_t position_len = position ? strlen(position) : 0;
+	struct writer w;
+
+	check(e->data_len <= SSE_DATA_MAX);
+	w = chunk_begin(field_size("event", e->event) +
+			field_size("id", e->id) + strlen(LITERALS) +
+			json_quoted_len(channel, channel_len) +
+			json_quoted_len(event, event_len) +
+			json_quoted_len(data, e->data_len) +
+			(position ? strlen(JSON_POSITION) + position_len : 0));
+	put_field(&w, "event", e->event);
+	put_field(&w, "id", e->id);
+	put_literal(&w, JSON_CHANNEL);
+	w.at += json_quote(w.at, channel, channel_len);
+	put_literal(&w, JSON_EVENT);
+	w.at += json_quote(w.at, event, event_len);
+	put_literal(&w, JSON_DATA);
+	w.at += json_quote(w.at, data, e->data_len);
+	if (position) {
+		put_literal(&w, JSON_POSITION);
+		put(&w, position, position_len);
+	}
+	put_literal(&w, JSON_END);
+	return chunk_end(&w);
+}
+
+struct frame *sse_render_heartbeat(const char *id)
+{
+	size_t id_size = field_size("id", id);
+	struct writer w = chunk_begin(id_size ? id_size + 1 : strlen(":\n\n"));
+
+	/* An id line moves Last-Event-ID without firing an event. */
+	if (id_size)
+		put_field(&w, "id", id);
+	else
+		put_literal(&w, ":\n");
+	put_literal(&w, "\n");
+	return chunk_end(&w);
+}
+
+struct frame *sse_render_retry(uint32_t retry_ms)
+{
+	char text[32];
+	int len = snprintf(text, sizeof(text), "retry: %u\n\n", retry_ms);
+	struct writer w;
+
+	check(len > 0 && (size_t)len < sizeof(text));
+	w = chunk_begin((size_t)len);
+	put(&w, text, (size_t)len);
+	return chunk_end(&w);
+}
+
+bool sse_event_valid(const char *event)
+{
+	size_t len = strnlen(event, SSE_EVENT_MAX + 1);
+
+	if (len > SSE_EVENT_MAX || !utf8_valid(event, len))
+		return false;
+	for (size_t i = 0; i < len; i++) {
+		if ((unsigned char)event[i] < 0x20 || event[i] == 0x7f)
+			return false;
+	}
+	return strncmp(event, "stentor.", strlen("stentor.")) != 0;
+}
