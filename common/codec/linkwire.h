@@ -1,0 +1,50 @@
+/* linkwire.h - frames between dispatcher and worker as bytes (pure).
+ *
+ * A frame on the wire is a stentor.link.v1.Frame (proto/stentor/link/v1).
+ * Because protobuf fields may be concatenated, it is put together from pieces
+ * that are encoded at different times: a header for this link, a control part,
+ * and deliveries that were encoded once for all links.
+ */
+#ifndef STENTOR_CODEC_LINKWIRE_H
+#define STENTOR_CODEC_LINKWIRE_H
+
+#include "common/base/check.h"
+#include "common/ds/arena.h"
+#include "common/ds/frame.h"
+#include "stentor/link/v1/link.pb-c.h"
+
+#include <stddef.h>
+#include <stdint.h>
+
+#define LINK_PROTOCOL	 1
+#define LINK_HEADER_MAX	 56
+#define LINK_DECODED_MAX ((size_t)32 << 20) /* arena bytes of one frame */
+
+typedef Stentor__Link__V1__Frame LinkFrame;
+typedef Stentor__Link__V1__Delivery LinkDelivery;
+
+struct link_header {
+	uint64_t sender_epoch, receiver_epoch;
+	uint64_t seq, ack, ack_bytes;
+};
+
+/* Returns the bytes written. */
+size_t link_header_encode(uint8_t out[LINK_HEADER_MAX],
+			  const struct link_header *h);
+
+/* One element of Frame.deliveries, tag and length included, ready to be put
+ * behind a header; one reference, the caller's. */
+struct frame *link_delivery_encode(const LinkDelivery *d);
+
+/* A frame that holds only control fields (its header fields are ignored);
+ * one reference, the caller's. */
+struct frame *link_control_encode(LinkFrame *f);
+
+/* Decodes into `arena` (valid until it is reset). NULL: malformed, or more
+ * than the arena may hold. */
+LinkFrame *link_frame_decode(struct arena *arena, const void *bytes,
+			     size_t len) MUST_CHECK;
+
+struct link_header link_frame_header(const LinkFrame *f);
+
+#endif

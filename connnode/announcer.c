@@ -1,0 +1,566 @@
+#include "connnode/announcer.h"
+
+#include "common/base/err.h"
+#include "common/base/log.h"
+#include "common/base/mem.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+typedef Stentor__Link__V1__Interest Interest;
+typedef Stentor__Link__V1__HelloAck HelloAck;
+
+void announcer_init(struct announcer *a, struct channels *channels,
+		    const struct announcer_identity *identity,
+		    const struct announcer_ops *ops, void *ctx)
+{
+	*a = (struct announcer){
+		.channels = channels,
+		.ops = ops,
+		.ctx = ctx,
+		.identity = *identity,
+	};
+	list_init(&a->upstreams);
+	list_init(&a->unannounced);
+	arena_init(&a->arena, LINK_DECODED_MAX);
+}
+
+void announcer_fini(struct announcer *a)
+{
+	list_for_each_safe(node, &a->upstreams) announcer_remove(
+		a, container_of(node, struct upstream, in_announcer));
+	arena_fini(&a->arena);
+}
+
+struct upstream *announcer_add(struct announcer *a, const char *address)
+{
+	struct upstream *u = xcalloc(1, sizeof(*u));
+
+	u->address = xstrdup(address);
+	u->phase = UPSTREAM_DOWN;
+	list_init(&u->queue);
+	list_push_back(&a->upstreams, &u->in_announcer);
+	return u;
+}
+
+static void queue_clear(struct upstream *u)
+{
+	struct list *node;
+
+	while ((node = list_pop_front(&u->queue)) != NULL) {
+		struct upstream_frame *f =
+			container_of(node, struct upstream_frame, in_queue);
+
+		frame_release(f->control);
+		free(f);
+	}
+	u->queue_bytes = 0;
+	u->mark_count = 0;
+}
+
+void announcer_remove(struct announcer *a UNUSED, struct upstream *u)
+{
+	queue_clear(u);
+	list_remove(&u->in_announcer);
+	free(u->address);
+	free(u->name);
+	free(u);
+}
+
+/* --- sending --------------------------------------------------------------- */
+
+static int send_frame(struct announcer *a, struct upstream *u,
+		      const struct link_header *h, const struct frame *control,
+		      size_t *sent)
+{
+	uint8_t head[LINK_HEADER_MAX];
+	struct iovec pieces[2] = {
+		{head, link_header_encode(head, h)},
+		{(void *)(control ? control->bytes : NULL),
+		 control ? control->len : 0},
+	};
+
+	*sent = pieces[0].iov_len + pieces[1].iov_len;
+	return a->ops->send(a->ctx, u, pieces, control ? 2 : 1);
+}
+
+static int send_in_sequence(struct announcer *a, struct upstream *u,
+			    const struct frame *control, uint64_t now_ms)
+{
+	struct link_header h;
+	size_t bytes;
+	int rc;
+
+	u->link.hold_acks = a->hold_acks;
+	h = link_state_next(&u->link);
+	rc = send_frame(a, u, &h, control, &bytes);
+	if (rc == 0)
+		link_state_sent(&u->link, bytes, now_ms);
+	return rc;
+}
+
+/* Remembers which sequence number confirms a generation. When too many are
+ * under way the newest mark stands for its predecessor: later, never sooner. */
+static void mark(struct upstream *u, uint64_t generation)
+{
+	struct upstream_mark *m;
+
+	if (generation == 0)
+		return;
+	if (u->mark_count < UPSTREAM_MARKS)
+		u->mark_count++;
+	m = &u->marks[(u->mark_first + u->mark_count - 1) % UPSTREAM_MARKS];
+	*m = (struct upstream_mark){u->link.tx_seq, generation};
+}
+
+static void take_acks(struct upstream *u)
+{
+	while (u->mark_count > 0 &&
+	       u->marks[u->mark_first].seq <= u->link.peer_ack) {
+		u->confirmed = u->marks[u->mark_first].generation;
+		u->mark_first = (u->mark_first + 1) % UPSTREAM_MARKS;
+		u->mark_count--;
+	}
+}
+
+static void pump(struct announcer *a, struct upstream *u, uint64_t now_ms)
+{
+	while (!list_empty(&u->queue)) {
+		struct upstream_frame *f = container_of(
+			u->queue.next, struct upstream_frame, in_queue);
+
+		if (send_in_sequence(a, u, f->control, now_ms) != 0)
+			return;
+		mark(u, f->generation);
+		list_remove(&f->in_queue);
+		u->queue_bytes -= f->control->len;
+		frame_release(f->control);
+		free(f);
+	}
+}
+
+/* Takes the frame. */
+static void enqueue(struct upstream *u, struct frame *control,
+		    uint64_t generation)
+{
+	struct upstream_frame *f = xmalloc(sizeof(*f));
+
+	f->control = control;
+	f->generation = generation;
+	list_push_back(&u->queue, &f->in_queue);
+	u->queue_bytes += control->len;
+}
+
+static void greet(struct announcer *a, struct upstream *u, uint64_t now_ms)
+{
+	const struct announcer_identity *id = &a->identity;
+	Stentor__Link__V1__Hello hello = STENTOR__LINK__V1__HELLO__INIT;
+	LinkFrame f = STENTOR__LINK__V1__FRAME__INIT;
+	struct link_header h = link_state_greeting(&u->link);
+	struct frame *control;
+	size_t sent;
+	int rc;
+
+	hello.protocol = LINK_PROTOCOL;
+	hello.node = (char *)id->node;
+	hello.worker = id->worker;
+	hello.incarnation = id->incarnation;
+	hello.link_address = (char *)id->link_address;
+	hello.listen_address = (char *)id->listen_address;
+	hello.dialed = u->address;
+	hello.version = (char *)id->version;
+	hello.config_hash = id->config_hash;
+	hello.connections_max = id->connections_max;
+	hello.token = (char *)id->token;
+	f.hello = &hello;
+	control = link_control_encode(&f);
+	rc = send_frame(a, u, &h, control, &sent);
+	if (rc != 0 && rc != ERR_AGAIN)
+		log_warn("HELLO-FAILED", "dispatcher=%s err=%s", u->address,
+			 err_name(rc));
+	frame_release(control);
+	u->greetings++;
+	u->greet_at_ms = now_ms + LINK_GREET_MS;
+}
+
+/* --- interest -------------------------------------------------------------- */
+
+struct batch {
+	Interest interest;
+	uint64_t add[ANNOUNCER_KEYS_PER_FRAME];
+	uint64_t remove[ANNOUNCER_KEYS_PER_FRAME];
+};
+
+static void batch_init(struct batch *b)
+{
+	stentor__link__v1__interest__init(&b->interest);
+	b->interest.add = b->add;
+	b->interest.remove = b->remove;
+}
+
+static void batch_queue(struct upstream *u, struct batch *b,
+			uint64_t generation)
+{
+	LinkFrame f = STENTOR__LINK__V1__FRAME__INIT;
+
+	f.interest = &b->interest;
+	enqueue(u, link_control_encode(&f), generation);
+	b->interest.n_add = b->interest.n_remove = 0;
+}
+
+static void batch_put(struct upstream *u, struct batch *b,
+		      const struct channel *ch)
+{
+	uint64_t key = hash_bytes(&u->key, ch->name, ch->name_len);
+
+	if (ch->announced)
+		b->add[b->interest.n_add++] = key;
+	else
+		b->remove[b->interest.n_remove++] = key;
+	if (b->interest.n_add == ANNOUNCER_KEYS_PER_FRAME ||
+	    b->interest.n_remove == ANNOUNCER_KEYS_PER_FRAME)
+		batch_queue(u, b, 0);
+}
+
+/* All announced channels. The dispatcher starts every link empty. */
+static void queue_snapshot(struct announcer *a, struct upstream *u)
+{
+	struct batch *b = xmalloc(sizeof(*b));
+	const struct hmap *map = &a->channels->by_name;
+
+	batch_init(b);
+	for (struct hmap_node *n = hmap_iterate(map, NULL); n != NULL;
+	     n = hmap_iterate(map, n)) {
+		struct channel *ch = container_of(n, struct channel, by_name);
+
+		if (ch->announced)
+			batch_put(u, b, ch);
+	}
+	b->interest.snapshot_end = true;
+	batch_queue(u, b, a->generation);
+	free(b);
+}
+
+void announcer_touch(struct announcer *a, struct channel *ch)
+{
+	if (list_empty(&ch->unannounced))
+		list_push_back(&a->unannounced, &ch->unannounced);
+	if (!ch->announced)
+		ch->generation = a->generation + 1;
+}
+
+/* Keeps on the list just the channels whose state differs from what was told,
+ * and marks them as told. */
+static void settle_changes(struct announcer *a, struct list *changed)
+{
+	struct list *node;
+
+	while ((node = list_pop_front(&a->unannounced)) != NULL) {
+		struct channel *ch =
+			container_of(node, struct channel, unannounced);
+		bool wanted = ch->subscribers > 0;
+
+		if (wanted != ch->announced) {
+			ch->announced = wanted;
+			list_push_back(changed, &ch->unannounced);
+		} else if (!wanted && ch->job == NULL) {
+			channels_forget(a->channels, ch);
+		}
+	}
+}
+
+static void announce_changes(struct announcer *a)
+{
+	struct list changed, *node;
+	struct batch *b;
+
+	list_init(&changed);
+	settle_changes(a, &changed);
+	if (list_empty(&changed))
+		return;
+	a->generation++;
+	b = xmalloc(sizeof(*b));
+	list_for_each(up, &a->upstreams)
+	{
+		struct upstream *u =
+			container_of(up, struct upstream, in_announcer);
+
+		if (u->phase != UPSTREAM_UP)
+			continue;
+		batch_init(b);
+		list_for_each(n, &changed)
+			batch_put(u, b,
+				  container_of(n, struct channel, unannounced));
+		batch_queue(u, b, a->generation);
+	}
+	free(b);
+	while ((node = list_pop_front(&changed)) != NULL) {
+		struct channel *ch =
+			container_of(node, struct channel, unannounced);
+
+		if (!ch->announced && ch->job == NULL)
+			channels_forget(a->channels, ch);
+	}
+}
+
+/* --- life of a link -------------------------------------------------------- */
+
+static void restart(struct announcer *a, struct upstream *u, uint64_t now_ms)
+{
+	if (u->phase == UPSTREAM_UP)
+		a->counters.links_lost++;
+	queue_clear(u);
+	u->confirmed = 0;
+	u->phase = UPSTREAM_GREETING;
+	u->greetings = 0;
+	link_state_init(&u->link, random_nonzero(), now_ms);
+}
+
+void announcer_connected(struct announcer *a, struct upstream *u,
+			 uint64_t now_ms)
+{
+	restart(a, u, now_ms);
+	greet(a, u, now_ms);
+}
+
+void announcer_disconnected(struct announcer *a, struct upstream *u,
+			    uint64_t now_ms UNUSED)
+{
+	if (u->phase == UPSTREAM_UP) {
+		a->counters.links_lost++;
+		log_warn("LINK-DOWN", "dispatcher=%s name=%s reason=connection",
+			 u->address, u->name);
+	}
+	queue_clear(u);
+	u->confirmed = 0;
+	u->phase = UPSTREAM_DOWN;
+}
+
+static void link_up(struct announcer *a, struct upstream *u, const LinkFrame *f,
+		    uint64_t now_ms)
+{
+	const HelloAck *ack = f->hello_ack;
+
+	if (u->phase != UPSTREAM_GREETING ||
+	    ack->hash_key.len != sizeof(u->key) || f->sender_epoch == 0) {
+		a->counters.frames_stale++;
+		return;
+	}
+	memcpy(&u->key, ack->hash_key.data, sizeof(u->key));
+	free(u->name);
+	u->name = xstrdup(ack->dispatcher);
+	u->link.peer_epoch = f->sender_epoch;
+	u->link.last_rx_ms = now_ms;
+	u->phase = UPSTREAM_UP;
+	log_info("LINK-UP", "dispatcher=%s name=%s version=%s", u->address,
+		 u->name, ack->version);
+	if (ack->config_hash != a->identity.config_hash)
+		log_warn("CONFIG-DIFFERS",
+			 "dispatcher=%s name=%s what=\"rules differ from "
+			 "ours; a rollout under way?\"",
+			 u->address, u->name);
+	queue_snapshot(a, u);
+	pump(a, u, now_ms);
+}
+
+static void refused(struct announcer *a, struct upstream *u,
+		    const Stentor__Link__V1__Refuse *r, uint64_t now_ms)
+{
+	log_warn("LINK-REFUSED", "dispatcher=%s reason=%d text=\"%s\"",
+		 u->address, (int)r->reason, r->text);
+	restart(a, u, now_ms);
+	/* A broken sequence is greeted at once, all else after a while. */
+	if (r->reason == STENTOR__LINK__V1__REFUSE_REASON__REFUSE_REASON_RESET)
+		greet(a, u, now_ms);
+	else
+		u->greet_at_ms = now_ms + 10 * LINK_GREET_MS;
+}
+
+static void answer_counts(struct announcer *a, struct upstream *u,
+			  const LinkFrame *f)
+{
+	for (size_t i = 0; i < f->n_count_queries; i++) {
+		const Stentor__Link__V1__CountQuery *q = f->count_queries[i];
+		Stentor__Link__V1__CountAnswer answer =
+			STENTOR__LINK__V1__COUNT_ANSWER__INIT;
+		Stentor__Link__V1__CountAnswer *answers[1] = {&answer};
+		LinkFrame reply = STENTOR__LINK__V1__FRAME__INIT;
+		struct channel *ch = channels_find(a->channels, q->channel,
+						   strlen(q->channel));
+
+		answer.id = q->id;
+		answer.subscribers = ch ? ch->subscribers : 0;
+		reply.n_count_answers = 1;
+		reply.count_answers = answers;
+		enqueue(u, link_control_encode(&reply), 0);
+	}
+}
+
+static void take_frame(struct announcer *a, struct upstream *u,
+		       const LinkFrame *f, size_t len, uint64_t now_ms)
+{
+	struct link_header h = link_frame_header(f);
+	int rc = link_state_receive(&u->link, &h, len, now_ms);
+
+	if (rc == ERR_GAP) {
+		a->counters.gaps++;
+		log_warn("LINK-GAP", "dispatcher=%s name=%s", u->address,
+			 u->name);
+		restart(a, u, now_ms);
+		greet(a, u, now_ms);
+		return;
+	}
+	if (rc != 0) {
+		a->counters.frames_stale++;
+		return;
+	}
+	take_acks(u);
+	if (f->n_deliveries > 0)
+		a->ops->deliver(a->ctx, f->deliveries, f->n_deliveries);
+	answer_counts(a, u, f);
+}
+
+void announcer_receive(struct announcer *a, const void *bytes, size_t len,
+		       uint64_t now_ms)
+{
+	LinkFrame *f = link_frame_decode(&a->arena, bytes, len);
+	struct upstream *u = NULL;
+
+	if (f == NULL) {
+		a->counters.frames_malformed++;
+		arena_reset(&a->arena);
+		return;
+	}
+	list_for_each(node, &a->upstreams)
+	{
+		struct upstream *each =
+			container_of(node, struct upstream, in_announcer);
+
+		if (each->phase != UPSTREAM_DOWN &&
+		    each->link.epoch == f->receiver_epoch)
+			u = each;
+	}
+	if (u == NULL)
+		a->counters.frames_stale++;
+	else if (f->refuse != NULL)
+		refused(a, u, f->refuse, now_ms);
+	else if (f->hello_ack != NULL)
+		link_up(a, u, f, now_ms);
+	else if (u->phase == UPSTREAM_UP)
+		take_frame(a, u, f, len, now_ms);
+	else
+		a->counters.frames_stale++;
+	arena_reset(&a->arena);
+}
+
+static struct frame *heartbeat(const struct announcer *a)
+{
+	Stentor__Link__V1__Heartbeat beat = STENTOR__LINK__V1__HEARTBEAT__INIT;
+	LinkFrame f = STENTOR__LINK__V1__FRAME__INIT;
+
+	beat.connections = a->connections;
+	beat.draining = a->draining;
+	f.heartbeat = &beat;
+	return link_control_encode(&f);
+}
+
+static bool ack_wanted(const struct announcer *a, const struct upstream *u)
+{
+	return !a->hold_acks && link_state_owed(&u->link) >= LINK_ACK_BYTES;
+}
+
+void announcer_flush(struct announcer *a, uint64_t now_ms)
+{
+	announce_changes(a);
+	list_for_each(node, &a->upstreams)
+	{
+		struct upstream *u =
+			container_of(node, struct upstream, in_announcer);
+
+		if (u->phase != UPSTREAM_UP)
+			continue;
+		pump(a, u, now_ms);
+		/* A frame without content: its header acknowledges. Pushed
+		 * back, the next turn tries again. */
+		if (ack_wanted(a, u) &&
+		    send_in_sequence(a, u, NULL, now_ms) != 0)
+			continue;
+	}
+}
+
+static void tick_up(struct announcer *a, struct upstream *u, uint64_t now_ms)
+{
+	struct frame *beat;
+
+	if (link_state_dead(&u->link, now_ms) ||
+	    u->queue_bytes > ANNOUNCER_QUEUE_MAX) {
+		log_warn("LINK-DOWN", "dispatcher=%s name=%s reason=%s",
+			 u->address, u->name,
+			 u->queue_bytes > ANNOUNCER_QUEUE_MAX ? "queue"
+							      : "silent");
+		announcer_disconnected(a, u, now_ms);
+		a->ops->redial(a->ctx, u);
+		return;
+	}
+	/* Heartbeats are sent on time even when other frames just were: they
+	 * carry the load that the dispatchers show and balance by. */
+	if (now_ms < u->greet_at_ms || !list_empty(&u->queue))
+		return;
+	beat = heartbeat(a);
+	if (send_in_sequence(a, u, beat, now_ms) == 0)
+		u->greet_at_ms = now_ms + LINK_HEARTBEAT_MS;
+	frame_release(beat);
+}
+
+void announcer_tick(struct announcer *a, uint64_t now_ms)
+{
+	list_for_each_safe(node, &a->upstreams)
+	{
+		struct upstream *u =
+			container_of(node, struct upstream, in_announcer);
+
+		if (u->phase == UPSTREAM_UP) {
+			tick_up(a, u, now_ms);
+		} else if (u->phase == UPSTREAM_GREETING &&
+			   now_ms >= u->greet_at_ms) {
+			if (u->greetings < ANNOUNCER_GREETINGS_MAX) {
+				greet(a, u, now_ms);
+				continue;
+			}
+			log_warn("HELLO-UNANSWERED", "dispatcher=%s",
+				 u->address);
+			announcer_disconnected(a, u, now_ms);
+			a->ops->redial(a->ctx, u);
+		}
+	}
+}
+
+/* --- questions ------------------------------------------------------------- */
+
+uint64_t announcer_confirmed(const struct announcer *a)
+{
+	uint64_t confirmed = UINT64_MAX;
+
+	list_for_each(node, &a->upstreams)
+	{
+		struct upstream *u =
+			container_of(node, struct upstream, in_announcer);
+
+		if (u->phase == UPSTREAM_UP)
+			confirmed = min_of(confirmed, u->confirmed);
+	}
+	return confirmed == UINT64_MAX ? 0 : confirmed;
+}
+
+unsigned announcer_up(const struct announcer *a)
+{
+	unsigned up = 0;
+
+	list_for_each(node, &a->upstreams)
+	{
+		if (container_of(node, struct upstream, in_announcer)->phase ==
+		    UPSTREAM_UP)
+			up++;
+	}
+	return up;
+}

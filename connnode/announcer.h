@@ -1,0 +1,137 @@
+/* announcer.h - what this worker tells the dispatchers, and what they have
+ * confirmed (pure: sends through struct announcer_ops).
+ *
+ * One struct upstream per dispatcher address:
+ *
+ *	DOWN --connected--> GREETING --hello_ack--> UP
+ *	  ^                  |  ^  (hello every       |
+ *	  |                  |  |   LINK_GREET_MS)    |
+ *	  +--disconnected----+  +--gap, refused-------+
+ *	  +--silent for LINK_DEAD_MS: redial----------+
+ *
+ * Every attempt draws a fresh epoch, and a link that comes up gets a snapshot
+ * of all announced channels. After that, changes: announcer_touch() notes that
+ * a channel got its first subscriber or lost its last; announcer_flush(), at
+ * the end of a loop turn, sends what really changed, under the next
+ * *generation*. A generation is confirmed when every upstream that is UP has
+ * acknowledged the frame that carried it: from then on a message published
+ * anywhere reaches this worker.
+ */
+#ifndef STENTOR_CONNNODE_ANNOUNCER_H
+#define STENTOR_CONNNODE_ANNOUNCER_H
+
+#include "common/codec/linkstate.h"
+#include "common/codec/linkwire.h"
+#include "connnode/channels.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/uio.h>
+
+#define ANNOUNCER_KEYS_PER_FRAME 4096
+#define ANNOUNCER_QUEUE_MAX	 (16u << 20) /* bytes waiting for one upstream */
+#define ANNOUNCER_GREETINGS_MAX	 20 /* unanswered, then the socket is redialled */
+
+enum upstream_phase { UPSTREAM_DOWN, UPSTREAM_GREETING, UPSTREAM_UP };
+
+struct upstream;
+
+struct announcer_ops {
+	/* Sends one frame. ERR_AGAIN: pushed back, nothing was sent. */
+	int (*send)(void *ctx, struct upstream *u, const struct iovec *pieces,
+		    size_t count);
+	/* Close the socket and dial again: the path seems dead. */
+	void (*redial)(void *ctx, struct upstream *u);
+	/* Deliveries of one frame, in order; borrowed during the call. */
+	void (*deliver)(void *ctx, LinkDelivery *const *deliveries,
+			size_t count);
+};
+
+/* What a hello says of this worker; all borrowed while the announcer lives. */
+struct announcer_identity {
+	const char *node, *link_address, *listen_address, *version, *token;
+	uint32_t worker;
+	uint64_t incarnation, config_hash, connections_max;
+};
+
+struct announcer {
+	struct channels *channels;
+	const struct announcer_ops *ops;
+	void *ctx;
+	struct announcer_identity identity;
+	struct list upstreams;	 /* struct upstream.in_announcer */
+	struct list unannounced; /* channels whose state may have changed */
+	uint64_t generation;	 /* of the last flush that had changes */
+	uint64_t connections;	 /* set by the owner, told in heartbeats */
+	bool draining;
+	bool hold_acks; /* set by the owner: no room for more deliveries */
+	struct arena arena;
+	struct {
+		uint64_t frames_stale, frames_malformed, gaps, links_lost;
+	} counters;
+};
+
+/* A frame that waits for the socket. */
+struct upstream_frame {
+	struct list in_queue;
+	struct frame *control;
+	uint64_t generation; /* confirmed when this frame is; 0: none */
+};
+
+struct upstream_mark {
+	uint64_t seq, generation;
+};
+#define UPSTREAM_MARKS 256
+
+struct upstream {
+	struct list in_announcer;
+	char *address; /* as dialled: "tcp://10.0.0.7:7071" */
+	void *socket;  /* the owner's */
+	enum upstream_phase phase;
+	struct link_state link;
+	struct hash_key key; /* of interest keys, the dispatcher's choice */
+	char *name;	     /* the dispatcher's, once it answered */
+	uint64_t greet_at_ms;
+	unsigned greetings;
+	struct list queue; /* struct upstream_frame */
+	size_t queue_bytes;
+	/* Sequence numbers under way that carried generations, oldest first */
+	struct upstream_mark marks[UPSTREAM_MARKS];
+	unsigned mark_first, mark_count;
+	uint64_t confirmed; /* generation */
+};
+
+void announcer_init(struct announcer *a, struct channels *channels,
+		    const struct announcer_identity *identity,
+		    const struct announcer_ops *ops, void *ctx);
+/* Frees upstreams too; their sockets are the owner's. */
+void announcer_fini(struct announcer *a);
+
+struct upstream *announcer_add(struct announcer *a, const char *address);
+void announcer_remove(struct announcer *a, struct upstream *u);
+
+/* The socket of an upstream connected or lost its connection. */
+void announcer_connected(struct announcer *a, struct upstream *u,
+			 uint64_t now_ms);
+void announcer_disconnected(struct announcer *a, struct upstream *u,
+			    uint64_t now_ms);
+
+/* One received frame, from whichever dispatcher. */
+void announcer_receive(struct announcer *a, const void *bytes, size_t len,
+		       uint64_t now_ms);
+
+/* A channel got its first or lost its last subscriber. The channel may be
+ * forgotten by the next flush if nobody wants it. */
+void announcer_touch(struct announcer *a, struct channel *ch);
+/* End of a loop turn: sends changes, acknowledgements and what was pushed
+ * back. */
+void announcer_flush(struct announcer *a, uint64_t now_ms);
+/* Every 100 ms or so: greetings, heartbeats, silence. */
+void announcer_tick(struct announcer *a, uint64_t now_ms);
+
+/* The newest generation that every UP dispatcher has acknowledged; 0 while
+ * none is up. */
+uint64_t announcer_confirmed(const struct announcer *a);
+unsigned announcer_up(const struct announcer *a);
+
+#endif
