@@ -74,7 +74,9 @@ int grpc_timeout_ms(const char *text, uint64_t *ms) MUST_CHECK;
 void grpc_message_encode(char *out, size_t size, const char *text);
 
 /* gzip (RFC 1952). Inflates at most `max` bytes: ERR_TOO_LARGE above,
- * ERR_MALFORMED for bad data. `out` is appended to. */
+ * ERR_MALFORMED for bad data. `out` is appended to; on error nothing changed.
+ * Deflating wants room for the worst case (a little more than `len`), else
+ * ERR_FULL. */
 int gzip_inflate(struct buf *out, const void *bytes, size_t len,
 		 size_t max) MUST_CHECK;
 int gzip_deflate(struct buf *out, const void *bytes, size_t len) MUST_CHECK;
