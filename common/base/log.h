@@ -3,8 +3,11 @@
  * log_warn("LINK-DOWN", "node=%s worker=%u err=%s", ...): a stable identifier
  * that documentation and alerts can name, then key=value pairs. In JSON each
  * pair becomes a member ("key":"value"; a value with spaces is quoted in the
- * format: reason=\"%s\"), the line also holds ts (RFC 3339, UTC), level,
- * component and pid. Lines of one identifier are limited to
+ * format: reason=\"%s\"). An unquoted plain decimal of up to 15 characters
+ * becomes a number, everything else stays text; words outside pairs become
+ * "msg". The line also holds ts (RFC 3339, UTC), level, component, pid and id;
+ * a pair that has one of these names gets a '_' behind it. Control bytes and
+ * broken UTF-8 are escaped; lines end at 4096 bytes. Lines of one identifier are limited to
  * LOG_BURST_PER_SECOND; how many were dropped is said in the next one.
  * Never log a token, a query string or a payload.
  *
