@@ -52,7 +52,8 @@ def _close(clusters):
         try:
             c.close()
         except AssertionError as e:
-            problems.append(str(e))
+            problems.append(f"{e}\n{c.report()}")
+        harness.Cluster.live.remove(c)
     assert not problems, "; ".join(problems)
 
 
@@ -60,7 +61,6 @@ def _shared(request, *args, **kw):
     c = harness.Cluster(*args, **kw)
     yield c
     _close([c])
-    harness.Cluster.live.remove(c)
 
 
 @pytest.fixture(scope="module")

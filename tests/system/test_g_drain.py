@@ -1,0 +1,188 @@
+"""SIGTERM: gentle, paced, in time; a second one is at once."""
+import contextlib
+import signal
+import time
+
+import grpc
+import pytest
+
+import rpc
+from harness import wait_until
+from sse import Sse, pump_all
+
+DRAIN = 3
+
+
+@pytest.fixture
+def c(make_cluster):
+    return make_cluster(2, 2, 2, node_options={"drain_seconds": DRAIN})
+
+
+def test_node_drain(c, channel):
+    victim, other = c.nodes
+    subs = [Sse(victim.port, channel).wait_ready() for _ in range(100)]
+    stay = Sse(other.port, channel).wait_ready()
+    retries_before = [len(s.retries) for s in subs]
+    start = time.monotonic()
+    victim.signal(signal.SIGTERM)
+    wait_until(lambda: victim.ready() == 503, 1, "not ready at once")
+    assert victim.metric("stentor_draining") >= 1
+    c.d.publish(channel, "during the drain")
+    ends = {}
+
+    def all_ended():
+        for i, s in enumerate(subs):
+            if s.end and i not in ends:
+                ends[i] = time.monotonic() - start
+        return len(ends) == len(subs)
+    pump_all(subs, all_ended, DRAIN + 2, "every client is sent away")
+    assert victim.wait_exit(3) == 0
+    assert time.monotonic() - start < DRAIN + 1.5
+    # each client its own retry:, no final chunk, nobody's stream broken
+    assert {s.end for s in subs} == {"cut"}
+    assert all(len(s.retries) > n for s, n in zip(subs, retries_before))
+    assert len({s.retries[-1] for s in subs}) > 20
+    # a slope, not a cliff
+    times = sorted(ends.values())
+    assert times[-1] - times[0] > DRAIN * 0.3, times
+    busiest = max(sum(t <= x < t + 0.2 for x in times) for t in times)
+    assert busiest < 60, f"{busiest} of 100 within 200 ms"
+    # who was not closed yet still got the message
+    assert sum("during the drain" in s.data() for s in subs) > 10
+    stay.wait_data("during the drain")
+    for d in c.dispatchers:
+        wait_until(lambda d=d: d.ready_workers() == other.worker_names(),
+                   8, "dispatchers forget the node")
+    victim.first_pids = None
+    for s in subs + [stay]:
+        s.close()
+
+
+def test_drain_refuses_new_clients(c, channel):
+    victim = c.nodes[0]
+    old = [Sse(victim.port, channel).wait_ready() for _ in range(20)]
+    victim.signal(signal.SIGTERM)
+    wait_until(lambda: victim.ready() == 503, 1, "not ready at once")
+    try:
+        with Sse(victim.port, channel) as s:
+            s.wait_end(DRAIN + 2)
+            # an EventSource must never see an error status
+            assert s.status in (None, 200)
+            if s.status == 200:
+                assert s.retries and s.end == "cut"
+                assert not s.events
+    except ConnectionRefusedError:
+        pass
+    assert victim.wait_exit(DRAIN + 3) == 0
+    for s in old:
+        s.close()
+
+
+def test_empty_node_drains_at_once(c):
+    start = time.monotonic()
+    assert c.nodes[0].stop() == 0
+    assert time.monotonic() - start < DRAIN - 1
+
+
+def test_drain_ends_though_clients_do_not_read(c, channel):
+    victim = c.nodes[0]
+    subs = [Sse(victim.port, channel, rcvbuf=4096) for _ in range(10)]
+    for s in subs:
+        s.wait_ready()
+    for i in range(100):
+        c.d.grpc.publish(channel=channel, data="x" * 20000)
+    start = time.monotonic()
+    victim.signal(signal.SIGTERM)
+    assert victim.wait_exit(DRAIN + 2) == 0
+    assert time.monotonic() - start < DRAIN + 1.5
+    for s in subs:
+        s.close()
+
+
+def test_second_sigterm_is_at_once(make_cluster, channel):
+    c = make_cluster(1, 1, 2, node_options={"drain_seconds": 60})
+    subs = [Sse(c.n.port, channel).wait_ready() for _ in range(20)]
+    c.n.signal(signal.SIGTERM)
+    wait_until(lambda: c.n.ready() == 503, 1, "draining")
+    c.n.signal(signal.SIGTERM)
+    start = time.monotonic()
+    c.n.wait_exit(3)
+    assert time.monotonic() - start < 2
+    for s in subs:
+        s.close()
+
+
+def test_node_sigint_ends_too(c, channel):
+    """Ctrl-C of `make run`."""
+    c.nodes[0].signal(signal.SIGINT)
+    assert c.nodes[0].wait_exit(DRAIN + 2) == 0
+
+
+def test_dispatcher_drain(c, channel):
+    """Not ready, calls in flight are finished, links left, exit 0."""
+    leaving, staying = c.dispatchers
+    sub = Sse(c.n.port, channel).wait_ready()
+    stub = leaving.grpc
+    stub.publish(channel=channel, data="before")
+    leaving.signal(signal.SIGTERM)
+    assert leaving.wait_exit(15) == 0
+    leaving.close_grpc()
+    staying.publish(channel, "after")
+    sub.wait_data("before")
+    sub.wait_data("after")
+    assert not sub.end, "subscribers do not notice"
+    sub.close()
+
+
+def test_dispatcher_drain_under_calls(c, channel):
+    """A client that retries UNAVAILABLE never sees another error."""
+    leaving = c.dispatchers[0]
+    sub = Sse(c.n.port, channel).wait_ready()
+    stub = rpc.Stubs(f"127.0.0.1:{leaving.api_port}")
+    codes, ok = set(), 0
+    leaving.signal(signal.SIGTERM)
+    deadline = time.monotonic() + 15
+    while leaving.popen.poll() is None and time.monotonic() < deadline:
+        try:
+            stub.publish(channel=channel, data=str(ok), timeout=2)
+            ok += 1
+        except grpc.RpcError as e:
+            codes.add(e.code())
+    stub.close()
+    assert leaving.wait_exit(1) == 0
+    assert codes <= {grpc.StatusCode.UNAVAILABLE}
+    sub.wait_messages(ok)  # what was acknowledged did arrive
+    sub.close()
+
+
+def test_dispatcher_health_flips_before_it_goes(make_cluster):
+    """Watch sees NOT_SERVING (or the end of the stream) on drain."""
+    c = make_cluster(1, 1, 1)
+    watch = c.d.grpc.channel.unary_stream(
+        "/grpc.health.v1.Health/Watch",
+        rpc.messages("grpc.health.v1.HealthCheckRequest").SerializeToString,
+        rpc.messages("grpc.health.v1.HealthCheckResponse").FromString)
+    call = watch(rpc.messages("grpc.health.v1.HealthCheckRequest")(),
+                 timeout=20)
+    assert next(call).status == 1
+    c.d.signal(signal.SIGTERM)
+    seen = []
+    try:
+        for r in call:
+            seen.append(r.status)
+    except grpc.RpcError as e:
+        assert e.code() in (grpc.StatusCode.UNAVAILABLE,
+                            grpc.StatusCode.CANCELLED)
+    assert 1 not in seen
+    assert c.d.wait_exit(15) == 0
+    c.d.close_grpc()
+
+
+def test_dispatcher_second_sigterm(make_cluster, channel):
+    c = make_cluster(1, 1, 1)
+    call = c.d.grpc.publish_stream(iter([]), timeout=20)
+    list(call)
+    c.d.signal(signal.SIGTERM)
+    with contextlib.suppress(ProcessLookupError):
+        c.d.signal(signal.SIGTERM)
+    c.d.wait_exit(3)
