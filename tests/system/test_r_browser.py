@@ -1,0 +1,201 @@
+"""Chromium's own EventSource, and the demo page in it."""
+import http.server
+import pathlib
+import shutil
+import signal
+import threading
+
+import pytest
+
+import harness
+from harness import http_get, wait_until
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+DRIVER = shutil.which("chromedriver")
+
+pytestmark = [
+    pytest.mark.skipif(not (CHROMIUM and DRIVER),
+                       reason="chromium or chromedriver is not installed"),
+    pytest.mark.timeout(150),
+]
+
+FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic",
+         "--no-first-run", "--disable-background-networking",
+         "--disable-component-update", "--disable-sync",
+         "--disable-dev-shm-usage", "--window-size=1280,900"]
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    from selenium import webdriver
+    from selenium.webdriver.chrome.service import Service
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM
+    for flag in FLAGS:
+        options.add_argument(flag)
+    profile = tmp_path_factory.mktemp("chromium")
+    options.add_argument(f"--user-data-dir={profile}")
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    driver = webdriver.Chrome(service=Service(DRIVER), options=options)
+    yield driver
+    driver.quit()
+
+
+@pytest.fixture(scope="module")
+def origin():
+    """An empty page on another origin: a customer's site."""
+    class Page(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            body = b"<!doctype html><title>app</title><link rel=icon href=data:,>"
+            self.send_response(200)
+            self.send_header("Content-Type", "text/html")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_):
+            pass
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Page)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}/"
+    server.shutdown()
+    server.server_close()
+
+
+SUBSCRIBE = """
+window.log = {data: [], ready: 0, errors: 0, ids: []};
+window.source = new EventSource(arguments[0]);
+source.onmessage = e => { log.data.push(e.data); };
+source.addEventListener('wicket', e => log.data.push('wicket ' + e.data));
+source.addEventListener('stentor.ready', () => log.ready++);
+source.onerror = () => log.errors++;
+"""
+
+
+class Page:
+    def __init__(self, browser, origin, port, channel):
+        self.browser = browser
+        browser.get(origin)
+        browser.execute_script(
+            SUBSCRIBE,
+            f"http://127.0.0.1:{port}/v1/subscribe?channel={channel}")
+
+    def log(self):
+        return self.browser.execute_script("return window.log")
+
+    def state(self):
+        """0 connecting, 1 open, 2 closed for ever."""
+        return self.browser.execute_script("return source.readyState")
+
+    def wait_ready(self, times=1, timeout=20):
+        wait_until(lambda: self.log()["ready"] >= times, timeout,
+                   f"ready {times} times in the browser")
+
+    def wait_data(self, text):
+        wait_until(lambda: text in self.log()["data"], 10,
+                   f"{text!r} in the browser")
+
+
+def test_messages(browser, origin, cluster, channel):
+    page = Page(browser, origin, cluster.n.port, channel)
+    page.wait_ready()
+    cluster.d.publish(channel, "ball one\nno run")
+    page.wait_data("ball one\nno run")
+    cluster.d.publish(channel, "caught", event="wicket")
+    page.wait_data("wicket caught")
+    for text in ("", " space", "हिन्दी 🏏", "a\r\nb"):
+        cluster.d.publish(channel, text)
+        page.wait_data(text.replace("\r\n", "\n"))
+    assert page.log()["errors"] == 0
+
+
+def test_comes_back_after_a_worker_is_killed(browser, origin, make_cluster,
+                                             channel):
+    c = make_cluster(1, 1, 1)
+    page = Page(browser, origin, c.n.port, channel)
+    page.wait_ready()
+    c.n.kill_worker(c.n.worker_pids()[0])
+    page.wait_ready(2, 30)
+    assert page.state() == 1
+    c.d.publish(channel, "welcome back")
+    page.wait_data("welcome back")
+    c.wait_ready()
+
+
+def test_comes_back_after_drain(browser, origin, make_cluster, channel):
+    c = make_cluster(1, 1, 1, node_options={"drain_seconds": 2})
+    page = Page(browser, origin, c.n.port, channel)
+    page.wait_ready()
+    c.n.signal(signal.SIGTERM)
+    c.n.wait_exit(6)
+    assert page.state() == 0, "connecting again, not CLOSED"
+    c.n.start()
+    page.wait_ready(2, 40)
+    c.d.publish(channel, "after the drain")
+    page.wait_data("after the drain")
+    c.n.first_pids = None
+
+
+def test_comes_back_after_overload(browser, origin, make_cluster, channel):
+    from sse import Sse
+    c = make_cluster(1, 1, 1, node_options={"max_connections": 1})
+    with Sse(c.n.port, channel) as first:
+        first.wait_ready()
+        page = Page(browser, origin, c.n.port, channel)
+        wait_until(lambda: page.log()["errors"] >= 1, 20, "sent away")
+        assert page.state() == 0, "connecting again, not CLOSED"
+    page.wait_ready(1, 60)
+    c.d.publish(channel, "a place at last")
+    page.wait_data("a place at last")
+
+
+def test_bad_request_closes(browser, origin, cluster):
+    page = Page(browser, origin, cluster.n.port, "not%20valid")
+    wait_until(lambda: page.state() == 2, 10, "CLOSED for ever")
+
+
+def demo_path(port):
+    for path in ("/demo", "/demo.html", "/"):
+        status, headers, body = http_get(port, path)
+        if status == 200 and "html" in (headers["Content-Type"] or ""):
+            return path, body
+    return None, b""
+
+
+def test_demo_page(browser, cluster):
+    """Renders, loads nothing from elsewhere, and the console is silent."""
+    path, body = demo_path(cluster.n.port)
+    if path is None:
+        if list(pathlib.Path(harness.ROOT, "connnode/web").glob("*.html")):
+            pytest.fail("the node does not serve its page")
+        pytest.skip("no demo page in this tree")
+    browser.get_log("browser")
+    browser.get(f"http://127.0.0.1:{cluster.n.port}{path}")
+    wait_until(lambda: browser.execute_script(
+        "return document.readyState") == "complete", 10, "loaded")
+    assert browser.title
+    outside = browser.execute_script("""
+        return performance.getEntriesByType('resource').map(r => r.name)
+               .filter(n => !n.startsWith(location.origin)
+                            && !n.startsWith('data:'));""")
+    assert outside == []
+    wait_until(lambda: cluster.n.metric("stentor_connections") >= 1, 10,
+               "the page subscribes")
+    severe = [e for e in browser.get_log("browser")
+              if e["level"] == "SEVERE"]
+    assert severe == []
+    text = browser.execute_script("return document.body.innerText")
+    assert len(text) > 50
+    browser.get("about:blank")
+
+
+@pytest.mark.parametrize("script", ["client.js", "widget.js"])
+def test_served_scripts(cluster, script):
+    status, headers, body = http_get(cluster.n.port, "/" + script)
+    if status == 404 and not pathlib.Path(
+            harness.ROOT, "connnode/web", script).exists():
+        pytest.skip("not in this tree yet")
+    assert status == 200
+    assert "javascript" in headers["Content-Type"]
+    assert b"EventSource" in body
