@@ -13,8 +13,8 @@
  * its connections' share.
  *
  *	stdout: "listening"
- *	stdin:  "start" and "stop" the pace (sequence numbers go on), "stats",
- *	        "quit" (or end of input)
+ *	stdin:  "start RATE SIZE" and "stop" the pace (sequence numbers go on,
+ *	        SIZE is of a message's data), "stats", "quit" (or end of input)
  */
 #include "bench.h"
 
@@ -41,8 +41,6 @@ struct options {
 	struct sockaddr_in listen;
 	uint32_t workers;
 	bool private;
-	uint32_t rate; /* broadcasts or private messages a second */
-	uint32_t size; /* bytes of data in a message */
 	uint32_t max_seconds;
 };
 
@@ -52,7 +50,8 @@ struct counters {
 };
 
 struct shared {
-	uint32_t running;  /* the pace is on */
+	uint32_t rate;	   /* broadcasts or private messages a second, or 0 */
+	uint32_t size;	   /* bytes of data in a message */
 	uint64_t start_ns; /* since when */
 	struct counters counters[WORKERS_MAX];
 };
@@ -76,7 +75,7 @@ struct worker {
 	uint32_t turn;		       /* private: whose turn it is */
 	uint64_t seq;		       /* of the broadcast */
 	uint64_t paced_from_ns, paced; /* messages due count from here */
-	bool running;
+	uint32_t rate;		       /* 0: the pace is off */
 	int epoll, listener, timer, wake;
 	uint32_t frame_bytes;
 	char *stamp; /* in the frame */
@@ -95,7 +94,7 @@ static const char answer[] = "HTTP/1.1 200 OK\r\n"
 static void frame_init(struct worker *w)
 {
 	struct stamp none = {0};
-	size_t size = w->options->size;
+	size_t size = w->shared->size;
 	int n = snprintf(w->frame, sizeof(w->frame), "%zx\r\ndata: ", size + 8);
 
 	w->stamp = w->frame + n;
@@ -229,13 +228,13 @@ static double worker_rate(const struct worker *w)
 	uint64_t all = 0;
 
 	if (!w->options->private)
-		return w->options->rate;
+		return w->rate;
 	for (uint32_t i = 0; i < w->options->workers; i++)
 		all += __atomic_load_n(&w->shared->counters[i].connections,
 				       __ATOMIC_RELAXED);
 	if (all == 0)
 		return 0;
-	return (double)w->options->rate * w->open_count / (double)all;
+	return (double)w->rate * w->open_count / (double)all;
 }
 
 static void on_tick(struct worker *w)
@@ -244,7 +243,7 @@ static void on_tick(struct worker *w)
 	uint64_t ticks;
 	uint64_t due;
 
-	if (read(w->timer, &ticks, sizeof(ticks)) < 0 || !w->running ||
+	if (read(w->timer, &ticks, sizeof(ticks)) < 0 || w->rate == 0 ||
 	    now < w->paced_from_ns)
 		return;
 	due = (uint64_t)(worker_rate(w) * (double)(now - w->paced_from_ns) /
@@ -261,13 +260,15 @@ static void on_tick(struct worker *w)
 static void on_wake(struct worker *w)
 {
 	struct itimerspec spec = {0};
-	uint64_t period = NS_PER_S / w->options->rate;
+	uint64_t period;
 	uint64_t value;
 
 	if (read(w->wake, &value, sizeof(value)) < 0)
 		return;
-	w->running = __atomic_load_n(&w->shared->running, __ATOMIC_ACQUIRE);
-	if (w->running) {
+	w->rate = __atomic_load_n(&w->shared->rate, __ATOMIC_ACQUIRE);
+	if (w->rate > 0) {
+		frame_init(w);
+		period = NS_PER_S / w->rate;
 		if (w->options->private && period < PRIVATE_TICK_NS)
 			period = PRIVATE_TICK_NS;
 		spec.it_interval.tv_sec = (time_t)(period / NS_PER_S);
@@ -341,7 +342,6 @@ worker_main(const struct options *options, struct shared *shared,
 	w.open = calloc(files, sizeof(struct conn *));
 	if (w.timer < 0 || w.epoll < 0 || w.conns == NULL || w.open == NULL)
 		die("cannot start: %s", strerror(errno));
-	frame_init(&w);
 	watch(&w, w.listener);
 	watch(&w, w.timer);
 	watch(&w, w.wake);
@@ -386,12 +386,12 @@ static void start_workers(struct parent *p)
 		close(p->listeners[i]);
 }
 
-static void set_running(struct parent *p, bool running)
+static void set_pace(struct parent *p, uint32_t rate)
 {
 	uint64_t one = 1;
 
 	p->shared->start_ns = now_ns();
-	__atomic_store_n(&p->shared->running, running, __ATOMIC_RELEASE);
+	__atomic_store_n(&p->shared->rate, rate, __ATOMIC_RELEASE);
 	for (uint32_t i = 0; i < p->options->workers; i++)
 		if (write(p->wakes[i], &one, sizeof(one)) < 0)
 			die("eventfd: %s", strerror(errno));
@@ -422,16 +422,22 @@ static void print_stats(const struct parent *p)
 
 static bool obey(struct parent *p, const char *line)
 {
+	unsigned int rate;
+	unsigned int size;
+
 	if (strcmp(line, "quit\n") == 0)
 		return false;
-	if (strcmp(line, "stats\n") == 0)
+	if (strcmp(line, "stats\n") == 0) {
 		print_stats(p);
-	else if (strcmp(line, "start\n") == 0)
-		set_running(p, true);
-	else if (strcmp(line, "stop\n") == 0)
-		set_running(p, false);
-	else
-		puts("{\"error\":\"start, stop, stats or quit\"}");
+	} else if (strcmp(line, "stop\n") == 0) {
+		set_pace(p, 0);
+	} else if (sscanf(line, "start %u %u", &rate, &size) == 2 && rate > 0 &&
+		   size >= STAMP_BYTES && size <= DATA_BYTES_MAX) {
+		p->shared->size = size;
+		set_pace(p, rate);
+	} else {
+		puts("{\"error\":\"start RATE SIZE, stop, stats or quit\"}");
+	}
 	return true;
 }
 
@@ -458,8 +464,6 @@ static const char usage[] =
 	"barecast --listen ADDR:PORT [options]\n"
 	"  --workers N       default 1\n"
 	"  --mode M          broadcast (default) or private\n"
-	"  --rate N          broadcasts or private messages a second\n"
-	"  --size N          bytes of data in a message, default 200\n"
 	"  --max-seconds N   then it ends by itself, default 120\n";
 
 static void parse_options(struct options *o, int argc, char **argv)
@@ -468,8 +472,6 @@ static void parse_options(struct options *o, int argc, char **argv)
 		{"listen", required_argument, NULL, 'l'},
 		{"workers", required_argument, NULL, 'w'},
 		{"mode", required_argument, NULL, 'm'},
-		{"rate", required_argument, NULL, 'r'},
-		{"size", required_argument, NULL, 's'},
 		{"max-seconds", required_argument, NULL, 'x'},
 		{0},
 	};
@@ -483,19 +485,13 @@ static void parse_options(struct options *o, int argc, char **argv)
 						       WORKERS_MAX);
 		else if (c == 'm')
 			o->private = strcmp(optarg, "private") == 0;
-		else if (c == 'r')
-			o->rate = (uint32_t)arg_u64("rate", optarg, 1000000);
-		else if (c == 's')
-			o->size = (uint32_t)arg_u64("size", optarg,
-						    DATA_BYTES_MAX);
 		else if (c == 'x')
 			o->max_seconds =
 				(uint32_t)arg_u64("max-seconds", optarg, 7200);
 		else
 			die("%s", usage);
 	}
-	if (o->listen.sin_port == 0 || o->workers == 0 || o->rate == 0 ||
-	    o->size < STAMP_BYTES || optind != argc)
+	if (o->listen.sin_port == 0 || o->workers == 0 || optind != argc)
 		die("%s", usage);
 }
 
@@ -503,8 +499,6 @@ int main(int argc, char **argv)
 {
 	static struct options options = {
 		.workers = 1,
-		.rate = 10,
-		.size = 200,
 		.max_seconds = 120,
 	};
 	static struct parent parent = {.options = &options};

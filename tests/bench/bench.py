@@ -1,0 +1,473 @@
+#!/usr/bin/python3
+"""The performance table of Stentor, measured on this machine.
+
+Each row runs Stentor, the bare reference server and, where it is installed,
+nginx with nchan in the same session, in turn, several short runs each. Prints
+a table and writes build/bench/results.json. See README.md beside this file.
+"""
+
+import argparse
+import datetime
+import json
+import os
+import platform
+import signal
+import statistics
+import subprocess
+import sys
+import time
+
+from procs import (Bare, BenchError, Nchan, Session, Stentor, Subscribers,
+                   faults, finish, wait_for)
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(
+    os.path.abspath(__file__))))
+SHARED = "bench"
+PRIVATE = "priv:%d"
+
+
+class Plan:
+    """How much is measured."""
+
+    def __init__(self, quick):
+        self.runs = 1 if quick else 3
+        self.seconds = 1.5 if quick else 4
+        self.fanout = [1000] if quick else [1000, 5000, 15000]
+        self.sizes = [200] if quick else [200, 1024]
+        self.fanout_rate = 25000  # deliveries a second
+        self.idle = 4000 if quick else 15000
+        self.accepts = 3000 if quick else 10000
+        self.private = 2000 if quick else 10000
+        self.many = 5000 if quick else 50000
+        self.many_seconds = 4 if quick else 60
+
+
+def row(name, measure, target, unit, better="more", reference="bare"):
+    """What a row reports, before it is measured."""
+    return {"row": name, "measure": measure, "target": target, "unit": unit,
+            "better": better, "reference_is": reference, "value": None,
+            "reference": None, "ratio": None, "nchan": None, "met": None,
+            "note": ""}
+
+
+def judge(result):
+    """Sets `met`: a target is a limit of the ratio or of the value."""
+    subject = result["ratio" if result["unit"] == "ratio" else "value"]
+    if result["better"] == "more":
+        result["met"] = subject >= result["target"]
+    else:
+        result["met"] = subject <= result["target"]
+    return result
+
+
+def cpu_seconds(procs):
+    return sum(proc.cpu_seconds() for proc in procs)
+
+
+class Load:
+    """Subscribers on a server, and windows of publishing to them."""
+
+    def __init__(self, session, server, count, channel):
+        self.server = server
+        self.channel = channel
+        self.channels = count if channel == PRIVATE else 1
+        self.fanout = 1 if channel == PRIVATE else count
+        self.published = 0
+        self.delivered = 0
+        self.subscribers = Subscribers(session, server, count, channel)
+        self.subscribers.wait_ready()
+        wait_for(lambda: server.connections() == count, 10,
+                 f"{count} subscribers at {server.name}")
+
+    def window(self, rate, size, seconds, **options):
+        """Publishes for a while. Returns deliveries and CPU seconds of each
+        server process, once every delivery has arrived."""
+        before = [p.cpu_seconds() for p in self.server.servers]
+        self.subscribers.reset()
+        if isinstance(self.server, Bare):
+            report = self.publish_bare(rate, size, seconds)
+        else:
+            report = self.publish(rate, size, seconds, options)
+        stats = self.subscribers.wait_messages(self.delivered, 20)
+        after = [p.cpu_seconds() for p in self.server.servers]
+        return {"deliveries": self.delivered - report["before"],
+                "messages": report["messages"], "stats": stats,
+                "report": report,
+                "cpu": [b - a for a, b in zip(before, after)]}
+
+    def publish_bare(self, rate, size, seconds):
+        proc = self.server.proc
+        before = self.delivered
+        proc.tell(f"start {rate} {size}")
+        time.sleep(seconds)  # the window itself
+        proc.tell("stop")
+
+        def all_sent():
+            sends = proc.ask("stats")["sends"]
+            time.sleep(0.05)
+            return sends == proc.ask("stats")["sends"] and sends
+        self.delivered = wait_for(all_sent, 20, "end of sending")
+        return {"before": before,
+                "messages": (self.delivered - before) // self.fanout}
+
+    def publish(self, rate, size, seconds, options):
+        limit = {"rate": rate, "count": int(rate * seconds)} if rate else {}
+        publisher = self.server.publisher(
+            self.channel, self.channels, size=size, first=self.published,
+            seconds=int(seconds * 3) if rate else int(seconds + 0.5),
+            **limit, **options)
+        try:
+            report = finish(publisher, seconds * 3 + 30)
+        finally:
+            self.server.session.stop(publisher)
+        report["before"] = self.delivered
+        report["messages"] = report["sent"]
+        self.published += report["sent"]
+        self.delivered += report["sent"] * self.fanout
+        return report
+
+
+def per_cpu(window, which=None):
+    """Deliveries per CPU second of all server processes, or of one."""
+    cpu = sum(window["cpu"]) if which is None else window["cpu"][which]
+    return window["deliveries"] / cpu if cpu else 0
+
+
+def interleave(loads, runs, measure):
+    """runs x each load in turn, to and fro; server name -> list of what
+    measure(load) returned."""
+    results = {load.server.name: [] for load in loads}
+    for turn in range(runs):
+        for load in loads if turn % 2 == 0 else reversed(loads):
+            results[load.server.name].append(measure(load))
+    return results
+
+
+def compare(result, values, reference):
+    """Medians, and the median of the ratios of neighbouring runs."""
+    result["value"] = statistics.median(values["stentor"])
+    result["reference"] = statistics.median(values[reference])
+    result["ratio"] = statistics.median(
+        a / b for a, b in zip(values["stentor"], values[reference]))
+    if values.get("nchan"):
+        result["nchan"] = statistics.median(values["nchan"])
+    result["runs"] = values
+    return judge(result)
+
+
+# --- rows ---------------------------------------------------------------------
+
+def servers_for(session, workers, connections, mode="broadcast"):
+    servers = [Stentor(session, workers, connections),
+               Bare(session, workers, mode)]
+    if Nchan.installed():
+        servers.append(Nchan(session, workers))
+    return servers
+
+
+def row_fanout(session, plan):
+    results = []
+    for count in plan.fanout:
+        with Session(session.build) as inner:
+            results += fanout_of(inner, plan, count)
+    return results
+
+
+def fanout_of(session, plan, count):
+    loads = [Load(session, server, count, SHARED)
+             for server in servers_for(session, 1, count)]
+    rate = max(2, plan.fanout_rate // count)
+    results = []
+    for load in loads:
+        load.window(rate, 200, 1, mode="stream")  # warm
+    for size in plan.sizes:
+        node = []
+
+        def measure(load):
+            window = load.window(rate, size, plan.seconds, mode="stream")
+            if load.server.name == "stentor":
+                node.append(per_cpu(window, 1))
+            return per_cpu(window)
+
+        result = row("fanout", f"deliveries per server-CPU-s, 1 channel to "
+                     f"{count} connections, {size} B", 0.90, "ratio")
+        compare(result, interleave(loads, plan.runs, measure), "bare")
+        result["note"] = (f"{rate} broadcasts/s; node alone "
+                          f"{statistics.median(node):,.0f}")
+        results.append(result)
+    return results
+
+
+def row_idle(session, plan):
+    result = row("idle", f"user-space bytes of an idle connection "
+                 f"({plan.idle} of them)", 1536, "value", "less")
+    values = {}
+    for server in servers_for(session, 1, plan.idle):
+        empty = server.node.pss_bytes()
+        subscribers = Subscribers(session, server, plan.idle, SHARED)
+        subscribers.wait_ready()
+        full = server.node.pss_bytes()
+        values[server.name] = [(full - empty) / plan.idle]
+        if server.name == "stentor":
+            result["note"] = f"empty node {empty / 2**20:.1f} MiB PSS"
+        subscribers.quit()
+    return [compare(result, values, "bare")]
+
+
+def row_accept(session, plan):
+    servers = servers_for(session, 1, plan.accepts)
+
+    def measure(server):
+        before = cpu_seconds(server.servers)
+        subscribers = Subscribers(session, server, plan.accepts, SHARED)
+        subscribers.wait_ready()
+        used = cpu_seconds(server.servers) - before
+        subscribers.quit()
+        wait_for(lambda: server.connections() == 0, 20,
+                 f"end of {server.name}'s connections")
+        return plan.accepts / used
+
+    values = {server.name: [] for server in servers}
+    for server in servers:
+        measure(server)  # warm
+    for _ in range(plan.runs):
+        for server in servers:
+            values[server.name].append(measure(server))
+    result = row("accept", "connections accepted per server-CPU-s", 0.7,
+                 "ratio")
+    return [compare(result, values, "bare")]
+
+
+def row_private(session, plan):
+    """The rows with a channel of its own for each connection."""
+    servers = [Stentor(session, 1, plan.private),
+               Bare(session, 1, "private")]
+    loads = [Load(session, s, plan.private, PRIVATE) for s in servers]
+    if Nchan.installed():
+        nchan = Nchan(session, 1)
+        loads.append(Load(session, nchan, plan.private, PRIVATE))
+    for load in loads:
+        load.window(2000, 200, 1, mode="stream")  # warm
+    return [private_node(loads, plan), private_latency(loads, plan),
+            dispatcher_stream(loads[0], plan),
+            dispatcher_unary(loads[0], plan)]
+
+
+def private_node(loads, plan):
+    total = []
+
+    def measure(load):
+        options = {"mode": "stream"}
+        rate = 10000
+        if load.server.name == "nchan":
+            options, rate = {"calls": 8}, 5000
+        window = load.window(rate, 200, plan.seconds, **options)
+        if load.server.name != "stentor":
+            return per_cpu(window)
+        total.append(per_cpu(window))
+        return per_cpu(window, 1)
+
+    result = row("private", f"node: private deliveries per node-CPU-s to "
+                 f"{plan.private} channels", 60000, "value")
+    compare(result, interleave(loads, plan.runs, measure), "bare")
+    result["note"] = (f"10,000/s; with the dispatcher's CPU "
+                      f"{statistics.median(total):,.0f}")
+    return result
+
+
+def private_latency(loads, plan):
+    kept = []
+
+    def measure(load):
+        window = load.window(1000, 200, plan.seconds, calls=16)
+        latency = window["stats"]["private"]
+        if load.server.name == "stentor":
+            kept.append(latency)
+        return latency["p99_us"] / 1000
+
+    result = row("latency", "publish to first byte, 1,000 private/s: "
+                 "p99 in ms", 2.0, "value", "less")
+    compare(result, interleave(loads, plan.runs, measure), "bare")
+    p50 = statistics.median(k["p50_us"] for k in kept) / 1000
+    p999 = statistics.median(k["p999_us"] for k in kept) / 1000
+    result["note"] = f"p50 {p50:.2f} ms, p99.9 {p999:.2f} ms"
+    return result
+
+
+def dispatcher_stream(load, plan):
+    values = []
+    for _ in range(plan.runs):
+        window = load.window(15000, 200, plan.seconds, mode="stream",
+                             window=1024)
+        values.append(window["messages"] / window["cpu"][0])
+    result = row("stream", f"dispatcher: PublishStream messages per "
+                 f"dispatcher-CPU-s, {plan.private} channels", 100000,
+                 "value")
+    result["value"] = statistics.median(values)
+    result["runs"] = {"stentor": values}
+    result["note"] = "paced at 15,000/s, all delivered"
+    return judge(result)
+
+
+def dispatcher_unary(load, plan):
+    values = []
+    for _ in range(plan.runs):
+        window = load.window(0, 200, plan.seconds, calls=64)
+        values.append(window["messages"] / window["cpu"][0])
+        rate = window["messages"] / window["report"]["seconds"]
+        p99 = window["report"]["answers"]["p99_us"] / 1000
+    result = row("unary", "dispatcher: unary Publish per dispatcher-CPU-s, "
+                 "64 concurrent calls", 25000, "value")
+    result["value"] = statistics.median(values)
+    result["runs"] = {"stentor": values}
+    result["note"] = f"{rate:,.0f}/s, p99 of an answer {p99:.1f} ms"
+    return judge(result)
+
+
+def row_many(session, plan):
+    count, seconds = plan.many, plan.many_seconds
+    server = Stentor(session, 4, count)
+    empty = server.node.pss_bytes()
+    subscribers = Subscribers(session, server, count, SHARED, PRIVATE)
+    subscribers.wait_ready(180)
+    subscribers.reset()
+    before = [p.cpu_seconds() for p in server.servers]
+    began = time.monotonic()
+    publishers = [
+        server.publisher(SHARED, 1, rate=1, count=seconds, mode="stream",
+                         seconds=seconds + 5),
+        server.publisher(PRIVATE, count, rate=1000, count=1000 * seconds,
+                         calls=16, seconds=seconds + 5)]
+    expected = 0
+    for publisher, fanout in zip(publishers, (count, 1)):
+        expected += finish(publisher, seconds + 30)["sent"] * fanout
+    wall = time.monotonic() - began
+    cpu = [p.cpu_seconds() - b for p, b in zip(server.servers, before)]
+    try:
+        wait_for(lambda: subscribers.stats()["messages"] >= expected, 20,
+                 "last message")
+    except BenchError:
+        pass  # lost: the row says how many
+    stats = subscribers.stats()
+    result = row("many", f"{count} connections, 4 workers, 1 broadcast/s + "
+                 f"1,000 private/s, {seconds} s: lost, doubled, closed", 0,
+                 "value", "less")
+    wrong = faults(stats)
+    result["value"] = expected - stats["messages"] + sum(wrong.values())
+    result["runs"] = {"stats": stats, "faults": wrong, "cpu": cpu,
+                      "wall": wall, "pss": server.node.pss_bytes()}
+    pss = server.node.pss_bytes()
+    result["note"] = (
+        f"CPU node {cpu[1] / wall:.0%} dispatcher {cpu[0] / wall:.0%}; PSS "
+        f"{pss / 2**20:.0f} MiB ({(pss - empty) / count:,.0f} B/connection); "
+        f"p50/p99/p99.9 ms private {quantiles(stats['private'])}, broadcast "
+        f"{quantiles(stats['shared'])}")
+    return [judge(result)]
+
+
+def quantiles(latency):
+    return "/".join(f"{latency[k] / 1000:.1f}"
+                    for k in ("p50_us", "p99_us", "p999_us"))
+
+
+# name -> (function, seconds it may take)
+ROWS = {
+    "accept": (row_accept, 180),
+    "idle": (row_idle, 120),
+    "fanout": (row_fanout, 600),
+    "private": (row_private, 300),
+    "many": (row_many, 300),
+}
+
+
+# --- running and reporting ---------------------------------------------------
+
+def on_alarm(_signal, _frame):
+    raise BenchError("took too long")
+
+
+def on_term(_signal, _frame):
+    raise KeyboardInterrupt
+
+
+def run_row(name, build, plan):
+    function, limit = ROWS[name]
+    signal.alarm(limit)
+    try:
+        with Session(build) as session:
+            return function(session, plan)
+    except BenchError as error:
+        failed = row(name, name, None, "value")
+        failed["note"] = f"not measured: {error}"
+        return [failed]
+    finally:
+        signal.alarm(0)
+
+
+def machine():
+    cpu = [line.split(":")[1].strip() for line in open("/proc/cpuinfo")
+           if line.startswith("model name")]
+    commit = subprocess.run(
+        ["git", "-C", ROOT, "describe", "--always", "--dirty"],
+        capture_output=True, text=True).stdout.strip()
+    return {"cpu": cpu[0] if cpu else "?", "cpus": os.cpu_count(),
+            "kernel": platform.release(), "commit": commit,
+            "load_at_start": os.getloadavg()[0],
+            "when": datetime.datetime.now().isoformat(timespec="seconds")}
+
+
+def number(value):
+    if value is None:
+        return "-"
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.2f}"
+
+
+def target_text(result):
+    if result["target"] is None:
+        return "-"
+    sign = "≥" if result["better"] == "more" else "≤"
+    unit = "×" if result["unit"] == "ratio" else ""
+    return f"{sign} {number(result['target'])}{unit}"
+
+
+def print_row(result):
+    met = {True: "yes", False: "NO", None: "-"}[result["met"]]
+    print(f"{result['measure'][:78]:<78} {number(result['value']):>9} "
+          f"{number(result['reference']):>9} {number(result['ratio']):>6} "
+          f"{number(result['nchan']):>9} {target_text(result):>10} {met:>4}")
+    if result["note"]:
+        print(f"    {result['note']}")
+    sys.stdout.flush()
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--quick", action="store_true",
+                        help="a sanity check under a minute")
+    parser.add_argument("--only", action="append", choices=ROWS,
+                        metavar="ROW", help=f"one of {', '.join(ROWS)}")
+    parser.add_argument("--build", default=os.path.join(ROOT, "build"))
+    args = parser.parse_args()
+    signal.signal(signal.SIGALRM, on_alarm)
+    signal.signal(signal.SIGTERM, on_term)
+
+    report = {"machine": machine(), "quick": args.quick, "rows": []}
+    print(f"{'measure':<78} {'stentor':>9} {'bare':>9} {'ratio':>6} "
+          f"{'nchan':>9} {'target':>10} {'met':>4}")
+    for name in args.only or ROWS:
+        for result in run_row(name, args.build, Plan(args.quick)):
+            report["rows"].append(result)
+            print_row(result)
+    path = os.path.join(args.build, "bench", "results.json")
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    with open(path, "w") as out:
+        json.dump(report, out, indent=1)
+    print(f"written to {os.path.relpath(path)}")
+    return 1 if any(r["met"] is None for r in report["rows"]) else 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)
