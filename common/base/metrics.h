@@ -11,6 +11,8 @@
 #ifndef STENTOR_BASE_METRICS_H
 #define STENTOR_BASE_METRICS_H
 
+#include "common/base/check.h"
+
 #include <stddef.h>
 #include <stdint.h>
 
@@ -21,9 +23,12 @@ enum metric_type { METRIC_COUNTER, METRIC_GAUGE, METRIC_HISTOGRAM };
 extern const double metric_bucket_seconds[METRIC_BUCKETS];
 
 struct metric_desc {
-	const char *name; /* without the prefix: "connections_total" */
+	/* Without the prefix: a counter's ends in _total, a histogram's in
+	 * _seconds. */
+	const char *name;
 	enum metric_type type;
-	const char *label;	   /* one bounded label, or NULL */
+	const char *label;	   /* one bounded label, or NULL; none for
+				    * histograms */
 	const char *const *values; /* its values, NULL-terminated */
 	const char *help;
 };
@@ -79,6 +84,9 @@ struct metrics_text {
 };
 
 void metrics_text_free(struct metrics_text *t);
+/* Appends what the exposition has no function for. */
+void metrics_printf(struct metrics_text *t, const char *format, ...)
+	PRINTF(2, 3);
 
 /* The whole table, summed over `blocks` blocks (a supervisor's workers; gauges
  * are added too). All blocks have the same table. */
@@ -97,7 +105,8 @@ void metrics_label(char *labels, size_t size, const char *key,
 		   const char *value);
 
 /* stentor_build_info and the process_* family of this process, with those of
- * `children` pids added to cpu, memory and descriptors. */
+ * `children` pids added to cpu, memory and descriptors. The cpu of children
+ * that ended and were waited for stays in the sum. */
 void metrics_process(struct metrics_text *t, const char *version,
 		     const int *children, size_t count);
 
