@@ -1,4 +1,4 @@
-#!/usr/bin/env python3
+#!/usr/bin/python3
 """The demo's producer: publishes through the real gRPC API of a dispatcher.
 
     cricket:demo:commentary  one JSON message per ball of the fictional match
@@ -40,9 +40,8 @@ RETRYABLE = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED,
              grpc.StatusCode.RESOURCE_EXHAUSTED)
 
 
-def load_messages(build):
-    """Generates and imports the Python classes of the public API."""
-    out = os.path.join(build, "demo")
+def load_messages(out):
+    """Generates the Python classes of the public API into `out`; imports them."""
     os.makedirs(out, exist_ok=True)
     subprocess.run(["protoc", f"-I{ROOT}/proto", f"--python_out={out}",
                     "stentor/v1/publisher.proto"], check=True)
@@ -226,7 +225,7 @@ def guarded(stop, failure, run, *args):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--api", default="127.0.0.1:7070", help="the dispatcher's API")
-    parser.add_argument("--build", default=os.path.join(ROOT, "build"),
+    parser.add_argument("--generated", default=os.path.join(ROOT, "build", "run", "python"),
                         help="where generated Python goes")
     parser.add_argument("--ball-seconds", type=float, default=3.0,
                         help="mean time between two balls")
@@ -235,7 +234,7 @@ def main():
     stop, failure = threading.Event(), []
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    producer = Producer(args.api, load_messages(args.build), stop)
+    producer = Producer(args.api, load_messages(args.generated), stop)
     match_feed = MatchFeed(producer, cricket.load(), args.ball_seconds)
     threads = [
         threading.Thread(target=guarded, args=(stop, failure, match_feed.run)),

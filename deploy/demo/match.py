@@ -1,4 +1,4 @@
-#!/usr/bin/env python3
+#!/usr/bin/python3
 """The demo's fictional cricket match: reading it, scoring it, checking it.
 
 match.json holds the match ball by ball. A Scorer takes the balls one after the

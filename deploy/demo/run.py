@@ -1,4 +1,4 @@
-#!/usr/bin/env python3
+#!/usr/bin/python3
 """What `make run` starts: a whole Stentor on this machine, with a live feed.
 
 One dispatcher, one connection node with two workers, and the demo's producer,
@@ -6,7 +6,7 @@ all on loopback. Waits until both report ready, prints what to open and what to
 type, and then follows them: Ctrl-C, or the end of any of them, stops the rest
 in the order feed, node, dispatcher.
 
---port-base N (or STENTOR_DEMO_PORT_BASE) moves every port, for when the usual
+--port-base N (or DEMO_PORT_BASE) moves every port, for when the usual
 ones are taken: API N, links N+1, dispatcher's admin N+2, node's links N+10
 and N+11, the page N+20, node's admin N+21.
 """
@@ -94,7 +94,7 @@ def check_ports(ports):
                 raise Failure(
                     f"Port {port}, wanted for {use}, is taken ({holder_of(port)}).\n"
                     "Stop that program, or move the whole demo elsewhere:\n"
-                    "    STENTOR_DEMO_PORT_BASE=17000 make run") from e
+                    "    DEMO_PORT_BASE=17000 make run") from e
 
 
 # --- the children -------------------------------------------------------------
@@ -185,7 +185,7 @@ def start(args, ports, children):
     """Starts everything; what has started is in `children` even on failure."""
     dispatcher_program = program(args.build, "stentor-dispatcher")
     node_program = program(args.build, "stentor-connnode")
-    run_dir = os.path.join(args.build, "run")
+    run_dir = args.run_dir
     os.makedirs(run_dir, exist_ok=True)
     check_ports(ports)
 
@@ -206,7 +206,8 @@ def start(args, ports, children):
     wait_ready({dispatcher: ports.admin, node: ports.node_admin}, children)
     children.append(Child("feed", [
         sys.executable, os.path.join(HERE, "feed.py"), "--api", f"{HOST}:{ports.api}",
-        "--build", args.build, "--ball-seconds", str(args.ball_seconds)], run_dir))
+        "--generated", os.path.join(run_dir, "python"),
+        "--ball-seconds", str(args.ball_seconds)], run_dir))
 
 
 def stop(children):
@@ -216,7 +217,7 @@ def stop(children):
             print(f"{child.name} did not end in {STOP_TIMEOUT_S} s and was killed.", flush=True)
 
 
-def greet(ports, build):
+def greet(ports, run_dir):
     page = f"http://{HOST}:{ports.page}/"
     if ports.api != USUAL_PORTS.api:
         page += f"?api={ports.api}"
@@ -232,7 +233,7 @@ Stentor is up: one dispatcher, one node with {WORKERS} workers, a live feed.
                http://{HOST}:{ports.api}/stentor.v1.PublisherService/Publish
 
   Metrics    http://{HOST}:{ports.admin}/metrics  http://{HOST}:{ports.node_admin}/metrics
-  Logs       {shown(os.path.join(build, 'run'))}/*.log
+  Logs       {shown(run_dir)}/*.log
 
 Ctrl-C stops everything.
 """, flush=True)
@@ -249,12 +250,15 @@ def main():
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--build", default=os.path.join(ROOT, "build"),
                         help="where the programs are (default: build)")
+    parser.add_argument("--run-dir",
+                        help="where logs go (default: run in the build directory)")
     parser.add_argument("--port-base", type=int,
-                        default=os.environ.get("STENTOR_DEMO_PORT_BASE"),
+                        default=os.environ.get("DEMO_PORT_BASE"),
                         help="move every port (default: the usual ones)")
     parser.add_argument("--ball-seconds", type=float, default=3.0,
                         help="mean time between two balls of the match (default: 3)")
     args = parser.parse_args()
+    args.run_dir = args.run_dir or os.path.join(args.build, "run")
 
     children = []
     try:
@@ -262,7 +266,7 @@ def main():
             signal.signal(number, on_signal)
         ports = ports_from(args.port_base)
         start(args, ports, children)
-        greet(ports, args.build)
+        greet(ports, args.run_dir)
         while True:
             for child in children:
                 child.check()
