@@ -4,7 +4,7 @@ import signal
 import socket
 import time
 
-from harness import rss_kib, wait_until
+from harness import rss_kib, rss_room, wait_until
 from sse import Sse, pump_once
 from h2client import H2
 import rpc
@@ -47,7 +47,7 @@ def test_slow_reader_is_bounded(make_cluster, channel):
         assert [d.split(" ")[0] for d in quick.data()] == [
             str(i) for i in range(sent)]
         # bounded: nowhere near the bytes that were published
-        assert worker_rss(c) - before < 32 * 1024
+        assert worker_rss(c) - before < rss_room(32)
         # and what the slow one gets, once it reads, is whole and in order
         slow.wait(lambda s: s.end or len(s.messages()) > 5)
         got = [int(d.split(" ")[0]) for d in slow.data()]
@@ -123,7 +123,7 @@ def test_producer_that_never_reads(cluster, channel):
             s.wait_ready()
             cluster.d.publish(channel, "others go on")
             s.wait_data("others go on")
-        assert rss_kib(cluster.d.pid) - before < 48 * 1024
+        assert rss_kib(cluster.d.pid) - before < rss_room(48)
 
 
 def test_http1_producer_that_never_reads(cluster, channel):
@@ -146,7 +146,7 @@ def test_http1_producer_that_never_reads(cluster, channel):
             sub.wait_ready()
             cluster.d.publish(channel, "others go on")
             sub.wait_data("others go on")
-        assert rss_kib(cluster.d.pid) - before < 48 * 1024
+        assert rss_kib(cluster.d.pid) - before < rss_room(48)
 
 
 def test_stopped_worker_does_not_stop_others(make_cluster, channel):
@@ -162,7 +162,7 @@ def test_stopped_worker_does_not_stop_others(make_cluster, channel):
             before = rss_kib(c.d.pid)
             sent = flood(c, channel, b, lambda: False, most=600)
             b.wait_messages(sent, timeout=20)
-            assert rss_kib(c.d.pid) - before < 48 * 1024
+            assert rss_kib(c.d.pid) - before < rss_room(48)
         finally:
             os.kill(pid, signal.SIGCONT)
         frozen.expect_deaths = True

@@ -14,7 +14,7 @@ from h2client import (ACK, CONTINUATION, DATA, END_HEADERS, END_STREAM,
                       GOAWAY, HEADERS, PING, PREFACE, PRIORITY, PUSH_PROMISE,
                       RST_STREAM, SETTINGS, WINDOW_UPDATE, RawH2, frame,
                       grpc_headers, grpc_message)
-from harness import open_fds, rss_kib, wait_until
+from harness import open_fds, rss_kib, rss_room, wait_until
 from sse import Sse
 
 PUBLISH = rpc.PUBLISHER + "/Publish"
@@ -43,7 +43,7 @@ def beside(cluster, channel):
         cluster.d.grpc.publish(channel=channel, data="by grpc too")
         sub.wait_data("by grpc too")
     assert cluster.d.running()
-    assert rss_kib(cluster.d.pid) - rss < 48 * 1024, "memory grew"
+    assert rss_kib(cluster.d.pid) - rss < rss_room(48), "memory grew"
     wait_until(lambda: open_fds(cluster.d.pid) <= fds + 8, 10,
                "its descriptors are given back")
 

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from harness import SLOW, open_fds, rss_kib, wait_until
+from harness import SLOW, open_fds, rss_kib, rss_room, wait_until
 from sse import Sse
 
 PORTS = pytest.mark.parametrize("which", ["sse", "api", "admin-node",
@@ -114,7 +114,7 @@ def test_head_too_large(cluster, beside, which):
     if got:
         assert int(got.split(b" ")[1]) in (400, 413, 431)
     after = [rss_kib(p) for p in [cluster.d.pid] + cluster.n.worker_pids()]
-    assert all(b - a < 8192 for a, b in zip(before, after))
+    assert all(b - a < rss_room(8) for a, b in zip(before, after))
 
 
 @PORTS

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from harness import rss_kib, wait_until
+from harness import rss_kib, rss_room, wait_until
 from sse import Sse
 
 RST = struct.pack("ii", 1, 0)
@@ -134,7 +134,7 @@ def test_oversized_length(c, still_well):
                 except socket.timeout:
                     pytest.fail(f"{size} bytes are waited for")
     for p in c.processes:
-        assert rss_kib(p.pid) - before[p.name] < 32 * 1024
+        assert rss_kib(p.pid) - before[p.name] < rss_room(32)
 
 
 def test_half_a_message_held_open(c, channel):
@@ -180,7 +180,7 @@ def test_forged_hellos_are_bounded(c, still_well):
             except OSError:
                 break
         wait_until(lambda: c.d.ready() == 200)
-        assert rss_kib(c.d.pid) - before < 64 * 1024
+        assert rss_kib(c.d.pid) - before < rss_room(64)
     # the invented ones fade and never were in the routing table
     names = {n for n, _ in c.d.ready_workers()}
     assert names == {"n0", "n1"}

@@ -46,7 +46,8 @@ def origin():
     """An empty page on another origin: a customer's site."""
     class Page(http.server.BaseHTTPRequestHandler):
         def do_GET(self):
-            body = b"<!doctype html><title>app</title><link rel=icon href=data:,>"
+            body = (b"<!doctype html><title>app</title>"
+                    b"<link rel=icon href=data:,>")
             self.send_response(200)
             self.send_header("Content-Type", "text/html")
             self.send_header("Content-Length", str(len(body)))
