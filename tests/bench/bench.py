@@ -18,7 +18,7 @@ import sys
 import time
 
 from procs import (Bare, BenchError, Nchan, Session, Stentor, Subscribers,
-                   faults, finish, wait_for)
+                   faults, finish, read_cpu_ticks, stolen_share, wait_for)
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(
     os.path.abspath(__file__))))
@@ -392,10 +392,14 @@ def on_term(_signal, _frame):
 
 def run_row(name, build, plan):
     function, limit = ROWS[name]
+    ticks = read_cpu_ticks()
     signal.alarm(limit)
     try:
         with Session(build) as session:
-            return function(session, plan)
+            results = function(session, plan)
+        for result in results:
+            result["stolen"] = stolen_share(ticks)
+        return results
     except BenchError as error:
         failed = row(name, name, None, "value")
         failed["note"] = f"not measured: {error}"

@@ -6,11 +6,13 @@ process and all its descendants.
 """
 
 import contextlib
+import ctypes
 import json
 import os
 import re
 import select
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -39,6 +41,20 @@ def wait_for(condition, seconds, what):
         time.sleep(0.02)
 
 
+def stolen_share(before):
+    """Share of CPU time that the host took away since `before`, an earlier
+    read_cpu_ticks(): above a few per cent, measure again."""
+    after = read_cpu_ticks()
+    ticks = [b - a for a, b in zip(before, after)]
+    return ticks[7] / max(1, sum(ticks))
+
+
+def read_cpu_ticks():
+    """user, nice, system, idle, iowait, irq, softirq, steal of all CPUs."""
+    with open("/proc/stat") as stat:
+        return [int(n) for n in stat.readline().split()[1:9]]
+
+
 def free_ports(count):
     """The first of `count` free ports in a row, below the ephemeral range."""
     low = int(open("/proc/sys/net/ipv4/ip_local_port_range").read().split()[0])
@@ -55,6 +71,15 @@ def free_ports(count):
     raise BenchError(f"no {count} free ports")
 
 
+LIBC = ctypes.CDLL(None)
+PR_SET_PDEATHSIG = 1
+
+
+def die_with_parent():
+    """In the child: SIGTERM when the bench dies, even of SIGKILL."""
+    LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
 class Proc:
     """One child process with lines on its stdin and stdout."""
 
@@ -65,7 +90,8 @@ class Proc:
         with open(log, "ab") as err:
             self.popen = subprocess.Popen(
                 argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                stderr=err)
+                stderr=err, start_new_session=True,
+                preexec_fn=die_with_parent)
 
     def fail(self, why):
         with open(self.log_path, errors="replace") as log:
@@ -228,7 +254,7 @@ class Stentor:
             if not proc.alive():
                 proc.fail("ended early")
             return http_get(admin, "/readyz") is not None
-        wait_for(ready, 10, f"/readyz of {proc.name}")
+        wait_for(ready, 20, f"/readyz of {proc.name}")
 
     def path(self, *channels):
         query = "".join(f"&channel={c}" for c in channels)
