@@ -43,8 +43,8 @@ void mailbox_detach(struct mailbox *m);
 /* On the loop, which may be another one than before. */
 void mailbox_attach(struct mailbox *m, uv_loop_t *loop);
 
-/* On the loop, after every poster has stopped. Mails that still lie in it are
- * delivered first. */
+/* On the loop, after every poster has stopped, and not from `deliver`. Mails
+ * that still lie in it are delivered first. */
 void mailbox_close(struct mailbox *m);
 
 #endif

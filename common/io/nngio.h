@@ -27,14 +27,24 @@
 #include <uv.h>
 
 #define NNGIO_MESSAGE_MAX (4u << 20) /* bytes of one received nng message */
+/* Bytes an inbox holds for the loop before it stops receiving, so that TCP
+ * pushes back on the senders. May be passed by one message. */
+#define NNGIO_INBOX_BYTES_MAX (8u << 20)
+/* Messages nng may hold for one outbox beside the one in its hands. What it
+ * holds when a connection goes is sent to the next one. */
+#define NNGIO_SEND_QUEUE 0
+/* Wait between dials: random up to MIN, doubling to MAX. */
+#define NNGIO_REDIAL_MIN_MS 100
+#define NNGIO_REDIAL_MAX_MS 1000
+#define NNGIO_PEM_MAX	    (256u << 10) /* bytes of one certificate file */
 
 void nngio_process_init(void);
 
 /* Certificates for tls+tcp:// addresses: PEM files. All NULL: plain tcp. */
 struct nng_tls_files {
 	const char *cert, *key, *ca;
-	const char
-		*server_name; /* what a dialled peer's certificate must say */
+	const char *server_name; /* a DNS name that a dialled peer's certificate
+				  * must bear; needed to dial */
 };
 
 struct nng_inbox;
@@ -44,23 +54,29 @@ struct nng_outbox;
  * came by. */
 typedef void (*nng_inbox_message_cb)(void *ctx, uint32_t pipe,
 				     const uint8_t *bytes, size_t len);
+/* A pipe's first messages may come before its `up`, its last after its `down`;
+ * `down` comes once for each `up`. */
 typedef void (*nng_inbox_pipe_cb)(void *ctx, uint32_t pipe, bool up);
 
 /* Listens at `url` (tcp:// or tls+tcp://). Returns 0 and *out, or ERR_ADDRESS,
- * ERR_CONFIG (certificates) or ERR_IO. `on_pipe` may be NULL. */
+ * ERR_CONFIG (certificates: missing, bad, or given for tcp://) or ERR_IO. `tls`
+ * is read during the call and may be NULL, as may `on_pipe`. */
 int nng_inbox_open(uv_loop_t *loop, const char *url,
 		   const struct nng_tls_files *tls,
 		   nng_inbox_message_cb on_message, nng_inbox_pipe_cb on_pipe,
 		   void *ctx, struct nng_inbox **out) MUST_CHECK;
-/* Messages received but not yet delivered to the loop. */
+/* Bytes received but not yet delivered to the loop. */
 size_t nng_inbox_pending(const struct nng_inbox *in);
 /* At process exit only: stops deliveries and lets the loop end. The nng socket
- * stays open until the process is gone (see above). */
+ * stays open, and `in` allocated, until the process is gone (see above). */
 void nng_inbox_stop(struct nng_inbox *in);
 
-/* Connected (true) or the connection went (false); from the loop. */
+/* Connected (true) or the connection went (false); from the loop. The callback
+ * may close the outbox. */
 typedef void (*nng_outbox_event_cb)(void *ctx, bool up);
 
+/* Starts dialling. All outboxes of a process belong to one loop. Errors as for
+ * an inbox; a peer that is not there is none. */
 int nng_outbox_open(uv_loop_t *loop, const char *url,
 		    const struct nng_tls_files *tls,
 		    nng_outbox_event_cb on_event, void *ctx,

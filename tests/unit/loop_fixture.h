@@ -22,32 +22,44 @@
 
 #define LOOP_WAIT_MS 10000
 
+/* The loop wakes this often, for conditions that no event of it tells. */
+#define LOOP_TICK_MS 2
+
 struct loop_fixture {
 	uv_loop_t loop;
 	uv_timer_t guard;
+	uint64_t deadline_ms;
 	bool expired;
 };
 
 static inline void loop_on_guard(uv_timer_t *guard)
 {
-	((struct loop_fixture *)guard->data)->expired = true;
+	struct loop_fixture *f = (struct loop_fixture *)guard->data;
+
+	f->expired = uv_now(&f->loop) >= f->deadline_ms;
 }
 
 static inline void loop_guard_start(struct loop_fixture *f, uint64_t ms)
 {
 	f->expired = false;
 	uv_update_time(&f->loop);
-	assert_int_equal(uv_timer_start(&f->guard, loop_on_guard, ms, 0), 0);
+	f->deadline_ms = uv_now(&f->loop) + ms;
+	assert_int_equal(uv_timer_start(&f->guard, loop_on_guard, LOOP_TICK_MS,
+					LOOP_TICK_MS),
+			 0);
 }
 
-#define loop_until(f, condition)                              \
-	do {                                                  \
-		loop_guard_start((f), LOOP_WAIT_MS);          \
-		while (!(condition) && !(f)->expired)         \
-			uv_run(&(f)->loop, UV_RUN_ONCE);      \
-		uv_timer_stop(&(f)->guard);                   \
-		if (!(condition))                             \
-			fail_msg("not in time: " #condition); \
+/* The condition is evaluated once a turn and not again once it held. */
+#define loop_until(f, condition)                                \
+	do {                                                    \
+		bool held_;                                     \
+                                                                \
+		loop_guard_start((f), LOOP_WAIT_MS);            \
+		while (!(held_ = (condition)) && !(f)->expired) \
+			uv_run(&(f)->loop, UV_RUN_ONCE);        \
+		uv_timer_stop(&(f)->guard);                     \
+		if (!held_)                                     \
+			fail_msg("not in time: " #condition);   \
 	} while (0)
 
 static inline void loop_run_until(struct loop_fixture *f, const bool *done)

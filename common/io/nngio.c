@@ -1,0 +1,601 @@
+/* Threads and lifetimes
+ *
+ * nng calls back on threads of its own. Those callbacks touch nothing but what
+ * lives as long as the process, and hand everything to the loop as mail:
+ *
+ *   inbox    is never freed, nor is its mailbox. nng_inbox_stop() detaches the
+ *            mailbox; what nng receives afterwards is refused and dropped, and
+ *            the receive is not started again.
+ *   outbox   may be closed at any time, and whether nng can still be in one of
+ *            its pipe callbacks after nng_close() differs between its versions
+ *            (REM_POST runs on the reaper thread). So the callback's argument
+ *            is no pointer but the outbox's number; its event goes to the one
+ *            mailbox of all outboxes, and only the loop looks the number up.
+ *            An event of an outbox that is gone finds nothing.
+ *
+ * Receiving is one nng_aio, started again by its own callback: any other way
+ * costs a thread change per message, ten times the time. When too many bytes
+ * wait for the loop the callback marks its mail `last` and does not start the
+ * next receive; the loop does when it gets to that mail, which is when all
+ * mail before it has been delivered.
+ *
+ * ADD_POST and REM_POST of a pipe come from different threads and may overtake
+ * each other; both kinds of box put that right, so that those above see "up",
+ * then "down", and never an "up" of a pipe that is gone already.
+ */
+#include "common/io/nngio.h"
+
+#include "common/base/err.h"
+#include "common/base/log.h"
+#include "common/base/mem.h"
+#include "common/ds/hmap.h"
+#include "common/ds/list.h"
+#include "common/io/mailbox.h"
+#include "common/io/nngshim.h"
+
+#include <nng/nng.h>
+#include <nng/protocol/pipeline0/pull.h>
+#include <nng/protocol/pipeline0/push.h>
+#include <nng/supplemental/tls/tls.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Pipes whose REM_POST came first, remembered until their ADD_POST. Bounded:
+ * a pipe refused for its protocol has no ADD_POST at all. */
+#define GONE_MAX 64
+
+enum inbox_mail_kind { INBOX_MESSAGE, INBOX_UP, INBOX_DOWN };
+
+struct inbox_mail {
+	struct mail mail;
+	enum inbox_mail_kind kind;
+	uint32_t pipe;
+	nng_msg *msg; /* INBOX_MESSAGE */
+	bool last;    /* the receive has not been started again */
+};
+
+struct inbox_pipe {
+	struct hmap_node by_id;
+	uint32_t id;
+};
+
+struct nng_inbox {
+	/* Set at open, then only read. */
+	nng_socket socket;
+	nng_aio *aio;
+	struct mailbox *mailbox;
+	nng_inbox_message_cb on_message;
+	nng_inbox_pipe_cb on_pipe;
+	void *ctx;
+	/* The loop's own. */
+	bool stopped;
+	struct hmap pipes; /* told as up */
+	uint32_t gone[GONE_MAX];
+	unsigned gone_next;
+};
+
+struct outbox_mail {
+	struct mail mail;
+	uintptr_t outbox; /* its number */
+	uint32_t pipe;
+	bool up;
+};
+
+struct nng_outbox {
+	struct list in_hub;
+	uintptr_t number; /* never used twice */
+	nng_socket socket;
+	uint32_t pipe; /* 0: not connected */
+	uint32_t gone; /* its REM_POST came before its ADD_POST */
+	nng_outbox_event_cb on_event;
+	void *ctx;
+};
+
+/* What all outboxes share. File-scope because nng is: its callbacks may come as
+ * long as the process lives. The loop's own, except the mailbox, which is made
+ * before the first callback can come and never freed. */
+static struct {
+	struct mailbox *mailbox;
+	uv_loop_t *loop; /* NULL: no outbox is open, the mailbox is detached */
+	struct list outboxes;
+	uintptr_t last_number;
+} hub;
+
+static int err_from_nng(int code)
+{
+	switch (code) {
+	case 0:
+		return 0;
+	case NNG_EAGAIN:
+	case NNG_ETIMEDOUT:
+		return ERR_AGAIN;
+	case NNG_ECLOSED:
+		return ERR_CLOSED;
+	case NNG_EADDRINUSE:
+	case NNG_EADDRINVAL:
+	case NNG_EINVAL: /* of a url */
+	case NNG_ENOTSUP:
+	case NNG_EPERM:
+		return ERR_ADDRESS;
+	case NNG_ECRYPTO:
+	case NNG_EPEERAUTH:
+		return ERR_CONFIG;
+	case NNG_EMSGSIZE:
+		return ERR_TOO_LARGE;
+	case NNG_ENOFILES:
+	case NNG_ENOMEM:
+		return ERR_FULL;
+	default:
+		return ERR_IO;
+	}
+}
+
+void nngio_process_init(void)
+{
+	nng_aio *aio;
+
+	/* Any allocation starts nng's threads. */
+	nngshim_one_processor(true);
+	check(nng_aio_alloc(&aio, NULL, NULL) == 0);
+	nng_aio_free(aio);
+	nngshim_one_processor(false);
+}
+
+/* --- certificates --------------------------------------------------------- */
+
+/* The file's text, zero-terminated and the caller's, or NULL. */
+static char *read_pem(const char *path)
+{
+	FILE *file = path != NULL ? fopen(path, "re") : NULL;
+	char *text;
+	size_t len;
+
+	if (file == NULL)
+		return NULL;
+	text = xmalloc(NNGIO_PEM_MAX + 1);
+	len = fread(text, 1, NNGIO_PEM_MAX + 1, file);
+	fclose(file);
+	if (len == 0 || len > NNGIO_PEM_MAX) {
+		free(text);
+		return NULL;
+	}
+	text[len] = '\0';
+	return text;
+}
+
+/* nng copies what it takes. */
+static int fill_tls(nng_tls_config *config, const struct nng_tls_files *files)
+{
+	char *ca = read_pem(files->ca), *cert = read_pem(files->cert),
+	     *key = read_pem(files->key);
+	int err = ERR_CONFIG;
+
+	if (ca != NULL && cert != NULL && key != NULL &&
+	    nng_tls_config_ca_chain(config, ca, NULL) == 0 &&
+	    nng_tls_config_own_cert(config, cert, key, NULL) == 0 &&
+	    nng_tls_config_auth_mode(config, NNG_TLS_AUTH_MODE_REQUIRED) == 0)
+		err = 0;
+	free(ca);
+	free(cert);
+	free(key);
+	return err;
+}
+
+/* *out is NULL for tcp://; otherwise it is the caller's to free. */
+static int tls_config(const char *url, const struct nng_tls_files *files,
+		      nng_tls_mode mode, nng_tls_config **out)
+{
+	static const char scheme[] = "tls+";
+	bool given =
+		files != NULL && (files->ca != NULL || files->cert != NULL ||
+				  files->key != NULL);
+	int err;
+
+	*out = NULL;
+	/* Never plain where certificates were given, nor the other way. */
+	if ((strncmp(url, scheme, sizeof(scheme) - 1) == 0) != given)
+		return ERR_CONFIG;
+	if (!given)
+		return 0;
+	/* Without a name nng would accept any certificate of the CA. */
+	if (mode == NNG_TLS_MODE_CLIENT &&
+	    (files->server_name == NULL || files->server_name[0] == '\0'))
+		return ERR_CONFIG;
+	if (nng_tls_config_alloc(out, mode) != 0)
+		return ERR_CONFIG; /* an nng built without TLS */
+	err = fill_tls(*out, files);
+	if (err == 0 && mode == NNG_TLS_MODE_CLIENT &&
+	    nng_tls_config_server_name(*out, files->server_name) != 0)
+		err = ERR_CONFIG;
+	if (err < 0) {
+		nng_tls_config_free(*out);
+		*out = NULL;
+	}
+	return err;
+}
+
+/* --- inbox ---------------------------------------------------------------- */
+
+static struct inbox_mail *inbox_mail_new(enum inbox_mail_kind kind,
+					 nng_pipe pipe)
+{
+	struct inbox_mail *mail = xcalloc(1, sizeof(*mail));
+
+	mail->kind = kind;
+	mail->pipe = (uint32_t)nng_pipe_id(pipe);
+	mail->mail.bytes = sizeof(*mail);
+	return mail;
+}
+
+static void inbox_mail_free(struct inbox_mail *mail)
+{
+	if (mail->msg != NULL)
+		nng_msg_free(mail->msg);
+	free(mail);
+}
+
+/* On an nng thread. */
+static void on_received(void *arg)
+{
+	struct nng_inbox *in = arg;
+	int code = nng_aio_result(in->aio);
+	struct inbox_mail *mail;
+	nng_msg *msg;
+	bool last;
+
+	if (code == NNG_ECLOSED || code == NNG_ECANCELED)
+		return;
+	if (code != 0) {
+		nng_recv_aio(in->socket, in->aio);
+		return;
+	}
+	msg = nng_aio_get_msg(in->aio);
+	nng_aio_set_msg(in->aio, NULL);
+	mail = inbox_mail_new(INBOX_MESSAGE, nng_msg_get_pipe(msg));
+	mail->msg = msg;
+	mail->mail.bytes += nng_msg_len(msg);
+	last = mailbox_pending(in->mailbox) + mail->mail.bytes >
+	       NNGIO_INBOX_BYTES_MAX;
+	mail->last = last;
+	if (!mailbox_post(in->mailbox, &mail->mail)) {
+		inbox_mail_free(mail);
+		return;
+	}
+	if (!last)
+		nng_recv_aio(in->socket, in->aio);
+}
+
+/* On an nng thread. */
+static void on_inbox_pipe(nng_pipe pipe, nng_pipe_ev event, void *arg)
+{
+	struct nng_inbox *in = arg;
+	struct inbox_mail *mail = inbox_mail_new(
+		event == NNG_PIPE_EV_ADD_POST ? INBOX_UP : INBOX_DOWN, pipe);
+
+	if (!mailbox_post(in->mailbox, &mail->mail))
+		inbox_mail_free(mail);
+}
+
+static struct inbox_pipe *inbox_find_pipe(struct nng_inbox *in, uint32_t id)
+{
+	hmap_for_each_hash (node, &in->pipes, id)
+		return container_of(node, struct inbox_pipe, by_id);
+	return NULL;
+}
+
+static bool inbox_forget_gone(struct nng_inbox *in, uint32_t id)
+{
+	for (size_t i = 0; i < GONE_MAX; i++) {
+		if (in->gone[i] == id) {
+			in->gone[i] = 0;
+			return true;
+		}
+	}
+	return false;
+}
+
+static void inbox_pipe_up(struct nng_inbox *in, uint32_t id)
+{
+	struct inbox_pipe *pipe;
+
+	if (inbox_forget_gone(in, id))
+		return;
+	pipe = xcalloc(1, sizeof(*pipe));
+	pipe->id = id;
+	hmap_insert(&in->pipes, &pipe->by_id, id);
+	if (in->on_pipe != NULL)
+		in->on_pipe(in->ctx, id, true);
+}
+
+static void inbox_pipe_down(struct nng_inbox *in, uint32_t id)
+{
+	struct inbox_pipe *pipe = inbox_find_pipe(in, id);
+
+	if (pipe == NULL) {
+		in->gone[in->gone_next++ % GONE_MAX] = id;
+		return;
+	}
+	hmap_remove(&in->pipes, &pipe->by_id);
+	free(pipe);
+	if (in->on_pipe != NULL)
+		in->on_pipe(in->ctx, id, false);
+}
+
+static void on_inbox_mail(void *ctx, struct mail *m)
+{
+	struct nng_inbox *in = ctx;
+	struct inbox_mail *mail = container_of(m, struct inbox_mail, mail);
+
+	if (in->stopped) {
+		inbox_mail_free(mail);
+		return;
+	}
+	switch (mail->kind) {
+	case INBOX_MESSAGE:
+		in->on_message(in->ctx, mail->pipe, nng_msg_body(mail->msg),
+			       nng_msg_len(mail->msg));
+		break;
+	case INBOX_UP:
+		inbox_pipe_up(in, mail->pipe);
+		break;
+	case INBOX_DOWN:
+		inbox_pipe_down(in, mail->pipe);
+		break;
+	}
+	if (mail->last && !in->stopped)
+		nng_recv_aio(in->socket, in->aio);
+	inbox_mail_free(mail);
+}
+
+static int listen_at(nng_socket socket, const char *url, nng_tls_config *config)
+{
+	nng_listener listener;
+	int code = nng_listener_create(&listener, socket, url);
+
+	if (code == 0)
+		code = nng_listener_set_size(listener, NNG_OPT_RECVMAXSZ,
+					     NNGIO_MESSAGE_MAX);
+	if (code == 0)
+		code = nng_listener_set_bool(listener, NNG_OPT_TCP_KEEPALIVE,
+					     true);
+	if (code == 0 && config != NULL)
+		code = nng_listener_set_ptr(listener, NNG_OPT_TLS_CONFIG,
+					    config);
+	if (code == 0)
+		code = nng_listener_start(listener, 0);
+	return err_from_nng(code);
+}
+
+int nng_inbox_open(uv_loop_t *loop, const char *url,
+		   const struct nng_tls_files *tls,
+		   nng_inbox_message_cb on_message, nng_inbox_pipe_cb on_pipe,
+		   void *ctx, struct nng_inbox **out)
+{
+	struct nng_inbox *in;
+	nng_tls_config *config;
+	int err = tls_config(url, tls, NNG_TLS_MODE_SERVER, &config);
+
+	if (err < 0)
+		return err;
+	in = xcalloc(1, sizeof(*in));
+	in->on_message = on_message;
+	in->on_pipe = on_pipe;
+	in->ctx = ctx;
+	hmap_init(&in->pipes);
+	in->mailbox = mailbox_new(loop, on_inbox_mail, in);
+	check(nng_pull0_open(&in->socket) == 0);
+	check(nng_aio_alloc(&in->aio, on_received, in) == 0);
+	check(nng_pipe_notify(in->socket, NNG_PIPE_EV_ADD_POST, on_inbox_pipe,
+			      in) == 0);
+	check(nng_pipe_notify(in->socket, NNG_PIPE_EV_REM_POST, on_inbox_pipe,
+			      in) == 0);
+	err = listen_at(in->socket, url, config);
+	if (config != NULL)
+		nng_tls_config_free(config);
+	if (err < 0)
+		goto err_after_socket;
+	nng_recv_aio(in->socket, in->aio);
+	*out = in;
+	return 0;
+
+err_after_socket: /* no pipe has been, so closing it is safe */
+	nng_close(in->socket);
+	nng_aio_free(in->aio);
+	mailbox_close(in->mailbox);
+	hmap_fini(&in->pipes);
+	free(in);
+	return err;
+}
+
+size_t nng_inbox_pending(const struct nng_inbox *in)
+{
+	return mailbox_pending(in->mailbox);
+}
+
+void nng_inbox_stop(struct nng_inbox *in)
+{
+	in->stopped = true;
+	mailbox_detach(in->mailbox);
+}
+
+/* --- outbox --------------------------------------------------------------- */
+
+/* On an nng thread, maybe after the outbox has gone. */
+static void on_outbox_pipe(nng_pipe pipe, nng_pipe_ev event, void *arg)
+{
+	struct outbox_mail *mail = xcalloc(1, sizeof(*mail));
+
+	mail->outbox = (uintptr_t)arg;
+	mail->pipe = (uint32_t)nng_pipe_id(pipe);
+	mail->up = event == NNG_PIPE_EV_ADD_POST;
+	mail->mail.bytes = sizeof(*mail);
+	if (!mailbox_post(hub.mailbox, &mail->mail))
+		free(mail);
+}
+
+/* Connections come and go seldom: a walk will do. */
+static struct nng_outbox *hub_find(uintptr_t number)
+{
+	list_for_each (node, &hub.outboxes) {
+		struct nng_outbox *out =
+			container_of(node, struct nng_outbox, in_hub);
+
+		if (out->number == number)
+			return out;
+	}
+	return NULL;
+}
+
+/* The callback may close the outbox: nothing may follow it here. */
+static void outbox_set_pipe(struct nng_outbox *out, uint32_t pipe)
+{
+	out->pipe = pipe;
+	if (out->on_event != NULL)
+		out->on_event(out->ctx, pipe != 0);
+}
+
+static void on_outbox_mail(void *ctx UNUSED, struct mail *m)
+{
+	struct outbox_mail *mail = container_of(m, struct outbox_mail, mail);
+	struct nng_outbox *out = hub_find(mail->outbox);
+	uint32_t pipe = mail->pipe;
+	uintptr_t number = mail->outbox;
+	bool up = mail->up;
+
+	free(mail);
+	if (out == NULL)
+		return;
+	if (!up) {
+		if (out->pipe == pipe)
+			outbox_set_pipe(out, 0);
+		else
+			out->gone = pipe;
+		return;
+	}
+	if (out->gone == pipe) {
+		out->gone = 0;
+		return;
+	}
+	/* A new connection before the news that the old one is gone. */
+	if (out->pipe != 0)
+		outbox_set_pipe(out, 0);
+	out = hub_find(number);
+	if (out != NULL)
+		outbox_set_pipe(out, pipe);
+}
+
+static void hub_add(struct nng_outbox *out, uv_loop_t *loop)
+{
+	if (hub.mailbox == NULL) {
+		list_init(&hub.outboxes);
+		hub.mailbox = mailbox_new(loop, on_outbox_mail, NULL);
+	} else if (hub.loop == NULL) {
+		mailbox_attach(hub.mailbox, loop);
+	}
+	check(hub.loop == NULL || hub.loop == loop);
+	hub.loop = loop;
+	out->number = ++hub.last_number;
+	list_push_back(&hub.outboxes, &out->in_hub);
+}
+
+static void hub_remove(struct nng_outbox *out)
+{
+	list_remove(&out->in_hub);
+	if (!list_empty(&hub.outboxes))
+		return;
+	hub.loop = NULL;
+	mailbox_detach(hub.mailbox);
+}
+
+static int dial_to(nng_socket socket, const char *url, nng_tls_config *config)
+{
+	nng_dialer dialer;
+	int code = nng_dialer_create(&dialer, socket, url);
+
+	if (code == 0)
+		code = nng_dialer_set_size(dialer, NNG_OPT_RECVMAXSZ,
+					   NNGIO_MESSAGE_MAX);
+	if (code == 0)
+		code = nng_dialer_set_ms(dialer, NNG_OPT_RECONNMINT,
+					 NNGIO_REDIAL_MIN_MS);
+	if (code == 0)
+		code = nng_dialer_set_ms(dialer, NNG_OPT_RECONNMAXT,
+					 NNGIO_REDIAL_MAX_MS);
+	if (code == 0)
+		code = nng_dialer_set_bool(dialer, NNG_OPT_TCP_KEEPALIVE, true);
+	if (code == 0 && config != NULL)
+		code = nng_dialer_set_ptr(dialer, NNG_OPT_TLS_CONFIG, config);
+	if (code == 0)
+		code = nng_dialer_start(dialer, NNG_FLAG_NONBLOCK);
+	return err_from_nng(code);
+}
+
+int nng_outbox_open(uv_loop_t *loop, const char *url,
+		    const struct nng_tls_files *tls,
+		    nng_outbox_event_cb on_event, void *ctx,
+		    struct nng_outbox **out)
+{
+	struct nng_outbox *box;
+	nng_tls_config *config;
+	void *number;
+	int err = tls_config(url, tls, NNG_TLS_MODE_CLIENT, &config);
+
+	if (err < 0)
+		return err;
+	box = xcalloc(1, sizeof(*box));
+	box->on_event = on_event;
+	box->ctx = ctx;
+	hub_add(box, loop);
+	number = (void *)box->number;
+	check(nng_push0_open(&box->socket) == 0);
+	check(nng_socket_set_int(box->socket, NNG_OPT_SENDBUF,
+				 NNGIO_SEND_QUEUE) == 0);
+	check(nng_pipe_notify(box->socket, NNG_PIPE_EV_ADD_POST, on_outbox_pipe,
+			      number) == 0);
+	check(nng_pipe_notify(box->socket, NNG_PIPE_EV_REM_POST, on_outbox_pipe,
+			      number) == 0);
+	err = dial_to(box->socket, url, config);
+	if (config != NULL)
+		nng_tls_config_free(config);
+	if (err < 0) {
+		nng_outbox_close(box);
+		return err;
+	}
+	*out = box;
+	return 0;
+}
+
+int nng_outbox_send(struct nng_outbox *out, const struct nng_piece *pieces,
+		    size_t count)
+{
+	size_t total = 0;
+	nng_msg *msg;
+	int code;
+
+	for (size_t i = 0; i < count; i++)
+		total += pieces[i].len;
+	if (total > NNGIO_MESSAGE_MAX)
+		return ERR_TOO_LARGE;
+	check(nng_msg_alloc(&msg, 0) == 0);
+	/* Without this each append would reallocate exactly. */
+	check(nng_msg_reserve(msg, total) == 0);
+	for (size_t i = 0; i < count; i++)
+		check(nng_msg_append(msg, pieces[i].bytes, pieces[i].len) == 0);
+	code = nng_sendmsg(out->socket, msg, NNG_FLAG_NONBLOCK);
+	if (code != 0)
+		nng_msg_free(msg);
+	return err_from_nng(code);
+}
+
+bool nng_outbox_connected(const struct nng_outbox *out)
+{
+	return out->pipe != 0;
+}
+
+void nng_outbox_close(struct nng_outbox *out)
+{
+	hub_remove(out);
+	nng_close(out->socket);
+	free(out);
+}

@@ -1,0 +1,43 @@
+/* Why each stands here:
+ *
+ * sendmsg   A peer that connects, half-closes and resets makes nng's first
+ *           write fail with EPIPE, which nng 1.5 takes for "the listener was
+ *           closed" and never accepts again, while the kernel goes on
+ *           completing handshakes (nng #1518, fixed in 1.6). ECONNRESET is the
+ *           same news without that effect.
+ * sysconf   nng starts threads by the number of the machine's processors, not
+ *           of the container's: 88 of them on 64 processors. Its 1.5 has no
+ *           other knob.
+ */
+#include "common/io/nngshim.h"
+
+#include <errno.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+/* The C library's own, under its other name. */
+extern long __sysconf(int name);
+
+static bool one_processor;
+
+void nngshim_one_processor(bool on)
+{
+	one_processor = on;
+}
+
+long sysconf(int name)
+{
+	if (one_processor && name == _SC_NPROCESSORS_ONLN)
+		return 1;
+	return __sysconf(name);
+}
+
+ssize_t sendmsg(int fd, const struct msghdr *message, int flags)
+{
+	long sent = syscall(SYS_sendmsg, fd, message, flags);
+
+	if (sent < 0 && errno == EPIPE)
+		errno = ECONNRESET;
+	return sent;
+}
