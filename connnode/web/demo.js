@@ -334,7 +334,7 @@ function drawByOver(innings) {
 function drawFacts(innings) {
 	$("batters").replaceChildren(...innings.batters.map((b) => {
 		const row = element("tr");
-		const name = element("th", b.striker ? "striker" : "", b.name);
+		const name = element("th", b.striker && model.score.phase === "live" ? "striker" : "", b.name);
 		name.scope = "row";
 		row.append(name);
 		for (const n of [b.runs, b.balls, b.fours, b.sixes])

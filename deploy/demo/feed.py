@@ -132,8 +132,8 @@ class MatchFeed:
                 self._pause(scorer, "break",
                             f"Innings break. {chasing} need {scorer.innings[0].runs + 1} to win",
                             PAUSE_BREAK_S)
-        self._pause(scorer, "result", cricket.result_text(self.match, scorer.innings)
-                    + ". The match starts again in a moment", PAUSE_RESULT_S)
+        self._pause(scorer, "result", cricket.result_text(self.match, scorer.innings),
+                    PAUSE_RESULT_S)
 
     def _note(self, scorer):
         innings = scorer.innings[-1]
