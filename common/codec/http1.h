@@ -81,7 +81,8 @@ const char *http1_reason(int status);
 
 /* A whole response with Content-Length. `extra` is ready header lines, each
  * with CRLF, or "". HEAD wants `body` counted but not sent: pass head = true.
- */
+ * 1xx, 204 and 304 leave out content_type, length and body. ERR_FULL changes
+ * nothing. */
 int http1_respond(struct buf *out, int status, const char *content_type,
 		  const char *extra, const void *body, size_t body_len,
 		  bool keep_alive, bool head) MUST_CHECK;
