@@ -18,6 +18,7 @@
 #include "bench.h"
 #include "hist.h"
 #include "ssestream.h"
+#include "track.h"
 
 #include <getopt.h>
 #include <netinet/tcp.h>
@@ -55,15 +56,9 @@ struct options {
 struct counters {
 	uint64_t opened, connected, ready, failed, closed;
 	uint64_t messages, bytes, notices;
-	uint64_t gaps, doubles, reorders, strays, malformed;
+	struct track_counts order;
+	uint64_t strays, malformed;
 	struct hist shared, private;
-};
-
-/* Which sequence numbers of a stream came: all up to `next`, but for gaps;
- * bit n of `seen` stands for next - 1 - n. */
-struct track {
-	uint64_t next;
-	uint64_t seen;
 };
 
 enum conn_state { CONN_CLOSED, CONN_CONNECTING, CONN_HEAD, CONN_OPEN };
@@ -94,26 +89,6 @@ struct client {
 };
 
 /* --- what arrives ------------------------------------------------------- */
-
-static void track_message(struct counters *c, struct track *t, uint64_t seq)
-{
-	if (seq >= t->next) {
-		uint64_t step = seq - t->next + 1;
-
-		c->gaps += step - 1;
-		t->seen = step < 64 ? t->seen << step | 1 : 1;
-		t->next = seq + 1;
-		return;
-	}
-	/* Older than the window can only be called a double. */
-	if (t->next - 1 - seq >= 64 || t->seen >> (t->next - 1 - seq) & 1) {
-		c->doubles++;
-		return;
-	}
-	t->seen |= 1ull << (t->next - 1 - seq);
-	c->gaps--;
-	c->reorders++;
-}
 
 static void conn_is_ready(struct client *cl, struct conn *c)
 {
@@ -148,10 +123,10 @@ static void take_event(struct client *cl, struct conn *c,
 	}
 	counters->messages++;
 	if (stamp.stream == 0) {
-		track_message(counters, &c->shared, stamp.seq);
+		track_message(&counters->order, &c->shared, stamp.seq);
 		hist_add(&counters->shared, now - stamp.sent_ns);
 	} else if (stamp.stream == c->number + 1) {
-		track_message(counters, &c->private, stamp.seq);
+		track_message(&counters->order, &c->private, stamp.seq);
 		hist_add(&counters->private, now - stamp.sent_ns);
 	} else {
 		counters->strays++;
@@ -449,9 +424,9 @@ static void print_stats(struct parent *p)
 	print_count("messages", c->messages);
 	print_count("bytes", c->bytes);
 	print_count("notices", c->notices);
-	print_count("gaps", c->gaps);
-	print_count("doubles", c->doubles);
-	print_count("reorders", c->reorders);
+	print_count("gaps", c->order.gaps);
+	print_count("doubles", c->order.doubles);
+	print_count("reorders", c->order.reorders);
 	print_count("strays", c->strays);
 	print_count("malformed", c->malformed);
 	hist_subtract(&c->shared, &p->base_shared);

@@ -1,0 +1,142 @@
+/* The bench's own parts: a load client that cannot see a fault proves none. */
+#include "tests/bench/bench.h"
+#include "tests/bench/hist.h"
+#include "tests/bench/ssestream.h"
+#include "tests/bench/track.h"
+#include "tests/unit/unit.h"
+
+static void test_bench_stamp_round_trip(void **state)
+{
+	struct stamp in = {
+		.stream = 49999, .seq = 1234567890, .sent_ns = 1472481878333};
+	struct stamp out;
+	char data[64];
+
+	(void)state;
+	data_write(data, sizeof(data), &in);
+	assert_true(stamp_read(data, sizeof(data), &out));
+	assert_int_equal(out.stream, in.stream);
+	assert_int_equal(out.seq, in.seq);
+	assert_int_equal(out.sent_ns, in.sent_ns);
+	assert_false(stamp_read(data, STAMP_BYTES - 1, &out));
+	data[3] = 'x';
+	assert_false(stamp_read(data, sizeof(data), &out));
+}
+
+static void test_bench_track_counts_what_is_wrong(void **state)
+{
+	static const uint64_t came[] = {1, 2, 4, 3, 5, 5, 9, 10, 200, 9};
+	struct track_counts counts = {0};
+	struct track t = {.next = 1};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(came) / sizeof(came[0]); i++)
+		track_message(&counts, &t, came[i]);
+	assert_int_equal(counts.gaps, 3 + 189);
+	assert_int_equal(counts.doubles, 2);
+	assert_int_equal(counts.reorders, 1);
+}
+
+static void test_bench_track_sees_the_first_missing(void **state)
+{
+	struct track_counts counts = {0};
+	struct track t = {.next = 1};
+
+	(void)state;
+	track_message(&counts, &t, 3);
+	assert_int_equal(counts.gaps, 2);
+	track_message(&counts, &t, 1);
+	assert_int_equal(counts.gaps, 1);
+	assert_int_equal(counts.reorders, 1);
+}
+
+static const char body[] = "5\r\ndata:\r\n3;ext=1\r\n a\r\r\n7\r\n\n\r\nid: "
+			   "\r\n8\r\n4\n\n: hi\n\r\n0\r\n\r\n";
+
+static void test_bench_dechunk_at_every_cut(void **state)
+{
+	static const char payload[] = "data: a\r\n\r\nid: 4\n\n: hi\n";
+	size_t len = sizeof(body) - 1;
+
+	(void)state;
+	for (size_t cut = 0; cut <= len; cut++) {
+		struct dechunk d = {.phase = DECHUNK_SIZE};
+		char out[sizeof(body)];
+		ptrdiff_t a = dechunk(&d, out, body, cut);
+		ptrdiff_t b;
+
+		assert_true(a >= 0);
+		b = dechunk(&d, out + a, body + cut, len - cut);
+		assert_int_equal(a + b, sizeof(payload) - 1);
+		assert_memory_equal(out, payload, sizeof(payload) - 1);
+		assert_int_equal(d.phase, DECHUNK_TRAILER);
+	}
+}
+
+static void test_bench_dechunk_refuses_bad_framing(void **state)
+{
+	static const char *const bad[] = {"zz\r\n", "fffffffff\r\n",
+					  "1\r\naXX\r\n"};
+	char out[64];
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+		struct dechunk d = {.phase = DECHUNK_SIZE};
+
+		assert_int_equal(dechunk(&d, out, bad[i], strlen(bad[i])), -1);
+	}
+}
+
+static void test_bench_sse_event_whole_or_nothing(void **state)
+{
+	static const char text[] = "id: 1\nevent: score\r\ndata: first\n"
+				   "data: second\n\n";
+	struct sse_event event;
+
+	(void)state;
+	for (size_t len = 0; len < sizeof(text) - 1; len++)
+		assert_int_equal(sse_next(text, len, &event), 0);
+	assert_int_equal(sse_next(text, sizeof(text) - 1, &event),
+			 sizeof(text) - 1);
+	assert_int_equal(event.type_len, 5);
+	assert_memory_equal(event.type, "score", 5);
+	assert_int_equal(event.data_len, 5);
+	assert_memory_equal(event.data, "first", 5);
+	assert_int_equal(sse_next(": hi\n\nx", 7, &event), 6);
+	assert_null(event.data);
+}
+
+static void test_bench_hist_quantiles(void **state)
+{
+	static struct hist h;
+	static struct hist earlier;
+
+	(void)state;
+	for (uint64_t i = 1; i <= 1000; i++)
+		hist_add(&h, i * 1000);
+	assert_in_range(hist_quantile(&h, 0.5), 500000, 509000);
+	assert_in_range(hist_quantile(&h, 0.99), 990000, 1007000);
+	assert_in_range(hist_quantile(&h, 1.0), 1000000, 1016000);
+	earlier = h;
+	hist_add(&h, 5);
+	hist_subtract(&h, &earlier);
+	assert_int_equal(hist_count(&h), 1);
+	assert_int_equal(hist_quantile(&h, 0.5), 5);
+	hist_add(&h, UINT64_MAX);
+	assert_int_equal(hist_count(&h), 2);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_bench_stamp_round_trip),
+		cmocka_unit_test(test_bench_track_counts_what_is_wrong),
+		cmocka_unit_test(test_bench_track_sees_the_first_missing),
+		cmocka_unit_test(test_bench_dechunk_at_every_cut),
+		cmocka_unit_test(test_bench_dechunk_refuses_bad_framing),
+		cmocka_unit_test(test_bench_sse_event_whole_or_nothing),
+		cmocka_unit_test(test_bench_hist_quantiles),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
