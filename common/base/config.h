@@ -24,7 +24,7 @@
 
 enum option_type {
 	OPTION_STRING, /* char *, owned by the config, never NULL */
-	OPTION_UINT,   /* uint64_t, decimal, within [min, max] */
+	OPTION_UINT,   /* uint64_t, decimal, within [min, max]; max 0: any */
 	OPTION_SIZE,   /* uint64_t bytes: digits with optional KiB, MiB, GiB */
 	OPTION_BOOL,   /* bool: true, false */
 	OPTION_CHOICE, /* unsigned: index into choices[] */
@@ -88,9 +88,15 @@ int config_load(const struct program *program, void *out, struct rules *rules,
 const char *config_file(const struct program *program, int argc,
 			char *const argv[]);
 
-/* Reads only the rules of a file, for SIGHUP. On error a message is on
- * stderr and *rules is untouched. */
-int rules_load(const char *path, struct rules *rules) MUST_CHECK;
+/* Whether a flag, the environment or the file sets the option `name`; else it
+ * holds its default. After a config_load() that went well. */
+bool config_given(const struct program *program, const char *name, int argc,
+		  char *const argv[]);
+
+/* Reads only the rules of a file (the keys of all of it are checked), for
+ * SIGHUP. On error a message is on stderr and *rules is untouched. */
+int rules_load(const struct program *program, const char *path,
+	       struct rules *rules) MUST_CHECK;
 void rules_free(struct rules *rules);
 
 /* Frees the strings in `out`. */

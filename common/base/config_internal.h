@@ -1,0 +1,56 @@
+/* config_internal.h - what the files of the config module share. */
+#ifndef STENTOR_BASE_CONFIG_INTERNAL_H
+#define STENTOR_BASE_CONFIG_INTERNAL_H
+
+#include "common/base/config.h"
+
+/* One row of the file's `rules:`, as text; NULL where a key is not there. */
+struct rule_row {
+	char *match, *priority, *lagging;
+};
+
+/* The file as read: all text, so that flag, environment and file share one
+ * parser of values. */
+struct config_file {
+	struct rule_row *rows;
+	unsigned row_count;
+	char *values[]; /* of each option of the program; NULL: not there */
+};
+
+/* --config, --help and so on, which every program has. */
+extern const struct option config_builtins[];
+
+/* "stentor-x: ..." on stderr; returns ERR_CONFIG. */
+int config_error(const struct program *program, const char *format, ...)
+	PRINTF(2, 3);
+
+/* STENTOR_API_LISTEN or api_listen from api-listen. */
+#define CONFIG_NAME_MAX 64
+void config_env_name(const struct program *program, const struct option *option,
+		     char name[CONFIG_NAME_MAX]);
+void config_yaml_key(const struct option *option, char key[CONFIG_NAME_MAX]);
+
+/* Index of `text` in a NULL-terminated list, -1 if it is not there. */
+int config_choice(const char *const choices[], const char *text);
+/* "critical, normal, droppable" */
+void config_choices(const char *const choices[], const char *separator,
+		    char *text, size_t size);
+/* 1048576 as "1 MiB" for OPTION_SIZE, with the option's unit otherwise. */
+void config_quantity(const struct option *option, uint64_t value, char *text,
+		     size_t size);
+
+/* Reads a file; `with_rules` says whether `rules:` is a known key. */
+int config_file_read(const struct program *program, const char *path,
+		     bool with_rules, struct config_file **file) MUST_CHECK;
+void config_file_free(const struct program *program, struct config_file *file);
+
+/* Rules from rows, with the match-all default behind them. `source` names
+ * where the rows come from. */
+int rules_build(const struct program *program, const char *source,
+		const struct rule_row *rows, size_t count,
+		struct rules *rules) MUST_CHECK;
+
+void config_print_help(const struct program *program);
+void config_print_markdown(const struct program *program);
+
+#endif
