@@ -22,17 +22,20 @@
 struct children;
 
 struct children_ops {
-	/* argv (NULL-terminated, borrowed) and inherited descriptors of child
-	 * i; returns how many of `fds` (at most 4) it filled. */
+	/* argv (NULL-terminated, borrowed during the start) and inherited
+	 * descriptors (borrowed too, for good) of child i; returns how many of
+	 * `fds` (at most 4) it filled. Called at each start of the child. */
 	int (*prepare)(void *ctx, unsigned index, char ***argv, int fds[4]);
-	/* A child ended; status as of wait(2). Called before its restart is
-	 * planned. */
+	/* A child ended: its exit status, or the signal that killed it. Called
+	 * before its restart is planned; may call children_stop(). */
 	void (*on_exit)(void *ctx, unsigned index, int64_t exit_status,
 			int signal);
 	/* All children have ended after children_stop(). */
 	void (*on_stopped)(void *ctx);
 };
 
+/* A child that cannot be started now is tried again like one that ended.
+ * `ops` is borrowed for ever. */
 int children_start(uv_loop_t *loop, unsigned count,
 		   const struct children_ops *ops, void *ctx,
 		   struct children **out) MUST_CHECK;
@@ -47,10 +50,17 @@ void children_stop(struct children *c);
 /* After on_stopped. */
 void children_free(struct children *c);
 
-/* In a child: calls `on_orphaned` when the supervisor is gone (descriptor 0
- * at its end). Returns a handle to close with uv_close, owned by the loop's
- * user, or NULL. */
-int child_watch_parent(uv_loop_t *loop, uv_pipe_t *pipe,
-		       void (*on_orphaned)(uv_pipe_t *pipe)) MUST_CHECK;
+/* In a child: calls `on_orphaned` once when the supervisor is gone (descriptor
+ * 0 at its end). `w` is the caller's; on success its pipe is open and is to be
+ * closed with uv_close(). ERR_UNSUPPORTED where descriptor 0 is no pipe: the
+ * process was not started by a supervisor. */
+struct parent_watch {
+	uv_pipe_t pipe;
+	void (*on_orphaned)(struct parent_watch *w);
+	void *ctx;
+};
+int child_watch_parent(uv_loop_t *loop, struct parent_watch *w,
+		       void (*on_orphaned)(struct parent_watch *w),
+		       void *ctx) MUST_CHECK;
 
 #endif
