@@ -8,10 +8,12 @@
  * one on_message for each request and answers each with rpc_send(), then ends
  * the call with rpc_finish().
  *
- * Life of a call: the front creates it and it lives until the handler has ended
- * it. If the peer goes away or the deadline passes first, `cancelled` is set
- * and on_cancel (if any) runs; the handler still ends the call, and what it
- * answers goes nowhere.
+ * Life of a call: it begins with its first on_message (or on_half_close of an
+ * empty stream) and lives until the handler has ended it; ending it may free
+ * it, so that is the last thing done to it. If the peer goes away, the deadline
+ * passes or the port drains first, `cancelled` is set and on_cancel runs; the
+ * handler still ends the call (in on_cancel or later), and what it answers goes
+ * nowhere. Everything happens on the loop's thread.
  */
 #ifndef STENTOR_DISPATCHER_API_RPC_H
 #define STENTOR_DISPATCHER_API_RPC_H
@@ -22,6 +24,7 @@
 #include <protobuf-c/protobuf-c.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <uv.h>
 
 struct rpc_call;
 
@@ -34,9 +37,11 @@ struct rpc_method {
 	/* Unary and server streaming: the one request; streaming: each. The
 	 * message is borrowed during the call. */
 	void (*on_message)(struct rpc_call *call, const ProtobufCMessage *m);
-	/* Client streaming: the client has sent its last message. */
+	/* Client streaming: the client has sent its last message. NULL: the
+	 * call then ends with OK by itself. */
 	void (*on_half_close)(struct rpc_call *call);
-	/* The peer is gone or the deadline has passed; NULL: nothing to do. */
+	/* Nobody waits for the answer any more. NULL: a streaming call ends by
+	 * itself; the handler of any other ends it when its work is done. */
 	void (*on_cancel)(struct rpc_call *call);
 };
 
@@ -64,6 +69,8 @@ struct rpc_call {
 	bool finished;
 	void *state; /* the handler's own */
 	uint64_t started_ns;
+	/* private */
+	struct rpc_entry *entry; /* path and counters of the method */
 };
 
 void rpc_send(struct rpc_call *call, const ProtobufCMessage *m);
@@ -73,9 +80,18 @@ void rpc_finish(struct rpc_call *call, enum grpc_code code, const char *format,
 void rpc_reply(struct rpc_call *call, const ProtobufCMessage *m);
 #define rpc_fail rpc_finish
 
-/* Bytes of answers queued for the call that its client has not taken; a
- * stream's handler need not look: the front stops reading requests of a call
- * (and so closes its flow-control window) above API_SEND_QUEUE_MAX. */
+/* A stream's handler need not look at how much is queued: above
+ * API_SEND_QUEUE_MAX bytes of answers that its client has not taken, the front
+ * stops reading the call's requests, and so closes its flow-control window. */
+#define API_SEND_QUEUE_MAX (256u << 10)
+/* One answer, encoded. */
+#define API_ANSWER_MAX (16u << 20)
+/* Answers that the clients of one connection, of all connections have not
+ * taken; the call that would exceed it ends with RESOURCE_EXHAUSTED. */
+#define API_CONNECTION_QUEUE_MAX (32u << 20)
+#define API_QUEUES_MAX		 (512u << 20)
+/* Requests that have not arrived completely, over all connections; likewise. */
+#define API_BODIES_MAX (512u << 20)
 
 /* Limits of the API port; fields are the options of the same name. */
 struct api_limits {
@@ -84,34 +100,36 @@ struct api_limits {
 	uint64_t message_bytes_max; /* 4 MiB, uncompressed */
 	uint64_t head_bytes_max;    /* 16 KiB */
 	uint64_t head_timeout_ms;   /* 10 s: first bytes to a whole head */
-	uint64_t body_timeout_ms;   /* 30 s: an h1 body */
+	uint64_t body_timeout_ms;   /* 30 s: a request's body */
 	uint64_t idle_timeout_ms;   /* 5 min without a call or byte */
 	uint64_t write_timeout_ms;  /* 30 s without a byte taken */
 	uint64_t connection_age_ms; /* 0: for ever; else GOAWAY, +-10 % */
-	uint64_t reset_burst, reset_rate; /* RST_STREAM received: 10000, 1000/s;
-					     our own error resets likewise */
-	uint64_t
-		ping_min_interval_ms; /* 10 s; two strikes: ENHANCE_YOUR_CALM */
+	/* RST_STREAM received, a second and at once: 1000, 10000. Our own
+	 * resets of faulty streams and empty DATA frames likewise. */
+	uint64_t reset_rate, reset_burst;
+	/* 10 s; two strikes: ENHANCE_YOUR_CALM. */
+	uint64_t ping_min_interval_ms;
+	/* Access-Control-Allow-Origin for browsers; NULL: none. */
+	const char *cors_origin;
 };
 
-struct metrics;
 struct api;
-
-/* Counters the API keeps, rendered by api_metrics(): API_* rows below and
- * grpc_server_handled_total{grpc_service,grpc_method,grpc_code}. */
 struct metrics_text;
-void api_metrics(const struct api *api, struct metrics_text *t);
 
-#include <uv.h>
+/* Appends the port's counters and
+ * grpc_server_handled_total{grpc_service,grpc_method,grpc_code}. */
+void api_metrics(const struct api *api, struct metrics_text *t);
 
 /* `services` ends with a NULL name; borrowed for ever. */
 int api_start(uv_loop_t *loop, const char *address,
 	      const struct api_limits *limits,
 	      const struct rpc_service *services, struct api **out) MUST_CHECK;
 uint16_t api_port(const struct api *api);
-/* Orderly end: no new connections, GOAWAY on every h2 connection (twice, as
- * nghttp2_submit_shutdown_notice wants), calls under way finish, then
- * on_drained; connections that are left after `grace_ms` are cut. */
+/* Orderly end: no new connections, GOAWAY on every h2 connection (twice, a
+ * round trip apart), unary calls under way finish, streams end with UNAVAILABLE
+ * after what they have answered, then on_drained; connections that are left
+ * after `grace_ms` are cut. on_drained waits for every handler to have ended
+ * its calls. */
 void api_drain(struct api *api, uint64_t grace_ms,
 	       void (*on_drained)(void *ctx), void *ctx);
 /* After on_drained: frees. */

@@ -1,0 +1,302 @@
+/* api.c - the port: listener, turn of the loop, clocks, drain, counters. */
+#include "dispatcher/api/port.h"
+
+#include "common/base/err.h"
+#include "common/base/log.h"
+#include "common/base/mem.h"
+#include "dispatcher/api/h2.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define API_WHEEL_SLOTS 512
+
+static const char *const close_reasons[] = {
+	"none",		 "peer",	 "done",
+	"head_timeout",	 "body_timeout", "idle_timeout",
+	"write_timeout", "protocol",	 "abuse",
+	"cut",		 NULL,
+};
+_Static_assert(array_len(close_reasons) == CLOSE_REASONS + 1, "one name each");
+
+static const struct metric_desc metric_table[API_METRICS] = {
+	[API_CONNECTIONS] = {"api_connections", METRIC_GAUGE, NULL, NULL,
+			     "Open connections of the API port."},
+	[API_CONNECTIONS_ACCEPTED] = {"api_connections_accepted_total",
+				      METRIC_COUNTER, NULL, NULL,
+				      "Connections accepted on the API port."},
+	[API_CONNECTIONS_REJECTED] = {"api_connections_rejected_total",
+				      METRIC_COUNTER, NULL, NULL,
+				      "Connections refused at the limit."},
+	[API_CONNECTIONS_CLOSED] = {"api_connections_closed_total",
+				    METRIC_COUNTER, "reason", close_reasons,
+				    "Connections of the API port that ended."},
+	[API_CALLS] = {"api_calls", METRIC_GAUGE, NULL, NULL,
+		       "Calls that are being worked on."},
+	[API_CALLS_CANCELLED] = {"api_calls_cancelled_total", METRIC_COUNTER,
+				 NULL, NULL,
+				 "Calls given up by the client, a deadline or "
+				 "a limit."},
+	[API_STREAMS_REFUSED] = {"api_streams_refused_total", METRIC_COUNTER,
+				 NULL, NULL,
+				 "HTTP/2 streams refused at the limit."},
+	[API_BODY_BYTES] = {"api_body_bytes", METRIC_GAUGE, NULL, NULL,
+			    "Bytes of requests that have not arrived "
+			    "completely."},
+	[API_QUEUED_BYTES] = {"api_queued_bytes", METRIC_GAUGE, NULL, NULL,
+			      "Bytes of answers that clients have not taken."},
+	[API_QUEUE_OVERFLOWS] = {"api_queue_overflows_total", METRIC_COUNTER,
+				 NULL, NULL,
+				 "Calls ended because their answers were not "
+				 "taken."},
+	[API_BODY_OVERFLOWS] = {"api_body_overflows_total", METRIC_COUNTER,
+				NULL, NULL,
+				"Calls ended because too many incomplete "
+				"requests were held."},
+};
+
+static void on_wheel(void *ctx UNUSED, struct wheel_timer *timer)
+{
+	struct api_timer *t = container_of(timer, struct api_timer, in_wheel);
+
+	t->fire(t);
+}
+
+static void on_prepare(uv_prepare_t *p)
+{
+	struct api *api = p->data;
+	struct list batch;
+
+	/* A flush may make other connections dirty; they have their turn in
+	 * this one too, so that nothing waits for the next event. */
+	while (!list_empty(&api->dirty)) {
+		list_init(&batch);
+		list_splice_back(&batch, &api->dirty);
+		while (!list_empty(&batch))
+			conn_flush(container_of(batch.next, struct conn,
+						in_dirty));
+	}
+}
+
+static void on_handle_closed(uv_handle_t *h)
+{
+	struct api *api = h->data;
+
+	check(api->handles > 0);
+	if (--api->handles == 0)
+		api->on_drained(api->on_drained_ctx);
+}
+
+static void api_maybe_drained(struct api *api)
+{
+	if (!api->draining || api->drained || api->listener.open ||
+	    api->connection_count > 0 || api->calls > 0)
+		return;
+	api->drained = true;
+	api->handles = 2;
+	uv_close((uv_handle_t *)&api->prepare, on_handle_closed);
+	uv_close((uv_handle_t *)&api->tick, on_handle_closed);
+}
+
+static void on_tick(uv_timer_t *t)
+{
+	struct api *api = t->data;
+	uint64_t now = api_now(api);
+
+	wheel_run(&api->wheel, now, UINT32_MAX, on_wheel, api);
+	api_maybe_drained(api);
+	if (api->drained || now - api->swept_ms < api->sweep_every_ms)
+		return;
+	api->swept_ms = now;
+	list_for_each_safe (node, &api->connections) {
+		conn_sweep(container_of(node, struct conn, in_api), now);
+	}
+	if (!api->draining && api->connection_count == 0 && api->calls == 0)
+		uv_timer_stop(t);
+}
+
+static void tick_start(struct api *api)
+{
+	if (!uv_is_active((uv_handle_t *)&api->tick)) {
+		uv_update_time(api->loop);
+		uv_timer_start(&api->tick, on_tick, API_TICK_MS, API_TICK_MS);
+	}
+}
+
+void api_timer_arm(struct api *api, struct api_timer *t, uint64_t delay_ms)
+{
+	wheel_arm(&api->wheel, &t->in_wheel, api_now(api) + delay_ms);
+	tick_start(api);
+}
+
+static void on_accept(struct listener *l)
+{
+	struct api *api = l->ctx;
+
+	conn_accept(api);
+	tick_start(api);
+}
+
+static uint64_t sweep_interval(const struct api_limits *l)
+{
+	uint64_t shortest = min_of(l->head_timeout_ms, l->body_timeout_ms);
+
+	shortest = min_of(shortest, l->idle_timeout_ms);
+	shortest = min_of(shortest, l->write_timeout_ms);
+	if (l->connection_age_ms > 0)
+		shortest = min_of(shortest, l->connection_age_ms);
+	shortest = max_of(shortest / 4, (uint64_t)API_TICK_MS);
+	return min_of(shortest, (uint64_t)API_SWEEP_MAX_MS);
+}
+
+int api_start(uv_loop_t *loop, const char *address,
+	      const struct api_limits *limits,
+	      const struct rpc_service *services, struct api **out)
+{
+	struct api *api = xcalloc(1, sizeof(*api));
+	struct listener_options options = {.backlog = 0};
+	int rv = listener_start(&api->listener, loop, address, &options,
+				on_accept, api);
+
+	if (rv != 0) {
+		free(api);
+		return rv;
+	}
+	api->loop = loop;
+	api->limits = *limits;
+	api->sweep_every_ms = sweep_interval(limits);
+	rpc_table_init(&api->table, services);
+	list_init(&api->connections);
+	list_init(&api->dirty);
+	slab_init(&api->h2_calls, sizeof(struct h2_call));
+	message_arena_init(&api->arena);
+	buf_init(&api->scratch, API_SCRATCH_MAX);
+	metrics_init(&api->metrics, metric_table, API_METRICS, NULL);
+	wheel_init(&api->wheel, API_WHEEL_SLOTS, API_TICK_MS, uv_now(loop));
+	api->swept_ms = uv_now(loop);
+	uv_prepare_init(loop, &api->prepare);
+	api->prepare.data = api;
+	uv_prepare_start(&api->prepare, on_prepare);
+	uv_unref((uv_handle_t *)&api->prepare);
+	uv_timer_init(loop, &api->tick);
+	api->tick.data = api;
+	*out = api;
+	return 0;
+}
+
+uint16_t api_port(const struct api *api)
+{
+	return api->listener.port;
+}
+
+static void on_listener_closed(struct listener *l)
+{
+	api_maybe_drained(l->ctx);
+}
+
+void api_drain(struct api *api, uint64_t grace_ms,
+	       void (*on_drained)(void *ctx), void *ctx)
+{
+	if (api->draining)
+		return;
+	api->draining = true;
+	api->cut_ms = api_now(api) + grace_ms;
+	api->on_drained = on_drained;
+	api->on_drained_ctx = ctx;
+	listener_close(&api->listener, on_listener_closed);
+	list_for_each_safe (node, &api->connections) {
+		struct conn *c = container_of(node, struct conn, in_api);
+
+		if (c->front)
+			c->front->drain(c);
+		else
+			conn_close(c, CLOSE_DONE);
+	}
+	tick_start(api);
+}
+
+void api_free(struct api *api)
+{
+	check(api->drained && api->handles == 0);
+	check(api->body_bytes == 0);
+	check(api->queued_bytes == 0);
+	wheel_fini(&api->wheel);
+	metrics_fini(&api->metrics, NULL);
+	buf_fini(&api->scratch);
+	message_arena_fini(&api->arena);
+	slab_fini(&api->h2_calls);
+	rpc_table_fini(&api->table);
+	free(api);
+}
+
+void api_connection_gone(struct api *api)
+{
+	check(api->connection_count > 0);
+	api->connection_count--;
+	api_maybe_drained(api);
+}
+
+void api_call_begun(struct api *api)
+{
+	api->calls++;
+}
+
+void api_call_ended(struct api *api)
+{
+	check(api->calls > 0);
+	api->calls--;
+	/* The tick looks whether that was the last of a drain: this may run
+	 * deep inside a handler. */
+}
+
+bool api_body_take(struct api *api, size_t bytes)
+{
+	if (bytes > API_BODIES_MAX - api->body_bytes) {
+		metric_add(&api->metrics, API_BODY_OVERFLOWS, 0, 1);
+		return false;
+	}
+	api->body_bytes += bytes;
+	return true;
+}
+
+void api_body_give(struct api *api, size_t bytes)
+{
+	check(bytes <= api->body_bytes);
+	api->body_bytes -= bytes;
+}
+
+static void handled_sample(struct metrics_text *t, const struct rpc_entry *e)
+{
+	for (int code = 0; code < GRPC_CODES; code++) {
+		char labels[256] = "";
+
+		/* OK is always there, so that rates start at 0. */
+		if (e->handled[code] == 0 && (code != 0 || !e->service))
+			continue;
+		metrics_label(labels, sizeof(labels), "grpc_service",
+			      e->service ? e->service->name : "unknown");
+		metrics_label(labels, sizeof(labels), "grpc_method",
+			      e->method ? e->method->name : "unknown");
+		metrics_label(labels, sizeof(labels), "grpc_code",
+			      grpc_code_name((enum grpc_code)code));
+		metrics_sample(t, "grpc_server_handled_total", labels,
+			       (double)e->handled[code]);
+	}
+}
+
+void api_metrics(const struct api *api, struct metrics_text *t)
+{
+	struct metrics m = api->metrics;
+	const struct metrics *blocks[] = {&m};
+
+	metric_set(&m, API_CONNECTIONS, 0, api->connection_count);
+	metric_set(&m, API_CALLS, 0, api->calls);
+	metric_set(&m, API_BODY_BYTES, 0, api->body_bytes);
+	metric_set(&m, API_QUEUED_BYTES, 0, api->queued_bytes);
+	metrics_render(t, blocks, 1);
+	metrics_head(t, "grpc_server_handled_total", METRIC_COUNTER,
+		     "Calls that ended, by gRPC status.");
+	for (size_t i = 0; i < api->table.count; i++)
+		handled_sample(t, &api->table.entries[i]);
+	handled_sample(t, &api->table.unknown);
+}

@@ -1,0 +1,279 @@
+/* conn.c - one connection of the API port: socket, output, clocks. */
+#include "dispatcher/api/port.h"
+
+#include "common/base/err.h"
+#include "common/base/hash.h"
+#include "common/base/mem.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define H2_PREFACE     "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+#define H2_PREFACE_LEN 24
+/* nghttp2 hands out a frame at a time, at most 16 KiB and its head; h1 a whole
+ * answer. */
+#define CONN_OUT_MAX (API_OUT_HIGH + API_ANSWER_MAX + (64u << 10))
+/* A small buffer is kept between writes, a large one is not. */
+#define CONN_OUT_KEEP (16u << 10)
+
+static void on_alloc(uv_handle_t *h, size_t suggested UNUSED, uv_buf_t *b)
+{
+	struct conn *c = h->data;
+
+	*b = uv_buf_init((char *)c->api->read_bytes, API_READ_BYTES);
+}
+
+static enum close_reason sniff(struct conn *c, const uint8_t *bytes, size_t len)
+{
+	size_t held = c->sniffed_len;
+	size_t n = min_of(len, H2_PREFACE_LEN - held);
+	bool h2 = memcmp(bytes, H2_PREFACE + held, n) == 0;
+	enum close_reason reason;
+
+	if (h2 && held + n < H2_PREFACE_LEN) {
+		memcpy(c->sniffed + held, bytes, n);
+		c->sniffed_len += n;
+		return CLOSE_NONE;
+	}
+	if (h2)
+		h2_start(c);
+	else
+		h1_start(c);
+	if (held > 0) {
+		reason = c->front->input(c, c->sniffed, held);
+		if (reason != CLOSE_NONE)
+			return reason;
+	}
+	return c->front->input(c, bytes, len);
+}
+
+static void on_eof(struct conn *c)
+{
+	c->half_closed = true;
+	uv_read_stop((uv_stream_t *)&c->tcp);
+	c->reading = false;
+	if (c->front && c->front->half_close(c))
+		conn_mark_dirty(c);
+	else
+		conn_close(c, CLOSE_PEER);
+}
+
+static void on_read(uv_stream_t *s, ssize_t n, const uv_buf_t *b)
+{
+	struct conn *c = s->data;
+	enum close_reason reason;
+
+	if (n == 0)
+		return;
+	if (n == UV_EOF) {
+		on_eof(c);
+		return;
+	}
+	if (n < 0) {
+		conn_close(c, CLOSE_PEER);
+		return;
+	}
+	c->input_ms = api_now(c->api);
+	reason = c->front ? c->front->input(c, (uint8_t *)b->base, (size_t)n)
+			  : sniff(c, (uint8_t *)b->base, (size_t)n);
+	if (reason != CLOSE_NONE)
+		conn_close(c, reason);
+	else
+		conn_mark_dirty(c);
+}
+
+/* While a peer takes nothing, it is not asked for more. */
+static void update_reading(struct conn *c)
+{
+	bool want = !c->half_closed && c->out.len < API_OUT_HIGH;
+
+	if (want == c->reading)
+		return;
+	if (want)
+		want = uv_read_start((uv_stream_t *)&c->tcp, on_alloc,
+				     on_read) == 0;
+	else
+		uv_read_stop((uv_stream_t *)&c->tcp);
+	c->reading = want;
+}
+
+static void on_refused_closed(uv_handle_t *h)
+{
+	free(h->data);
+}
+
+static void refuse(struct api *api, struct conn *c)
+{
+	metric_add(&api->metrics, API_CONNECTIONS_REJECTED, 0, 1);
+	uv_close((uv_handle_t *)&c->tcp, on_refused_closed);
+}
+
+static uint64_t jittered(uint64_t ms)
+{
+	return ms == 0 ? 0 : ms - ms / 10 + random_below(ms / 5 + 1);
+}
+
+void conn_accept(struct api *api)
+{
+	struct conn *c = xcalloc(1, sizeof(*c));
+	int rv;
+
+	c->api = api;
+	rv = uv_tcp_init(api->loop, &c->tcp);
+	check(rv == 0);
+	c->tcp.data = c;
+	rv = uv_accept((uv_stream_t *)&api->listener.tcp,
+		       (uv_stream_t *)&c->tcp);
+	if (rv != 0 || api->draining ||
+	    api->connection_count >= api->limits.connections_max ||
+	    uv_read_start((uv_stream_t *)&c->tcp, on_alloc, on_read) != 0) {
+		refuse(api, c);
+		return;
+	}
+	uv_tcp_nodelay(&c->tcp, 1);
+	c->reading = true;
+	list_init(&c->in_dirty);
+	list_push_back(&api->connections, &c->in_api);
+	buf_init(&c->out, CONN_OUT_MAX);
+	buf_init(&c->writing, CONN_OUT_MAX);
+	c->accepted_ms = c->input_ms = c->progress_ms = api_now(api);
+	c->age_max_ms = jittered(api->limits.connection_age_ms);
+	api->connection_count++;
+	metric_add(&api->metrics, API_CONNECTIONS_ACCEPTED, 0, 1);
+}
+
+void conn_mark_dirty(struct conn *c)
+{
+	if (!c->closing && list_empty(&c->in_dirty))
+		list_push_back(&c->api->dirty, &c->in_dirty);
+}
+
+static void on_written(uv_write_t *w, int status)
+{
+	struct conn *c = w->data;
+
+	c->write_pending = false;
+	buf_clear(&c->writing, CONN_OUT_KEEP);
+	if (c->closing)
+		return;
+	if (status != 0) {
+		conn_close(c, CLOSE_PEER);
+		return;
+	}
+	c->progress_ms = api_now(c->api);
+	conn_mark_dirty(c);
+}
+
+/* The rest of `out`, which the kernel did not take at once. */
+static void write_rest(struct conn *c)
+{
+	struct buf empty = c->writing;
+	uv_buf_t b;
+
+	c->writing = c->out;
+	c->out = empty;
+	b = uv_buf_init((char *)c->writing.bytes, (unsigned)c->writing.len);
+	c->write.data = c;
+	c->write_pending = true;
+	if (uv_write(&c->write, (uv_stream_t *)&c->tcp, &b, 1, on_written) !=
+	    0) {
+		c->write_pending = false;
+		conn_close(c, CLOSE_PEER);
+	}
+}
+
+/* Writes `out`; false when the kernel takes no more for now. */
+static bool write_out(struct conn *c)
+{
+	uv_buf_t b = uv_buf_init((char *)c->out.bytes, (unsigned)c->out.len);
+	int n = uv_try_write((uv_stream_t *)&c->tcp, &b, 1);
+
+	if (n < 0 && n != UV_EAGAIN) {
+		conn_close(c, CLOSE_PEER);
+		return false;
+	}
+	if (n > 0)
+		c->progress_ms = api_now(c->api);
+	if (n == (int)c->out.len) {
+		buf_clear(&c->out, CONN_OUT_KEEP);
+		return true;
+	}
+	if (n > 0)
+		buf_consume(&c->out, (size_t)n);
+	write_rest(c);
+	return false;
+}
+
+void conn_flush(struct conn *c)
+{
+	list_remove(&c->in_dirty);
+	while (c->front && !c->closing) {
+		enum close_reason reason = c->front->produce(c);
+
+		if (reason != CLOSE_NONE) {
+			conn_close(c, reason);
+			return;
+		}
+		if (c->out.len == 0 || c->write_pending || !write_out(c))
+			break;
+	}
+	if (c->closing)
+		return;
+	if (c->front && c->out.len == 0 && !c->write_pending &&
+	    c->front->finished(c))
+		conn_close(c, CLOSE_DONE);
+	else
+		update_reading(c);
+}
+
+void conn_sweep(struct conn *c, uint64_t now_ms)
+{
+	const struct api_limits *l = &c->api->limits;
+	enum close_reason reason = CLOSE_NONE;
+
+	if (c->api->draining && now_ms >= c->api->cut_ms)
+		reason = CLOSE_CUT;
+	else if ((c->write_pending || c->out.len > 0) &&
+		 now_ms - c->progress_ms >= l->write_timeout_ms)
+		reason = CLOSE_WRITE_TIMEOUT;
+	else if (c->front)
+		reason = c->front->sweep(c, now_ms);
+	else if (now_ms - c->accepted_ms >= l->head_timeout_ms)
+		reason = CLOSE_HEAD_TIMEOUT;
+	if (reason == CLOSE_NONE && c->calls == 0 &&
+	    now_ms - c->input_ms >= l->idle_timeout_ms)
+		reason = CLOSE_IDLE_TIMEOUT;
+	if (reason != CLOSE_NONE) {
+		conn_close(c, reason);
+		return;
+	}
+	if (c->front && c->age_max_ms > 0 &&
+	    now_ms - c->accepted_ms >= c->age_max_ms) {
+		c->age_max_ms = 0;
+		c->front->drain(c);
+	}
+}
+
+static void on_closed(uv_handle_t *h)
+{
+	struct conn *c = h->data;
+	struct api *api = c->api;
+
+	buf_fini(&c->out);
+	buf_fini(&c->writing);
+	free(c);
+	api_connection_gone(api);
+}
+
+void conn_close(struct conn *c, enum close_reason reason)
+{
+	if (c->closing)
+		return;
+	c->closing = true;
+	metric_add(&c->api->metrics, API_CONNECTIONS_CLOSED, reason, 1);
+	list_remove(&c->in_dirty);
+	list_remove(&c->in_api);
+	if (c->front)
+		c->front->free(c);
+	uv_close((uv_handle_t *)&c->tcp, on_closed);
+}

@@ -1,0 +1,166 @@
+/* port.h - the API port and its connections (private to dispatcher/api).
+ *
+ *   accept -> SNIFF --- 24 bytes of HTTP/2 preface ---> h2 front
+ *                  \--- anything else ----------------> h1 front
+ *
+ * A connection (conn.c) owns the socket, the bytes on their way out and the
+ * clocks; its front owns the protocol. Input goes to the front as it comes;
+ * whatever has something to say marks its connection dirty, and dirty
+ * connections are flushed once, just before the loop sleeps: one write per
+ * connection and turn of the loop. Timeouts of connections are found by a
+ * sweep over all of them, deadlines of calls by a timing wheel.
+ */
+#ifndef STENTOR_DISPATCHER_API_PORT_H
+#define STENTOR_DISPATCHER_API_PORT_H
+
+#include "common/base/metrics.h"
+#include "common/ds/buf.h"
+#include "common/ds/slab.h"
+#include "common/ds/wheel.h"
+#include "common/io/listener.h"
+#include "dispatcher/api/message.h"
+#include "dispatcher/api/rpc.h"
+#include "dispatcher/api/table.h"
+
+#include <uv.h>
+
+#define API_READ_BYTES	   (64u << 10)
+#define API_OUT_HIGH	   (256u << 10) /* a connection's ready bytes */
+#define API_TICK_MS	   10		/* precision of deadlines */
+#define API_SWEEP_MAX_MS   1000		/* precision of timeouts, at most */
+#define API_GOAWAY_WAIT_MS 1000		/* for the round trip of a GOAWAY */
+#define API_SCRATCH_MAX	   (64u << 20)	/* an inflated message */
+
+enum api_metric {
+	API_CONNECTIONS,
+	API_CONNECTIONS_ACCEPTED,
+	API_CONNECTIONS_REJECTED,
+	API_CONNECTIONS_CLOSED,
+	API_CALLS,
+	API_CALLS_CANCELLED,
+	API_STREAMS_REFUSED,
+	API_BODY_BYTES,
+	API_QUEUED_BYTES,
+	API_QUEUE_OVERFLOWS,
+	API_BODY_OVERFLOWS,
+	API_METRICS
+};
+
+/* Why a connection ended; the label of API_CONNECTIONS_CLOSED. */
+enum close_reason {
+	CLOSE_NONE,
+	CLOSE_PEER,
+	CLOSE_DONE, /* said goodbye in order: drain, age, idle, h1 close */
+	CLOSE_HEAD_TIMEOUT,
+	CLOSE_BODY_TIMEOUT,
+	CLOSE_IDLE_TIMEOUT,
+	CLOSE_WRITE_TIMEOUT,
+	CLOSE_PROTOCOL,
+	CLOSE_ABUSE,
+	CLOSE_CUT, /* the drain's time was over */
+	CLOSE_REASONS
+};
+
+struct api_timer {
+	struct wheel_timer in_wheel;
+	void (*fire)(struct api_timer *t);
+};
+
+struct api {
+	uv_loop_t *loop;
+	struct api_limits limits;
+	struct rpc_table table;
+	struct listener listener;
+	uv_prepare_t prepare; /* flushes the dirty connections */
+	uv_timer_t tick;      /* runs while there are connections or calls */
+	struct wheel wheel;
+	uint64_t sweep_every_ms, swept_ms;
+	struct list connections;
+	struct list dirty;
+	size_t connection_count;
+	size_t calls; /* that handlers have not ended */
+	struct slab h2_calls;
+	struct message_arena arena;
+	struct buf scratch;
+	struct metrics metrics;
+	size_t body_bytes;   /* of requests that are not complete */
+	size_t queued_bytes; /* of answers that are not sent */
+	bool draining, drained;
+	uint64_t cut_ms; /* when draining ends connections by force */
+	unsigned handles;
+	void (*on_drained)(void *ctx);
+	void *on_drained_ctx;
+	uint8_t read_bytes[API_READ_BYTES];
+};
+
+static inline uint64_t api_now(const struct api *api)
+{
+	return uv_now(api->loop);
+}
+
+void api_timer_arm(struct api *api, struct api_timer *t, uint64_t delay_ms);
+/* A handler has a call now, or has ended it. */
+void api_call_begun(struct api *api);
+void api_call_ended(struct api *api);
+/* Accounts for bytes held; false when the port's budget forbids it. */
+bool api_body_take(struct api *api, size_t bytes) MUST_CHECK;
+void api_body_give(struct api *api, size_t bytes);
+
+struct conn;
+
+/* What a protocol does for a connection. */
+struct conn_front {
+	/* Input. CLOSE_NONE, or why the connection must end now. */
+	enum close_reason (*input)(struct conn *c, const uint8_t *bytes,
+				   size_t len);
+	/* The peer has half-closed; true: the front still wants to answer. */
+	bool (*half_close)(struct conn *c);
+	/* Appends what is ready to c->out, up to about API_OUT_HIGH. */
+	enum close_reason (*produce)(struct conn *c);
+	/* Nothing more will be said: the connection ends when c->out is
+	 * written. */
+	bool (*finished)(const struct conn *c);
+	/* Looks at its clocks. */
+	enum close_reason (*sweep)(struct conn *c, uint64_t now_ms);
+	/* Ends in order: the calls under way finish, no new ones. */
+	void (*drain)(struct conn *c);
+	/* Cancels its calls and frees itself. */
+	void (*free)(struct conn *c);
+};
+
+struct conn {
+	struct api *api;
+	uv_tcp_t tcp;
+	struct list in_api;
+	struct list in_dirty;
+	const struct conn_front *front; /* NULL while sniffing */
+	void *state;			/* the front's */
+	uint8_t sniffed[24];
+	size_t sniffed_len;
+	struct buf out;	    /* ready to be written */
+	struct buf writing; /* owned by the write under way */
+	uv_write_t write;
+	bool write_pending, reading, closing, half_closed;
+	unsigned calls; /* that keep it from being idle; kept by the front */
+	uint64_t accepted_ms, age_max_ms; /* age_max_ms 0: none */
+	uint64_t input_ms;		  /* last bytes from the peer */
+	uint64_t progress_ms;		  /* last bytes that the kernel took */
+};
+
+extern const struct conn_front h1_front, h2_front;
+/* Sets c->front and c->state. */
+void h1_start(struct conn *c);
+void h2_start(struct conn *c);
+
+/* Accepts from the port's listener. */
+void conn_accept(struct api *api);
+/* Something is to be written: flush before the loop sleeps. */
+void conn_mark_dirty(struct conn *c);
+void conn_flush(struct conn *c);
+void conn_sweep(struct conn *c, uint64_t now_ms);
+/* Idempotent, asynchronous. Never from inside a front's callbacks. */
+void conn_close(struct conn *c, enum close_reason reason);
+/* The last part of closing went: tells the port. */
+void api_connection_gone(struct api *api);
+
+#endif

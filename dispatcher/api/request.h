@@ -1,0 +1,77 @@
+/* request.h - what a request's head asks for, and its body as a message
+ * (private to dispatcher/api; pure).
+ *
+ * Both fronts feed it the same fields: HTTP/2's pseudo headers and headers as
+ * they come, HTTP/1.1's method, path and headers likewise.
+ */
+#ifndef STENTOR_DISPATCHER_API_REQUEST_H
+#define STENTOR_DISPATCHER_API_REQUEST_H
+
+#include "dispatcher/api/message.h"
+#include "dispatcher/api/table.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum request_verb { VERB_OTHER, VERB_POST, VERB_GET, VERB_OPTIONS };
+enum request_encoding { ENCODING_IDENTITY, ENCODING_GZIP, ENCODING_UNKNOWN };
+enum request_content {
+	CONTENT_NONE, /* no content-type, or not one of ours */
+	CONTENT_GRPC,
+	CONTENT_CONNECT,
+};
+
+struct request {
+	enum request_verb verb;
+	struct rpc_entry *entry; /* NULL: no such method */
+	enum request_content content;
+	enum message_codec codec;
+	bool subtype; /* gRPC: said "+proto", so the answer says it */
+	enum request_encoding encoding;
+	bool timeout_given, timeout_bad;
+	uint64_t timeout_ms;
+	char *query; /* a Connect GET's message; NULL: none */
+};
+
+void request_init(struct request *r);
+void request_fini(struct request *r);
+
+/* One field of the head; `name` in lower case, both zero-terminated. */
+void request_field(struct request *r, struct rpc_table *table, const char *name,
+		   size_t name_len, const char *value, size_t value_len);
+
+/* 0 when it may be called, else the HTTP status that says why not: 404, 405,
+ * 415, or 204 for a browser's preflight. A gRPC request of an unknown method
+ * passes: its answer is a gRPC status. Call it when the head is complete. */
+int request_check(struct request *r);
+/* The headers that go with 405 and 415. */
+const char *request_allow(const struct request *r);
+#define REQUEST_ACCEPT_POST                                       \
+	"application/json, application/proto, application/grpc, " \
+	"application/grpc+proto, application/grpc+json"
+/* What a browser's page may send. */
+#define REQUEST_CORS_HEADERS                                           \
+	"content-type, connect-protocol-version, connect-timeout-ms, " \
+	"authorization"
+
+/* Decodes one message of the request: `compressed` bytes are inflated first,
+ * at most `max` bytes. `scratch` is a buffer of the caller's. Returns GRPC_OK
+ * and *out (message_release() it), or the status and its text. */
+enum grpc_code request_message(const struct request *r, struct message_arena *a,
+			       struct buf *scratch, const uint8_t *bytes,
+			       size_t len, bool compressed, size_t max,
+			       ProtobufCMessage **out, char *why);
+/* The same for a whole Connect request: body, or query of a GET (which says
+ * what codec the answer has). */
+enum grpc_code request_connect_message(struct request *r,
+				       struct message_arena *a,
+				       struct buf *scratch, const uint8_t *body,
+				       size_t len, size_t max,
+				       ProtobufCMessage **out, char *why);
+
+/* Appends Connect's error object. */
+void connect_error(struct buf *out, enum grpc_code code, const char *text);
+const char *connect_content_type(enum message_codec codec);
+
+#endif
