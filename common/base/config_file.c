@@ -70,10 +70,13 @@ static int complain(const struct program *program, const char *path,
 
 	if (!c->what[0])
 		snprintf(c->what, sizeof(c->what), "%s", cyaml_strerror(err));
+	/* With these two, the line libcyaml has is not the line at fault. */
 	if (sscanf(c->what, "Unexpected key: %63[^\n]", key) == 1)
-		/* The line libcyaml has is that of the mapping's start. */
 		return config_error(program, "%s: %s%s%s: unknown key", path,
 				    c->path, *c->path ? "." : "", key);
+	if (sscanf(c->what, "Mapping field already seen: %63[^\n]", key) == 1)
+		return config_error(program, "%s: %s: set twice", path,
+				    c->path);
 	if (c->path[0])
 		snprintf(where, sizeof(where), "%s: ", c->path);
 	if (c->line > 0)

@@ -7,9 +7,9 @@
  * becomes a number, everything else stays text; words outside pairs become
  * "msg". The line also holds ts (RFC 3339, UTC), level, component, pid and id;
  * a pair that has one of these names gets a '_' behind it. Control bytes and
- * broken UTF-8 are escaped; lines end at 4096 bytes. Lines of one identifier are limited to
- * LOG_BURST_PER_SECOND; how many were dropped is said in the next one.
- * Never log a token, a query string or a payload.
+ * broken UTF-8 are escaped; lines end at 4096 bytes. Lines of one identifier
+ * are limited to LOG_BURST_PER_SECOND; how many were dropped is said in the
+ * next one. Never log a token, a query string or a payload.
  *
  * The only state of the process that is file-global, with its lock, because
  * nng's threads may log too.
