@@ -7,8 +7,9 @@
 #include <stdio.h>
 #include <string.h>
 
-#define HEADER_OVERHEAD 32 /* what a field counts beyond its bytes (RFC 9113) \
-			    */
+#define HEADER_OVERHEAD                                       \
+	32 /* what a field counts beyond its bytes (RFC 9113) \
+	    */
 
 static void on_timer(struct api_timer *t);
 

@@ -11,13 +11,13 @@
 typedef Grpc__Health__V1__HealthCheckRequest request_message;
 typedef Grpc__Health__V1__HealthCheckResponse response_message;
 
-#define SERVICE_UNKNOWN \
-	GRPC__HEALTH__V1__HEALTH_CHECK_RESPONSE__SERVING_STATUS__SERVICE_UNKNOWN
+/* grpc.health.v1.HealthCheckResponse.ServingStatus */
+enum { SERVING = 1, NOT_SERVING = 2, SERVICE_UNKNOWN = 3 };
 
 struct health {
 	struct {
 		char *name;
-		enum health_status status;
+		bool serving;
 	} services[HEALTH_SERVICES_MAX];
 	size_t service_count;
 	struct list watches;
@@ -52,7 +52,7 @@ static int status_of(const struct health *h, const char *service)
 {
 	for (size_t i = 0; i < h->service_count; i++) {
 		if (strcmp(h->services[i].name, service) == 0)
-			return (int)h->services[i].status;
+			return h->services[i].serving ? SERVING : NOT_SERVING;
 	}
 	return SERVICE_UNKNOWN;
 }
@@ -76,8 +76,7 @@ static void watch_tell(const struct health *h, struct watch *w)
 	tell(w->call, status);
 }
 
-void health_set(struct health *h, const char *service,
-		enum health_status status)
+void health_set(struct health *h, const char *service, bool serving)
 {
 	size_t i = 0;
 
@@ -89,7 +88,7 @@ void health_set(struct health *h, const char *service,
 		h->services[i].name = xstrdup(service);
 		h->service_count++;
 	}
-	h->services[i].status = status;
+	h->services[i].serving = serving;
 	list_for_each (node, &h->watches) {
 		watch_tell(h, container_of(node, struct watch, in_health));
 	}

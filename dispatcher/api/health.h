@@ -13,16 +13,13 @@
 #define HEALTH_WATCHES_MAX  1024
 #define HEALTH_SERVICES_MAX 64
 
-enum health_status { HEALTH_SERVING = 1, HEALTH_NOT_SERVING = 2 };
-
 struct health;
 
 struct health *health_new(void);
 /* After api_free(). */
 void health_free(struct health *h);
 /* Names are copied; new ones become known. */
-void health_set(struct health *h, const char *service,
-		enum health_status status);
+void health_set(struct health *h, const char *service, bool serving);
 /* Its row of the service table. */
 struct rpc_service health_service(struct health *h);
 
