@@ -6,7 +6,7 @@
 #include "dispatcher/api/reflection.h"
 
 #include "common/base/mem.h"
-#include "dispatcher/api/descriptors.h"
+#include "dispatcher/api/descriptor_set.h"
 #include "grpc/reflection/v1/reflection.pb-c.h"
 
 #include <stdlib.h>
@@ -45,11 +45,11 @@ static void answer_error(struct rpc_call *call, response_message *m,
 
 /* The file, and what it imports unless the stream has it already. */
 static void answer_file(struct rpc_call *call, response_message *m,
-			const struct descriptors *d, int file)
+			const struct descriptor_set *d, int file)
 {
 	struct sent *sent = call->state;
 	Grpc__Reflection__V1__FileDescriptorResponse answer;
-	ProtobufCBinaryData files[DESCRIPTORS_MAX];
+	ProtobufCBinaryData files[DESCRIPTOR_SET_MAX];
 	uint64_t set;
 	size_t n = 1;
 
@@ -59,7 +59,7 @@ static void answer_file(struct rpc_call *call, response_message *m,
 	}
 	files[0] = (ProtobufCBinaryData){d->files[file].len,
 					 (uint8_t *)d->files[file].bytes};
-	set = descriptors_closure(d, file) & ~((uint64_t)1 << file);
+	set = descriptor_set_closure(d, file) & ~((uint64_t)1 << file);
 	for (size_t i = 0; i < d->count; i++) {
 		if ((set & ~sent->files) >> i & 1)
 			files[n++] = (ProtobufCBinaryData){
@@ -98,11 +98,11 @@ static void answer_services(struct rpc_call *call, response_message *m)
 
 /* Our messages have no extensions: an empty list for a message there is. */
 static void answer_extensions(struct rpc_call *call, response_message *m,
-			      const struct descriptors *d, char *type)
+			      const struct descriptor_set *d, char *type)
 {
 	Grpc__Reflection__V1__ExtensionNumberResponse answer;
 
-	if (descriptors_find_symbol(d, type) < 0) {
+	if (descriptor_set_find_symbol(d, type) < 0) {
 		answer_error(call, m, GRPC_NOT_FOUND, "no such message");
 		return;
 	}
@@ -116,25 +116,25 @@ static void answer_extensions(struct rpc_call *call, response_message *m,
 static void on_request(struct rpc_call *call, const ProtobufCMessage *message)
 {
 	request_message *r = (request_message *)message;
-	struct descriptors d;
+	struct descriptor_set d;
 	response_message m;
 
 	if (!call->state)
 		call->state = xcalloc(1, sizeof(struct sent));
-	descriptors_init(&d, api_descriptors,
-			 (size_t)(api_descriptors_end - api_descriptors));
+	descriptor_set_init(&d, api_descriptors,
+			    (size_t)(api_descriptors_end - api_descriptors));
 	grpc__reflection__v1__server_reflection_response__init(&m);
 	m.valid_host = r->host;
 	m.original_request = r;
 	switch (r->message_request_case) {
 	case REQUEST(FILE_BY_FILENAME):
 		answer_file(call, &m, &d,
-			    descriptors_find_file(&d, r->file_by_filename));
+			    descriptor_set_find_file(&d, r->file_by_filename));
 		break;
 	case REQUEST(FILE_CONTAINING_SYMBOL):
-		answer_file(
-			call, &m, &d,
-			descriptors_find_symbol(&d, r->file_containing_symbol));
+		answer_file(call, &m, &d,
+			    descriptor_set_find_symbol(
+				    &d, r->file_containing_symbol));
 		break;
 	case REQUEST(FILE_CONTAINING_EXTENSION):
 		answer_error(call, &m, GRPC_NOT_FOUND, "no extensions");

@@ -1,5 +1,5 @@
-/* descriptors.c - a wire scanner over google.protobuf.FileDescriptorSet. */
-#include "dispatcher/api/descriptors.h"
+/* descriptor_set.c - a wire scanner over google.protobuf.FileDescriptorSet. */
+#include "dispatcher/api/descriptor_set.h"
 
 #include "common/base/check.h"
 
@@ -162,19 +162,20 @@ static bool file_defines(struct slice in, const char *symbol)
 	return false;
 }
 
-void descriptors_init(struct descriptors *d, const uint8_t *bytes, size_t len)
+void descriptor_set_init(struct descriptor_set *d, const uint8_t *bytes,
+			 size_t len)
 {
 	struct slice in = {bytes, len}, value;
 	unsigned field;
 
 	d->count = 0;
-	while (d->count < DESCRIPTORS_MAX && next(&in, &field, &value)) {
+	while (d->count < DESCRIPTOR_SET_MAX && next(&in, &field, &value)) {
 		if (field == SET_FILE)
 			d->files[d->count++] = value;
 	}
 }
 
-int descriptors_find_file(const struct descriptors *d, const char *name)
+int descriptor_set_find_file(const struct descriptor_set *d, const char *name)
 {
 	for (size_t i = 0; i < d->count; i++) {
 		if (slice_is(get(d->files[i], ANY_NAME), name))
@@ -183,7 +184,8 @@ int descriptors_find_file(const struct descriptors *d, const char *name)
 	return -1;
 }
 
-int descriptors_find_symbol(const struct descriptors *d, const char *symbol)
+int descriptor_set_find_symbol(const struct descriptor_set *d,
+			       const char *symbol)
 {
 	for (size_t i = 0; i < d->count; i++) {
 		if (file_defines(d->files[i], symbol))
@@ -192,7 +194,7 @@ int descriptors_find_symbol(const struct descriptors *d, const char *symbol)
 	return -1;
 }
 
-static uint64_t imports(const struct descriptors *d, struct slice in)
+static uint64_t imports(const struct descriptor_set *d, struct slice in)
 {
 	uint64_t set = 0;
 	struct slice value;
@@ -212,7 +214,7 @@ static uint64_t imports(const struct descriptors *d, struct slice in)
 	return set;
 }
 
-uint64_t descriptors_closure(const struct descriptors *d, int file)
+uint64_t descriptor_set_closure(const struct descriptor_set *d, int file)
 {
 	uint64_t set = (uint64_t)1 << file, before;
 
