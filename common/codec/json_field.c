@@ -1,0 +1,135 @@
+#include "common/codec/json_field.h"
+
+#include "common/base/check.h"
+#include "common/codec/json.h"
+
+#include <string.h>
+
+size_t json_value_size(const ProtobufCFieldDescriptor *f)
+{
+	switch (f->type) {
+	case PROTOBUF_C_TYPE_INT32:
+	case PROTOBUF_C_TYPE_SINT32:
+	case PROTOBUF_C_TYPE_SFIXED32:
+	case PROTOBUF_C_TYPE_UINT32:
+	case PROTOBUF_C_TYPE_FIXED32:
+	case PROTOBUF_C_TYPE_FLOAT:
+	case PROTOBUF_C_TYPE_ENUM:
+		return 4;
+	case PROTOBUF_C_TYPE_INT64:
+	case PROTOBUF_C_TYPE_SINT64:
+	case PROTOBUF_C_TYPE_SFIXED64:
+	case PROTOBUF_C_TYPE_UINT64:
+	case PROTOBUF_C_TYPE_FIXED64:
+	case PROTOBUF_C_TYPE_DOUBLE:
+		return 8;
+	case PROTOBUF_C_TYPE_BOOL:
+		return sizeof(protobuf_c_boolean);
+	case PROTOBUF_C_TYPE_STRING:
+	case PROTOBUF_C_TYPE_MESSAGE:
+		return sizeof(void *);
+	case PROTOBUF_C_TYPE_BYTES:
+		return sizeof(ProtobufCBinaryData);
+	}
+	check(!"a type that protobuf-c does not have");
+	return 0;
+}
+
+bool json_name_matches(const char *name, const char *json)
+{
+	if (strcmp(name, json) == 0)
+		return true;
+	while (*json) {
+		if (json_camel_next(&name) != *json++)
+			return false;
+	}
+	return *name == '\0';
+}
+
+bool json_field_is_map(const ProtobufCFieldDescriptor *f)
+{
+	const ProtobufCMessageDescriptor *m = f->descriptor;
+	const char *name = f->name, *entry;
+
+	if (f->label != PROTOBUF_C_LABEL_REPEATED ||
+	    f->type != PROTOBUF_C_TYPE_MESSAGE || m->n_fields != 2 ||
+	    strcmp(m->fields[0].name, "key") != 0 ||
+	    strcmp(m->fields[1].name, "value") != 0)
+		return false;
+	/* The entry's name begins with a capital where the field's does not. */
+	entry = m->short_name;
+	if ((*entry++ | 0x20) != (json_camel_next(&name) | 0x20))
+		return false;
+	while (*name) {
+		if (*entry++ != json_camel_next(&name))
+			return false;
+	}
+	return strcmp(entry, "Entry") == 0;
+}
+
+/* --- strings -------------------------------------------------------------- */
+
+static bool message_valid(const ProtobufCMessage *m, const char **field,
+			  int depth);
+
+static bool value_valid(const ProtobufCFieldDescriptor *f, const void *value,
+			const char **field, int depth)
+{
+	if (f->type == PROTOBUF_C_TYPE_MESSAGE) {
+		const ProtobufCMessage *m;
+
+		memcpy(&m, value, sizeof(m));
+		return !m || message_valid(m, field, depth + 1);
+	} else {
+		const char *text;
+
+		memcpy(&text, value, sizeof(text));
+		*field = f->name;
+		return !text || utf8_valid(text, strlen(text));
+	}
+}
+
+static bool field_valid(const ProtobufCMessage *m,
+			const ProtobufCFieldDescriptor *f, const char **field,
+			int depth)
+{
+	const char *member = (const char *)m + f->offset;
+	const void *quantifier = (const char *)m + f->quantifier_offset;
+	size_t count = 1;
+
+	if (f->label == PROTOBUF_C_LABEL_REPEATED) {
+		memcpy(&count, quantifier, sizeof(count));
+		memcpy(&member, member, sizeof(member));
+	} else if (f->flags & PROTOBUF_C_FIELD_FLAG_ONEOF) {
+		uint32_t which;
+
+		memcpy(&which, quantifier, sizeof(which));
+		count = which == f->id;
+	}
+	for (size_t i = 0; i < count; i++) {
+		if (!value_valid(f, member + i * json_value_size(f), field,
+				 depth))
+			return false;
+	}
+	return true;
+}
+
+static bool message_valid(const ProtobufCMessage *m, const char **field,
+			  int depth)
+{
+	check(depth < JSON_DEPTH_MAX);
+	for (unsigned i = 0; i < m->descriptor->n_fields; i++) {
+		const ProtobufCFieldDescriptor *f = &m->descriptor->fields[i];
+
+		if ((f->type == PROTOBUF_C_TYPE_STRING ||
+		     f->type == PROTOBUF_C_TYPE_MESSAGE) &&
+		    !field_valid(m, f, field, depth))
+			return false;
+	}
+	return true;
+}
+
+bool message_strings_valid(const ProtobufCMessage *message, const char **field)
+{
+	return message_valid(message, field, 0);
+}
