@@ -174,7 +174,7 @@ static int load(struct fixture *f, ...)
 /* The load fails with this message, behind the program's and file's names. */
 static void assert_refused(struct fixture *f, int rc, const char *message)
 {
-	char expected[1024];
+	char expected[2048];
 
 	assert_int_equal(rc, ERR_CONFIG);
 	snprintf(expected, sizeof(expected), "stentor-test: %s\n", message);
