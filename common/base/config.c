@@ -132,8 +132,8 @@ static int set_number(const struct program *program,
 {
 	bool size = option->type == OPTION_SIZE;
 	uint64_t max = option->max ? option->max : UINT64_MAX;
-	char low[64], high[64];
 	uint64_t value = 0;
+	char range[256];
 	int err = size ? parse_size(text, &value) : parse_uint(text, &value);
 
 	if (err == ERR_MALFORMED)
@@ -142,11 +142,9 @@ static int set_number(const struct program *program,
 				    size ? "size (digits, with KiB, MiB or GiB)"
 					 : "number");
 	if (err < 0 || value < option->min || value > max) {
-		config_quantity(option, option->min, low, sizeof(low));
-		config_quantity(option, max, high, sizeof(high));
-		return config_error(program,
-				    "%s: %s is out of range (%s to %s)", source,
-				    text, low, high);
+		config_range(option, range, sizeof(range));
+		return config_error(program, "%s: %s is out of range (%s)",
+				    source, text, range);
 	}
 	*out = value;
 	return 0;

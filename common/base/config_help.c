@@ -26,18 +26,12 @@ void config_choices(const char *const choices[], const char *separator,
 					 i > 0 ? separator : "", choices[i]);
 }
 
-void config_quantity(const struct option *option, uint64_t value, char *text,
-		     size_t size)
+/* 1048576 as "1 MiB". */
+static void size_text(uint64_t value, char *text, size_t size)
 {
 	static const char *const units[] = {"bytes", "KiB", "MiB", "GiB"};
 	unsigned i = 0;
 
-	if (option->type != OPTION_SIZE) {
-		snprintf(text, size, "%" PRIu64 "%s%s", value,
-			 option->unit ? " " : "",
-			 option->unit ? option->unit : "");
-		return;
-	}
 	while (i < 3 && value > 0 && value % 1024 == 0) {
 		value /= 1024;
 		i++;
@@ -45,29 +39,43 @@ void config_quantity(const struct option *option, uint64_t value, char *text,
 	snprintf(text, size, "%" PRIu64 " %s", value, units[i]);
 }
 
-/* What a value may be: "1 to 256", "jwt, none"; empty for any text. */
-static void range_text(const struct option *o, char *text, size_t size)
+static void number_range(const struct option *o, char *text, size_t size)
 {
 	char low[64], high[64];
 
+	if (o->type == OPTION_SIZE) {
+		size_text(o->min, low, sizeof(low));
+		size_text(o->max, high, sizeof(high));
+	} else {
+		snprintf(low, sizeof(low), "%" PRIu64, o->min);
+		snprintf(high, sizeof(high), "%" PRIu64, o->max);
+	}
+	if (o->max > 0)
+		snprintf(text, size, "%s to %s", low, high);
+	else
+		snprintf(text, size, "at least %s", low);
+	if (o->type == OPTION_UINT && o->unit) {
+		size_t used = strlen(text);
+
+		snprintf(text + used, size - used, " %s", o->unit);
+	}
+}
+
+void config_range(const struct option *option, char *text, size_t size)
+{
 	text[0] = '\0';
-	switch (o->type) {
+	switch (option->type) {
 	case OPTION_STRING:
 		break;
 	case OPTION_BOOL:
 		snprintf(text, size, "true, false");
 		break;
 	case OPTION_CHOICE:
-		config_choices(o->choices, ", ", text, size);
+		config_choices(option->choices, ", ", text, size);
 		break;
 	case OPTION_UINT:
 	case OPTION_SIZE:
-		config_quantity(o, o->min, low, sizeof(low));
-		config_quantity(o, o->max, high, sizeof(high));
-		if (o->max > 0)
-			snprintf(text, size, "%s to %s", low, high);
-		else
-			snprintf(text, size, "at least %s", low);
+		number_range(option, text, size);
 		break;
 	}
 }
@@ -126,7 +134,7 @@ static void print_option(const struct option *o, const char *env)
 	}
 	printf("%*s", COLUMN - n, "");
 	print_wrapped(o->help);
-	range_text(o, range, sizeof(range));
+	config_range(o, range, sizeof(range));
 	snprintf(facts, sizeof(facts), "[default %s%s%s; %s]",
 		 *o->def ? o->def : "empty", *range ? "; " : "", range, env);
 	printf("%*s", COLUMN, "");
@@ -156,7 +164,7 @@ void config_print_markdown(const struct program *program)
 	for (const struct option *o = program->options; o->name; o++) {
 		char range[256];
 
-		range_text(o, range, sizeof(range));
+		config_range(o, range, sizeof(range));
 		printf("| `--%s` | %s%s%s | %s | %s |\n", o->name,
 		       *o->def ? "`" : "", o->def, *o->def ? "`" : "", range,
 		       o->help);

@@ -35,9 +35,9 @@ int config_choice(const char *const choices[], const char *text);
 /* "critical, normal, droppable" */
 void config_choices(const char *const choices[], const char *separator,
 		    char *text, size_t size);
-/* 1048576 as "1 MiB" for OPTION_SIZE, with the option's unit otherwise. */
-void config_quantity(const struct option *option, uint64_t value, char *text,
-		     size_t size);
+/* What a value may be: "1 to 256", "0 to 60000 ms", "1 KiB to 1 GiB", "jwt,
+ * none"; empty where any text may be. */
+void config_range(const struct option *option, char *text, size_t size);
 
 /* Reads a file; `with_rules` says whether `rules:` is a known key. */
 int config_file_read(const struct program *program, const char *path,
