@@ -14,6 +14,7 @@ struct settings {
 	char *name;
 	uint64_t workers;
 	uint64_t buffer;
+	uint64_t settle_ms;
 	bool drain;
 	unsigned auth;
 };
@@ -47,6 +48,13 @@ static const struct option options[] = {
 	 .max = 1u << 30,
 	 .unit = "bytes",
 	 .help = "Buffer."},
+	{.name = "settle-ms",
+	 .type = OPTION_UINT,
+	 .offset = offsetof(struct settings, settle_ms),
+	 .def = "0",
+	 .max = 60000,
+	 .unit = "ms",
+	 .help = "Settle."},
 	{.name = "drain",
 	 .type = OPTION_BOOL,
 	 .offset = offsetof(struct settings, drain),
@@ -303,6 +311,8 @@ static void test_config_refuses_bad_flags(void **state)
 	assert_refused(f, load(f, "--link-buffer=99999999999999GiB", NULL),
 		       "--link-buffer: 99999999999999GiB is out of range "
 		       "(1 KiB to 1 GiB)");
+	assert_refused(f, load(f, "--settle-ms=60001", NULL),
+		       "--settle-ms: 60001 is out of range (0 to 60000 ms)");
 	assert_null(f->s.listen);
 }
 
