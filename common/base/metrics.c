@@ -51,21 +51,28 @@ static void check_desc(const struct metric_desc *d)
 	      strlen(d->name));
 	check((d->type == METRIC_COUNTER) == ends_with(d->name, "_total"));
 	check((d->label == NULL) == (d->values == NULL));
+	check((d->label2 == NULL) == (d->values2 == NULL));
+	check(d->label2 == NULL || d->label != NULL);
 	check(d->type != METRIC_HISTOGRAM || d->label == NULL);
 	check(d->type != METRIC_HISTOGRAM || ends_with(d->name, "_seconds"));
 }
 
-static uint32_t cells_of(const struct metric_desc *d)
+static uint32_t values_in(const char *const *values)
 {
 	uint32_t count = 0;
 
-	if (d->type == METRIC_HISTOGRAM)
-		return HISTOGRAM_CELLS;
-	if (!d->label)
+	if (values == NULL)
 		return 1;
-	while (d->values[count])
+	while (values[count])
 		count++;
 	return count;
+}
+
+static uint32_t cells_of(const struct metric_desc *d)
+{
+	if (d->type == METRIC_HISTOGRAM)
+		return HISTOGRAM_CELLS;
+	return values_in(d->values) * values_in(d->values2);
 }
 
 size_t metrics_size(const struct metric_desc *table, size_t count)
@@ -240,17 +247,30 @@ void metrics_render(struct metrics_text *t, const struct metrics *blocks[],
 			continue;
 		}
 		for (uint32_t k = 0; k < cells_of(d); k++) {
+			uint32_t per_value = values_in(d->values2);
 			char label[256] = "";
 
 			if (d->label)
 				metrics_label(label, sizeof(label), d->label,
-					      d->values[k]);
+					      d->values[k / per_value]);
+			if (d->label2)
+				metrics_label(label, sizeof(label), d->label2,
+					      d->values2[k % per_value]);
 			metrics_printf(t, PREFIX "%s%s%s%s %" PRIu64 "\n",
 				       d->name, d->label ? "{" : "", label,
 				       d->label ? "}" : "",
 				       sum_of(blocks, count, i, k));
 		}
 	}
+}
+
+static void markdown_label(struct metrics_text *t, const char *label,
+			   const char *const *values)
+{
+	if (label)
+		metrics_printf(t, "`%s`: ", label);
+	for (size_t k = 0; label && values[k]; k++)
+		metrics_printf(t, "%s%s", k ? ", " : "", values[k]);
 }
 
 void metrics_markdown(struct metrics_text *t, const struct metric_desc *table,
@@ -263,10 +283,10 @@ void metrics_markdown(struct metrics_text *t, const struct metric_desc *table,
 
 		metrics_printf(t, "| `" PREFIX "%s` | %s | ", d->name,
 			       type_names[d->type]);
-		if (d->label)
-			metrics_printf(t, "`%s`: ", d->label);
-		for (size_t k = 0; d->label && d->values[k]; k++)
-			metrics_printf(t, "%s%s", k ? ", " : "", d->values[k]);
+		markdown_label(t, d->label, d->values);
+		if (d->label2)
+			metrics_printf(t, "; ");
+		markdown_label(t, d->label2, d->values2);
 		metrics_printf(t, " | %s |\n", d->help);
 	}
 }

@@ -31,6 +31,8 @@ struct metric_desc {
 				    * histograms */
 	const char *const *values; /* its values, NULL-terminated */
 	const char *help;
+	const char *label2; /* a second one, or NULL */
+	const char *const *values2;
 };
 
 struct metrics {
@@ -50,7 +52,7 @@ void metrics_init(struct metrics *m, const struct metric_desc *table,
 void metrics_fini(struct metrics *m, void *memory);
 
 /* `metric` is an index of the table, `label` an index of its values (0 where
- * it has none). */
+ * it has none; with two labels first * values of the second + second). */
 static inline void metric_add(struct metrics *m, unsigned metric,
 			      unsigned label, uint64_t n)
 {

@@ -10,18 +10,32 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { M_OPENED, M_CLOSED, M_OPEN, M_LATENCY, M_COUNT };
+enum { M_OPENED, M_CLOSED, M_OPEN, M_LATENCY, M_CALLS, M_COUNT };
 
 static const char *const reasons[] = {"client", "a\"b\\c\nd", NULL};
 
+static const char *const codes[] = {"ok", "full", "late", NULL};
+
 static const struct metric_desc table[] = {
-	[M_OPENED] = {"opened_total", METRIC_COUNTER, NULL, NULL,
-		      "Opened\\ever\nsince."},
-	[M_CLOSED] = {"closed_total", METRIC_COUNTER, "reason", reasons,
-		      "Closed."},
-	[M_OPEN] = {"open", METRIC_GAUGE, NULL, NULL, "Open now."},
-	[M_LATENCY] = {"latency_seconds", METRIC_HISTOGRAM, NULL, NULL,
-		       "How long."},
+	[M_OPENED] = {.name = "opened_total",
+		      .type = METRIC_COUNTER,
+		      .help = "Opened\\ever\nsince."},
+	[M_CLOSED] = {.name = "closed_total",
+		      .type = METRIC_COUNTER,
+		      .label = "reason",
+		      .values = reasons,
+		      .help = "Closed."},
+	[M_OPEN] = {.name = "open", .type = METRIC_GAUGE, .help = "Open now."},
+	[M_LATENCY] = {.name = "latency_seconds",
+		       .type = METRIC_HISTOGRAM,
+		       .help = "How long."},
+	[M_CALLS] = {.name = "calls_total",
+		     .type = METRIC_COUNTER,
+		     .label = "reason",
+		     .values = reasons,
+		     .help = "Calls.",
+		     .label2 = "code",
+		     .values2 = codes},
 };
 
 static struct metrics_text render(const struct metrics *a,
@@ -65,6 +79,25 @@ static void test_metrics_exposition_is_exact(void **state)
 	assert_int_equal(metric_get(&m, M_OPENED, 0), 3);
 	t = render(&m, NULL);
 	assert_string_equal(t.bytes, expected);
+	metrics_text_free(&t);
+	metrics_fini(&m, NULL);
+}
+
+static void test_metrics_two_labels_span_a_grid(void **state)
+{
+	struct metrics_text t = {0};
+	struct metrics m;
+
+	(void)state;
+	metrics_init(&m, table, M_COUNT, NULL);
+	metric_add(&m, M_CALLS, 1 * 3 + 2, 7);
+	t = render(&m, NULL);
+	assert_has(&t, "{reason=\"client\",code=\"ok\"} 0\n");
+	assert_has(&t, "{reason=\"client\",code=\"late\"} 0\n");
+	assert_has(&t, "{reason=\"a\\\"b\\\\c\\nd\",code=\"late\"} 7\n");
+	metrics_text_free(&t);
+	metrics_markdown(&t, &table[M_CALLS], 1);
+	assert_has(&t, "`code`: ok, full, late | Calls. |\n");
 	metrics_text_free(&t);
 	metrics_fini(&m, NULL);
 }
@@ -227,6 +260,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_metrics_exposition_is_exact),
+		cmocka_unit_test(test_metrics_two_labels_span_a_grid),
 		cmocka_unit_test(test_metrics_histogram_buckets_are_cumulative),
 		cmocka_unit_test(test_metrics_blocks_are_added),
 		cmocka_unit_test(test_metrics_run_time_labels),
