@@ -14,13 +14,17 @@
 #include <uv.h>
 
 #define ADMIN_CONNECTIONS_MAX 64
+#define ADMIN_ANSWER_MAX      (16u << 20) /* bytes of an answer's body */
+/* For a request to be complete from its first byte, and for an answer to be
+ * taken; a connection without a request may wait six times as long. */
+#define ADMIN_TIMEOUT_MS 10000
 
 /* One answer, filled by a route's handler. */
 struct admin_reply {
 	int status;		  /* 200 unless set */
 	const char *content_type; /* text/plain; charset=utf-8 unless set */
 	const char *headers;	  /* ready lines with CRLF, or "" */
-	struct buf body;
+	struct buf body;	  /* its maximum: ADMIN_ANSWER_MAX */
 };
 
 typedef void (*admin_handler)(void *ctx, const struct http1_request *request,
@@ -40,7 +44,10 @@ int admin_start(uv_loop_t *loop, const char *address,
 		struct admin **out) MUST_CHECK;
 /* The real port, when 0 was asked for. */
 uint16_t admin_port(const struct admin *a);
-/* Asynchronous; memory goes when all its connections are closed. */
+/* Another time than ADMIN_TIMEOUT_MS; checked ten times a second. */
+void admin_set_timeout(struct admin *a, uint64_t timeout_ms);
+/* Asynchronous, and answers still being written are cut off; memory goes when
+ * all its connections are closed. Not from a handler. */
 void admin_close(struct admin *a);
 
 #endif
