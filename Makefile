@@ -45,7 +45,7 @@ DISPATCHER_O := $(patsubst %.c,$(B)/%.o,$(filter-out dispatcher/main.c,$(sort $(
 	$(B)/dispatcher/api/descriptors.o
 CONNNODE_O := $(patsubst %.c,$(B)/%.o,$(filter-out connnode/main.c,$(sort $(wildcard connnode/*.c)))) \
 	$(B)/connnode/web.o
-CTL_O   := $(patsubst %.c,$(B)/%.o,$(sort $(wildcard dispatcher/ctl/*.c)))
+CTL_O   := $(patsubst %.c,$(B)/%.o,$(filter-out dispatcher/ctl/main.c,$(sort $(wildcard dispatcher/ctl/*.c))))
 SHIM_O  := $(B)/common/io/nngshim.o
 
 PROGRAMS := $(B)/stentor-dispatcher $(B)/stentor-connnode $(B)/stentorctl
@@ -80,13 +80,13 @@ $(B)/libcommon.a: $(COMMON_O)
 
 $(B)/stentor-dispatcher: $(B)/dispatcher/main.o $(DISPATCHER_O) $(SHIM_O) $(B)/libcommon.a
 $(B)/stentor-connnode: $(B)/connnode/main.o $(CONNNODE_O) $(SHIM_O) $(B)/libcommon.a
-$(B)/stentorctl: $(CTL_O) $(B)/libcommon.a
+$(B)/stentorctl: $(B)/dispatcher/ctl/main.o $(CTL_O) $(B)/libcommon.a
 $(PROGRAMS):
 	$(call say,LD,$@)
 	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS)
 
 # --- tests' binaries: all rooms, no main ------------------------------------
-ROOMS := $(DISPATCHER_O) $(CONNNODE_O)
+ROOMS := $(DISPATCHER_O) $(CTL_O) $(CONNNODE_O)
 $(B)/unit/% $(B)/sim/%: LDLIBS += -lcmocka
 $(B)/unit/%: $(B)/tests/unit/%.o $(ROOMS) $(SHIM_O) $(B)/libcommon.a
 	$(call say,LD,$@)

@@ -1,0 +1,17 @@
+/* commands.h - what stentorctl can do; one row each in main.c's table. */
+#ifndef STENTOR_CTL_COMMANDS_H
+#define STENTOR_CTL_COMMANDS_H
+
+#include "dispatcher/ctl/args.h"
+
+/* All return an exit code (client.h). */
+int ctl_nodes(const struct ctl_args *args);
+int ctl_channel(const struct ctl_args *args);
+
+extern const struct ctl_option ctl_publish_options[];
+int ctl_publish(const struct ctl_args *args);
+
+extern const struct ctl_option ctl_tail_options[];
+int ctl_tail(const struct ctl_args *args);
+
+#endif
