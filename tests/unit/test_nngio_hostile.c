@@ -1,0 +1,264 @@
+/* What strangers may do to an inbox's port: after each of these, links that are
+ * up stay up, new ones form, and messages arrive. */
+#include "tests/unit/nngio_fixture.h"
+
+#include <arpa/inet.h>
+#include <endian.h>
+#include <errno.h>
+#include <sys/socket.h>
+
+#define ABORTS 500
+
+static struct tls_fixture tls;
+
+/* An inbox with a link that has been there before the strangers came. */
+struct scene {
+	struct loop_fixture *f;
+	const struct nng_tls_files *files;
+	struct place place;
+	struct inbox_probe inbox;
+	struct outbox_probe old;
+};
+
+static void scene_start(struct scene *s, struct loop_fixture *f,
+			const struct nng_tls_files *files)
+{
+	s->f = f;
+	s->files = files;
+	place_init(&s->place, files != NULL);
+	probe_open(&s->inbox, f, &s->place, files);
+	outbox_open(&s->old, f, &s->place, files);
+	loop_until(f, s->old.ups == 1 && s->inbox.ups == 1);
+}
+
+static void expect_message(struct scene *s, struct nng_outbox *out)
+{
+	unsigned before = s->inbox.messages;
+
+	loop_until(s->f, send_number(out, 1, 100) == 0);
+	loop_until(s->f, s->inbox.messages == before + 1);
+}
+
+/* "Connected" proves nothing (a dead listener's kernel still accepts): a
+ * message that arrives does. */
+static void scene_end(struct scene *s)
+{
+	struct outbox_probe fresh;
+
+	outbox_open(&fresh, s->f, &s->place, s->files);
+	loop_until(s->f, fresh.ups == 1);
+	expect_message(s, fresh.out);
+	expect_message(s, s->old.out);
+	assert_int_equal(s->old.downs, 0);
+	nng_outbox_close(fresh.out);
+	nng_outbox_close(s->old.out);
+	loop_until(s->f, s->inbox.downs == s->inbox.ups);
+	nng_inbox_stop(s->inbox.in);
+	place_fini(&s->place);
+}
+
+static int stranger(const struct scene *s)
+{
+	const struct sockaddr_in to = {.sin_family = AF_INET,
+				       .sin_port = htons(s->place.port),
+				       .sin_addr.s_addr =
+					       htonl(INADDR_LOOPBACK)};
+	int fd = socket(AF_INET, SOCK_STREAM, 0);
+
+	assert_true(fd >= 0);
+	assert_int_equal(connect(fd, (const struct sockaddr *)&to, sizeof(to)),
+			 0);
+	return fd;
+}
+
+static void abort_connection(int fd)
+{
+	const struct linger now = {.l_onoff = 1, .l_linger = 0};
+
+	assert_int_equal(
+		setsockopt(fd, SOL_SOCKET, SO_LINGER, &now, sizeof(now)), 0);
+	close(fd);
+}
+
+static void say(int fd, const void *bytes, size_t len)
+{
+	/* It may have been thrown out already. */
+	ssize_t ignored = send(fd, bytes, len, MSG_NOSIGNAL);
+
+	(void)ignored;
+}
+
+/* Turns the loop until the inbox has closed the stranger's connection. */
+static void wait_thrown_out(struct scene *s, int fd)
+{
+	char bytes[64];
+	ssize_t n;
+
+	loop_until(s->f, (n = recv(fd, bytes, sizeof(bytes), MSG_DONTWAIT),
+			  n == 0 || (n < 0 && errno != EAGAIN)));
+	close(fd);
+}
+
+/* nng #1518: without the sendmsg() of nngshim.c this kills the listener. */
+static void test_nngio_survives_half_closed_aborts(void **state)
+{
+	struct scene s;
+
+	scene_start(&s, *state, NULL);
+	for (unsigned i = 0; i < ABORTS; i++) {
+		int fd = stranger(&s);
+
+		shutdown(fd, SHUT_WR);
+		abort_connection(fd);
+		if (i % 50 == 0)
+			uv_run(&s.f->loop, UV_RUN_NOWAIT);
+	}
+	scene_end(&s);
+}
+
+/* The same over TLS, in the middle of a handshake: a ClientHello of TLS 1.2
+ * with one cipher suite, cut off after the server's answer or before. */
+static void test_nngio_survives_aborted_handshakes(void **state)
+{
+	static uint8_t hello[] = {
+		0x16, 3,  1,  0,  45, 1,  0,  0,  41, 3,    3, /* random: */
+		1,    2,  3,  4,  5,  6,  7,  8,  9,  10,   11,	  12, 13,
+		14,   15, 16, 17, 18, 19, 20, 21, 22, 23,   24,	  25, 26,
+		27,   28, 29, 30, 31, 32, 0,  0,  2,  0xc0, 0x2b, 1,  0};
+	struct scene s;
+
+	scene_start(&s, *state, &tls.files);
+	for (unsigned i = 0; i < ABORTS / 2; i++) {
+		int fd = stranger(&s);
+
+		say(fd, hello, sizeof(hello));
+		if (i % 2 == 0)
+			shutdown(fd, SHUT_WR);
+		abort_connection(fd);
+		if (i % 50 == 0)
+			uv_run(&s.f->loop, UV_RUN_NOWAIT);
+	}
+	scene_end(&s);
+}
+
+static const uint8_t push_header[8] = {0, 'S', 'P', 0, 0, 0x50, 0, 0};
+
+static void test_nngio_throws_out_what_is_not_sp(void **state)
+{
+	static const uint8_t pull_header[8] = {0, 'S', 'P', 0, 0, 0x51, 0, 0};
+	static const uint8_t version[8] = {0, 'S', 'P', 9, 0, 0x50, 0, 0};
+	static const char http[] = "GET / HTTP/1.1\r\nhost: a\r\n\r\n";
+	static const uint8_t garbage[64] = {0xff, 0xfe, 0xfd};
+	const struct {
+		const void *bytes;
+		size_t len;
+	} said[] = {
+		{http, sizeof(http) - 1},
+		{garbage, sizeof(garbage)},
+		{pull_header, sizeof(pull_header)},
+		{version, sizeof(version)},
+	};
+	struct scene s;
+	int half;
+
+	scene_start(&s, *state, NULL);
+	for (size_t i = 0; i < array_len(said); i++) {
+		int fd = stranger(&s);
+
+		say(fd, said[i].bytes, said[i].len);
+		wait_thrown_out(&s, fd);
+	}
+	/* Half a header and silence holds nobody else up. */
+	half = stranger(&s);
+	say(half, push_header, 4);
+	assert_int_equal(s.inbox.ups, 1);
+	scene_end(&s);
+	close(half);
+}
+
+static void test_nngio_throws_out_who_announces_too_much(void **state)
+{
+	static const uint64_t lengths[] = {NNGIO_MESSAGE_MAX + 1, 1ull << 40,
+					   UINT64_MAX};
+	struct scene s;
+
+	scene_start(&s, *state, NULL);
+	for (size_t i = 0; i < array_len(lengths); i++) {
+		uint64_t announced = htobe64(lengths[i]);
+		int fd = stranger(&s);
+
+		say(fd, push_header, sizeof(push_header));
+		say(fd, &announced, sizeof(announced));
+		wait_thrown_out(&s, fd);
+	}
+	assert_int_equal(s.inbox.messages, 0);
+	scene_end(&s);
+}
+
+/* Connects as a proper peer, then goes in the middle of a message. */
+static void test_nngio_drops_half_a_message(void **state)
+{
+	uint64_t announced = htobe64(1000);
+	struct scene s;
+
+	scene_start(&s, *state, NULL);
+	for (unsigned i = 0; i < 20; i++) {
+		int fd = stranger(&s);
+
+		say(fd, push_header, sizeof(push_header));
+		say(fd, &announced, sizeof(announced));
+		say(fd, push_header, sizeof(push_header));
+		loop_until(s.f, s.inbox.ups == i + 2);
+		abort_connection(fd);
+		loop_until(s.f, s.inbox.downs == i + 1);
+	}
+	assert_int_equal(s.inbox.messages, 0);
+	scene_end(&s);
+}
+
+/* An empty message is a message. */
+static void test_nngio_takes_an_empty_message(void **state)
+{
+	static const uint64_t announced;
+	struct scene s;
+	int fd;
+
+	scene_start(&s, *state, NULL);
+	fd = stranger(&s);
+	say(fd, push_header, sizeof(push_header));
+	say(fd, &announced, sizeof(announced));
+	loop_until(s.f, s.inbox.messages == 1);
+	assert_int_equal(s.inbox.bytes, 0);
+	close(fd);
+	scene_end(&s);
+}
+
+static int setup(void **state)
+{
+	(void)state;
+	tls_init(&tls);
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	(void)state;
+	tls_fini(&tls);
+	return 0;
+}
+
+int main(void)
+{
+#define T(name) cmocka_unit_test_setup_teardown(name, loop_setup, loop_teardown)
+	const struct CMUnitTest tests[] = {
+		T(test_nngio_survives_half_closed_aborts),
+		T(test_nngio_survives_aborted_handshakes),
+		T(test_nngio_throws_out_what_is_not_sp),
+		T(test_nngio_throws_out_who_announces_too_much),
+		T(test_nngio_drops_half_a_message),
+		T(test_nngio_takes_an_empty_message),
+	};
+
+	nngio_process_init();
+	return cmocka_run_group_tests(tests, setup, teardown);
+}
