@@ -70,7 +70,7 @@ size_t interest_lookup(const struct interest *t, uint64_t key,
 void interest_drop_worker(struct interest *t, uint16_t worker);
 
 /* Removes what is left of dropped workers from the next `shards` shards (one
- * takes some 100 us at 5 million pairs). True while there is more to do. */
+ * takes some 300 us at 5 million pairs). True while there is more to do. */
 bool interest_sweep(struct interest *t, unsigned shards);
 
 /* True if the worker has no pair, not even one that waits to be swept. */

@@ -187,8 +187,8 @@ static int make_url(struct tail *t)
 	while (node_len > 0 && t->node.bytes[node_len - 1] == '/')
 		node_len--;
 	buf_clear(&t->url, URL_MAX);
-	err = buf_printf(&t->url, "%.*s/v1/subscribe?format=json",
-			 (int)node_len, (const char *)t->node.bytes);
+	err = buf_printf(&t->url, "%.*s/v1/subscribe?format=%s", (int)node_len,
+			 (const char *)t->node.bytes, t->raw ? "raw" : "json");
 	for (size_t i = 0; i < t->args->count && !err; i++) {
 		char *name = curl_easy_escape(t->curl, t->args->argument[i], 0);
 
@@ -314,8 +314,10 @@ static int judge(struct tail *t, CURLcode rc, const char *why)
 			     CTL_SSE_EVENT_MAX);
 		return CTL_FAILED;
 	}
-	if (t->streaming)
+	if (is_stream(t->curl)) { /* perhaps closed before the first byte */
+		t->stood = true;
 		return AGAIN;
+	}
 	if (status == 204) {
 		fputs("# the node asks not to come back\n", stderr);
 		return CTL_OK;
