@@ -26,6 +26,8 @@ FLAGS_release := -O2 -D_FORTIFY_SOURCE=2
 FLAGS_debug   := -O0
 FLAGS_asan    := -O1 -fsanitize=address,undefined -fno-sanitize-recover=all
 FLAGS_tsan    := -O1 -fsanitize=thread
+# What tests/fuzz/run builds with clang.
+FLAGS_libfuzzer := $(FLAGS_asan) -fsanitize=fuzzer-no-link
 CFLAGS  += $(FLAGS_$(MODE))
 LDFLAGS += $(filter -fsanitize%,$(FLAGS_$(MODE)))
 
@@ -103,7 +105,7 @@ $(B)/bench/%: $(B)/tests/bench/%.o $(B)/libcommon.a
 
 # A fuzz target replays files given as arguments unless built for libFuzzer
 # (build/libfuzzer, by `make fuzz`).
-$(B)/fuzz/%: $(B)/tests/fuzz/%.o $(if $(LIBFUZZER),,$(B)/tests/fuzz/replay.o) $(ROOMS) $(SHIM_O) $(B)/libcommon.a
+$(B)/fuzz/%: $(B)/tests/fuzz/%.o $(if $(LIBFUZZER),,$(B)/tests/fuzz/replay.o) $(B)/libcommon.a
 	$(call say,LD,$@)
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) $(LIBFUZZER) -o $@ $^ $(LDLIBS)

@@ -40,8 +40,11 @@ static size_t utf8_sequence(const uint8_t *p, size_t left)
 
 bool utf8_valid(const void *bytes, size_t len)
 {
-	const uint8_t *p = bytes, *end = p + len;
+	const uint8_t *p = bytes, *end;
 
+	if (len == 0) /* `bytes` may be NULL */
+		return true;
+	end = p + len;
 	while (p < end) {
 		uint64_t word;
 		size_t n;

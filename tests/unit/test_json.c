@@ -491,6 +491,7 @@ static void test_json_utf8(void **state)
 		}
 	}
 	assert_true(utf8_valid("", 0));
+	assert_true(utf8_valid(NULL, 0));
 	assert_true(utf8_valid("a\0b", 3));
 }
 
