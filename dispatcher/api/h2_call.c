@@ -238,9 +238,24 @@ static void feed(struct h2_call *call, const uint8_t *bytes, size_t len)
 				       call->paused ? len - left : len);
 }
 
+/* The length that a unary gRPC request announces exceeds the limit: say so
+ * before it arrives. */
+static bool announces_too_much(const struct h2_call *call)
+{
+	const uint8_t *b = call->body.bytes;
+
+	if (call->request.content != CONTENT_GRPC ||
+	    call->body.len < GRPC_PREFIX)
+		return false;
+	return ((uint64_t)b[1] << 24 | (uint64_t)b[2] << 16 |
+		(uint64_t)b[3] << 8 | b[4]) >
+	       call->api->limits.message_bytes_max;
+}
+
 static void collect(struct h2_call *call, const uint8_t *bytes, size_t len)
 {
-	if (buf_append(&call->body, bytes, len) != 0)
+	if (buf_append(&call->body, bytes, len) != 0 ||
+	    announces_too_much(call))
 		reader_failed(call, ERR_TOO_LARGE);
 	nghttp2_session_consume_stream(call->h2->session, call->stream_id, len);
 }
