@@ -83,6 +83,32 @@ static const struct ctl_option *option_find(const struct ctl_option *options,
 	return NULL;
 }
 
+/* True if the option `--name` has a value, which follows as a word of its own.
+ */
+static bool has_value(const struct ctl_command *commands, const char *name)
+{
+	const struct ctl_option *option =
+		option_find(ctl_globals, name, strlen(name));
+
+	for (; !option && commands->name; commands++)
+		option = option_find(commands->options, name, strlen(name));
+	return option && option->metavar;
+}
+
+/* Place of the command's name: the first word that belongs to no option. */
+static int find_command(const struct ctl_command *commands, int argc,
+			char *const argv[])
+{
+	for (int i = 1; i < argc; i++) {
+		if (argv[i][0] != '-')
+			return i;
+		if (strncmp(argv[i], "--", 2) == 0 &&
+		    has_value(commands, argv[i] + 2))
+			i++;
+	}
+	return argc;
+}
+
 /* Reads the option at argv[*at] and moves *at to its value if that stands
  * alone. */
 static int take_option(struct ctl_args *args, int argc, char *const argv[],
@@ -129,12 +155,9 @@ static int take_word(struct ctl_args *args, const char *word, char *problem,
 		     size_t size)
 {
 	if (!args->command) {
-		const struct ctl_command *guess;
+		const struct ctl_command *guess =
+			ctl_command_guess(args->commands, word);
 
-		args->command = ctl_command_find(args->commands, word);
-		if (args->command)
-			return 0;
-		guess = ctl_command_guess(args->commands, word);
 		snprintf(problem, size, "unknown command '%.64s'%s%s%s", word,
 			 guess ? "; did you mean '" : "",
 			 guess ? guess->name : "", guess ? "'?" : "");
@@ -155,11 +178,16 @@ int ctl_args_parse(struct ctl_args *args, const struct ctl_command *commands,
 		   size_t problem_size)
 {
 	bool words_only = false;
+	int command = find_command(commands, argc, argv);
 	int err = 0;
 
 	memset(args, 0, sizeof(*args));
 	args->commands = commands;
+	if (command < argc)
+		args->command = ctl_command_find(commands, argv[command]);
 	for (int i = 1; i < argc && !err; i++) {
+		if (args->command && i == command)
+			continue;
 		if (words_only)
 			err = take_word(args, argv[i], problem, problem_size);
 		else if (strcmp(argv[i], "--") == 0)

@@ -2,8 +2,8 @@
  *
  * A command is a table row: its options, how many arguments it takes, what its
  * help says and what it does. Options that all commands share stand in
- * ctl_globals and may come before or after the command's name. Everything in
- * struct ctl_args is borrowed from argv and the tables.
+ * ctl_globals. Options may come before and after the command's name.
+ * Everything in struct ctl_args is borrowed from argv and the tables.
  */
 #ifndef STENTOR_CTL_ARGS_H
 #define STENTOR_CTL_ARGS_H
@@ -55,7 +55,8 @@ struct ctl_args {
 	size_t count;
 };
 
-/* Reads argv. `commands` ends with a NULL name. 0, or ERR_MALFORMED with a
+/* Reads argv. An option that several commands have takes a value in all of them
+ * or in none. `commands` ends with a NULL name. 0, or ERR_MALFORMED with a
  * message for people in `problem`; args->command is set then too if it was
  * understood. */
 int ctl_args_parse(struct ctl_args *args, const struct ctl_command *commands,

@@ -41,8 +41,16 @@ const char *ctl_dispatcher(const struct ctl_args *args)
 
 bool ctl_url_valid(const char *url)
 {
+	const char *colon = strchr(url, ':');
+
 	return strncmp(url, "http://", 7) == 0 ||
-	       strncmp(url, "https://", 8) == 0;
+	       strncmp(url, "https://", 8) == 0 ||
+	       (colon && colon > url && colon[1] != '/');
+}
+
+const char *ctl_url_scheme(const char *url)
+{
+	return strstr(url, "://") ? "" : "http://";
 }
 
 static size_t on_body(char *bytes, size_t size, size_t count, void *ctx)
@@ -134,7 +142,8 @@ int ctl_call(const struct ctl_args *args, const char *method, json_t *request,
 	buf_init(&url, 65536);
 	buf_init(&body, CTL_RESPONSE_MAX);
 	*response = NULL;
-	rc = buf_printf(&url, "%.*s/%s", (int)base_len, base, method);
+	rc = buf_printf(&url, "%s%.*s/%s", ctl_url_scheme(base), (int)base_len,
+			base, method);
 	if (rc == 0)
 		rc = post(curl, (const char *)url.bytes, text,
 			  ctl_timeout_ms(args), &body);

@@ -22,8 +22,10 @@
 long ctl_timeout_ms(const struct ctl_args *args);
 const char *ctl_dispatcher(const struct ctl_args *args);
 
-/* True for http:// and https:// URLs. */
+/* True for host:port, http:// and https:// URLs. */
 bool ctl_url_valid(const char *url);
+/* What such a URL lacks of its scheme: "http://" or "". */
+const char *ctl_url_scheme(const char *url);
 
 /* Calls `method` ("stentor.v1.ClusterService/ListNodes") with `request`, which
  * it takes. On CTL_OK *response is the caller's; else it is NULL. */

@@ -31,8 +31,8 @@ enum { OPTION_NODE, OPTION_COUNT, OPTION_RAW };
 
 const struct ctl_option ctl_tail_options[] = {
 	[OPTION_NODE] = {"node", "URL",
-			 "connection node, http://host:port (default: one "
-			 "that the dispatcher knows)"},
+			 "connection node, host:port (default: one that the "
+			 "dispatcher knows)"},
 	[OPTION_COUNT] = {"count", "N", "end after N messages"},
 	[OPTION_RAW] = {"raw", NULL, "print the event stream as it comes"},
 	{NULL, NULL, NULL},
@@ -265,8 +265,7 @@ static int set_node(struct tail *t, const json_t *node)
 	if (wildcard && strrchr(host, ':'))
 		return buf_printf(&t->node, "http://%.*s%s",
 				  (int)(strrchr(host, ':') - host), host, port);
-	return buf_printf(&t->node, "%s%s",
-			  ctl_url_valid(listen) ? "" : "http://", listen);
+	return buf_printf(&t->node, "%s%s", ctl_url_scheme(listen), listen);
 }
 
 static int find_node(struct tail *t)
@@ -347,7 +346,8 @@ static int connect_once(struct tail *t)
 	int rc;
 
 	buf_clear(&t->node, URL_MAX);
-	rc = given ? buf_printf(&t->node, "%s", given) : find_node(t);
+	rc = given ? buf_printf(&t->node, "%s%s", ctl_url_scheme(given), given)
+		   : find_node(t);
 	if (rc == CTL_UNAVAILABLE && t->stood)
 		return AGAIN;
 	if (rc != CTL_OK)
@@ -400,7 +400,9 @@ int ctl_tail(const struct ctl_args *args)
 		return CTL_USAGE;
 	}
 	if (node && !ctl_url_valid(node)) {
-		ctl_complain("--node is http://host:port, not '%s'", node);
+		ctl_complain(
+			"--node is host:port or http://host:port, not '%s'",
+			node);
 		return CTL_USAGE;
 	}
 	ctl_sse_init(&t.reader, RETRY_DEFAULT_MS, on_event, &t);

@@ -191,8 +191,8 @@ static int check_globals(const struct ctl_args *args)
 		return CTL_USAGE;
 	}
 	if (!ctl_url_valid(ctl_dispatcher(args))) {
-		ctl_complain("the dispatcher's address is http://host:port, "
-			     "not '%s'",
+		ctl_complain("the dispatcher's address is host:port or "
+			     "http://host:port, not '%s'",
 			     ctl_dispatcher(args));
 		return CTL_USAGE;
 	}

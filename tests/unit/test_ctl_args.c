@@ -71,6 +71,19 @@ static void test_args_options_anywhere(void **state)
 	assert_string_equal(l.args.global[CTL_DISPATCHER], "http://x");
 }
 
+static void test_args_options_before_the_command(void **state)
+{
+	struct line l;
+
+	(void)state;
+	PARSE(&l, "--event", "publish", "--raw", "publish", "nodes");
+	assert_int_equal(l.err, 0);
+	assert_string_equal(l.args.command->name, "publish");
+	assert_string_equal(l.args.option[0], "publish");
+	assert_non_null(l.args.option[1]);
+	assert_string_equal(l.args.argument[0], "nodes");
+}
+
 static void test_args_that_look_like_options(void **state)
 {
 	struct line l;
@@ -112,7 +125,9 @@ static void test_args_refused(void **state)
 	REFUSED("unknown command 'pubish'; did you mean 'publish'?", "pubish");
 	REFUSED("unknown command ''", "");
 	REFUSED("unknown option --raw for nodes", "nodes", "--raw");
-	REFUSED("unknown option --event", "--event", "x", "publish", "c");
+	REFUSED("unknown option --evnt", "--evnt", "x", "publish", "c");
+	REFUSED("unknown option --event for nodes", "--event", "x", "nodes");
+	REFUSED("unknown option --event", "--event", "x");
 	REFUSED("unknown option -x", "-x");
 	REFUSED("unknown option --even for publish", "publish", "--even");
 	REFUSED("--event needs a value: --event TYPE", "publish", "--event");
@@ -145,6 +160,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_args_options_anywhere),
+		cmocka_unit_test(test_args_options_before_the_command),
 		cmocka_unit_test(test_args_that_look_like_options),
 		cmocka_unit_test(test_args_help),
 		cmocka_unit_test(test_args_refused),
