@@ -70,20 +70,47 @@ static void put_field(struct writer *w, const char *name, const char *value)
 	put_literal(w, "\n");
 }
 
-/* Length of the first line of `len` bytes, and of the line end behind it. */
-static size_t line_len(const char *text, size_t len, size_t *end_len)
-{
-	size_t n = 0;
+/* A walk over lines. The next CR and LF are remembered, so that memchr() goes
+ * over each byte twice at most, however the two are mixed. */
+struct lines {
+	const char *at, *end; /* at: NULL after the last line */
+	const char *cr,
+		*lf; /* the first from `at` on; `end` where there is none */
+};
 
-	while (n < len && text[n] != '\n' && text[n] != '\r')
-		n++;
-	if (n == len)
-		*end_len = 0;
-	else if (text[n] == '\r' && n + 1 < len && text[n + 1] == '\n')
-		*end_len = 2;
-	else
-		*end_len = 1;
-	return n;
+static const char *find(const char *from, const char *end, char c)
+{
+	const char *found = memchr(from, c, (size_t)(end - from));
+
+	return found ? found : end;
+}
+
+static void lines_init(struct lines *l, const char *data, size_t len)
+{
+	*l = (struct lines){.at = data, .end = data + len};
+	l->cr = find(data, l->end, '\r');
+	l->lf = find(data, l->end, '\n');
+}
+
+/* Length of the line at `at`; moves on behind its end. */
+static size_t lines_next(struct lines *l)
+{
+	const char *stop = min_of(l->cr, l->lf);
+	size_t len = (size_t)(stop - l->at);
+
+	if (stop == l->end) {
+		l->at = NULL;
+		return len;
+	}
+	l->at = stop + 1;
+	/* CR LF is one line end. */
+	if (*stop == '\r' && l->at < l->end && *l->at == '\n')
+		l->at++;
+	if (l->cr < l->at)
+		l->cr = find(l->at, l->end, '\r');
+	if (l->lf < l->at)
+		l->lf = find(l->at, l->end, '\n');
+	return len;
 }
 
 /* Walks the lines of the data; writes them unless `w` is NULL. Returns their
@@ -94,20 +121,21 @@ static size_t line_len(const char *text, size_t len, size_t *end_len)
  * colon always, because a browser strips one: leading spaces survive. */
 static size_t data_lines(struct writer *w, const char *data, size_t len)
 {
-	size_t size = 0, end_len;
+	struct lines l;
+	size_t size = 0;
 
-	do {
-		size_t line = line_len(data, len, &end_len);
+	lines_init(&l, data, len);
+	while (l.at) {
+		const char *line = l.at;
+		size_t n = lines_next(&l);
 
-		size += strlen("data: ") + line + 1;
+		size += strlen("data: ") + n + 1;
 		if (w) {
 			put_literal(w, "data: ");
-			put(w, data, line);
+			put(w, line, n);
 			put_literal(w, "\n");
 		}
-		data += line + end_len;
-		len -= line + end_len;
-	} while (end_len > 0);
+	}
 	return size;
 }
 

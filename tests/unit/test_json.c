@@ -515,6 +515,20 @@ static void test_json_quote_escapes(void **state)
 			    "\\u0017\\u0018\\u0019\\u001a\\u001b\\u001c\\u001d"
 			    "\\u001e\\u001f !\\\"#",
 			    173);
+	/* Each byte that needs an escape at each place of a word. */
+	for (size_t at = 0; at < 24; at++) {
+		for (int c = 0; c < 256; c++) {
+			bool plain = c >= 0x20 && c != 0x22 && c != 0x5c;
+
+			memset(text, 'a' + (int)at, 24);
+			text[at] = (char)c;
+			len = json_quote(out, text, 24);
+			assert_int_equal(len, json_quoted_len(text, 24));
+			assert_int_equal(len == 26, plain);
+			assert_int_equal(out[at + 1] == (char)c,
+					 plain || c == 0x5c);
+		}
+	}
 	assert_int_equal(json_quote(out, "", 0), 2);
 	assert_int_equal(json_quoted_len("", 0), 2);
 }
