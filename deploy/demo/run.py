@@ -30,7 +30,7 @@ HOST = "127.0.0.1"
 WORKERS = 2
 READY_TIMEOUT_S = 20
 STOP_TIMEOUT_S = 10  # after SIGTERM; then SIGKILL
-DRAIN_S = 2  # how long the node takes to send its clients away
+DRAIN_S = 2  # how long each takes to end what is under way
 POLL_S = 0.1
 LOG_TAIL_LINES = 15
 PR_SET_PDEATHSIG = 1
@@ -190,13 +190,14 @@ def start(args, ports, children):
     check_ports(ports)
 
     dispatcher = Child("dispatcher", [
-        dispatcher_program, "--auth", "none", "--name", "demo-dispatcher",
+        dispatcher_program, "--log-format", "text", "--auth", "none", "--name", "demo-dispatcher",
         "--api-listen", f"{HOST}:{ports.api}",
         "--link-listen", f"tcp://{HOST}:{ports.link}",
-        "--admin-listen", f"{HOST}:{ports.admin}"], run_dir)
+        "--admin-listen", f"{HOST}:{ports.admin}",
+        "--drain-seconds", str(DRAIN_S)], run_dir)
     children.append(dispatcher)
     node = Child("connnode", [
-        node_program, "--auth", "none", "--name", "demo-node",
+        node_program, "--log-format", "text", "--auth", "none", "--name", "demo-node",
         "--listen", f"{HOST}:{ports.page}",
         "--admin-listen", f"{HOST}:{ports.node_admin}",
         "--dispatchers", f"tcp://{HOST}:{ports.link}",
