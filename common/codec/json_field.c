@@ -31,7 +31,7 @@ size_t json_value_size(const ProtobufCFieldDescriptor *f)
 	case PROTOBUF_C_TYPE_BYTES:
 		return sizeof(ProtobufCBinaryData);
 	}
-	check(!"a type that protobuf-c does not have");
+	check(false); /* protobuf-c has no other type */
 	return 0;
 }
 
@@ -99,7 +99,7 @@ static bool field_valid(const ProtobufCMessage *m,
 
 	if (f->label == PROTOBUF_C_LABEL_REPEATED) {
 		memcpy(&count, quantifier, sizeof(count));
-		memcpy(&member, member, sizeof(member));
+		memcpy(&member, (const void *)member, sizeof(member));
 	} else if (f->flags & PROTOBUF_C_FIELD_FLAG_ONEOF) {
 		uint32_t which;
 
