@@ -9,9 +9,16 @@
  *   outbox   may be closed at any time, and whether nng can still be in one of
  *            its pipe callbacks after nng_close() differs between its versions
  *            (REM_POST runs on the reaper thread). So the callback's argument
- *            is no pointer but the outbox's number; its event goes to the one
- *            mailbox of all outboxes, and only the loop looks the number up.
- *            An event of an outbox that is gone finds nothing.
+ *            is no pointer but the number of the outbox's present socket; its
+ *            event goes to the one mailbox of all outboxes, and only the loop
+ *            looks the number up. An event of a socket that is gone finds
+ *            nothing.
+ *
+ * nng_close() waits for the reaper thread, and that may be stuck for ever (see
+ * nngio_stuck()). So it is called on a thread of its own, which reports by mail
+ * when it is done; when it has not after NNGIO_CLOSE_MAX_MS it is given up. For
+ * the same reason an outbox does not leave redialling a lost connection to nng,
+ * whose dialer is woken by the reaper, but takes a fresh socket.
  *
  * Receiving is one nng_aio, started again by its own callback: any other way
  * costs a thread change per message, ten times the time. When too many bytes
@@ -37,6 +44,7 @@
 #include <nng/protocol/pipeline0/pull.h>
 #include <nng/protocol/pipeline0/push.h>
 #include <nng/supplemental/tls/tls.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -75,19 +83,26 @@ struct nng_inbox {
 	unsigned gone_next;
 };
 
+enum outbox_mail_kind { OUTBOX_UP, OUTBOX_DOWN, OUTBOX_CLOSED };
+
 struct outbox_mail {
 	struct mail mail;
-	uintptr_t outbox; /* its number */
-	uint32_t pipe;
-	bool up;
+	enum outbox_mail_kind kind;
+	uintptr_t number;  /* of the socket */
+	uint32_t pipe;	   /* OUTBOX_UP, OUTBOX_DOWN */
+	nng_socket socket; /* OUTBOX_CLOSED, and on its way there */
 };
 
 struct nng_outbox {
 	struct list in_hub;
-	uintptr_t number; /* never used twice */
+	char *url;
+	nng_tls_config *tls; /* NULL: plain tcp */
+	uv_timer_t *redial;  /* runs while there is no socket */
+	bool open;	     /* has a socket */
 	nng_socket socket;
-	uint32_t pipe; /* 0: not connected */
-	uint32_t gone; /* its REM_POST came before its ADD_POST */
+	uintptr_t number; /* of the socket; none is used twice */
+	uint32_t pipe;	  /* 0: not connected */
+	uint32_t gone;	  /* its REM_POST came before its ADD_POST */
 	nng_outbox_event_cb on_event;
 	void *ctx;
 };
@@ -97,9 +112,14 @@ struct nng_outbox {
  * before the first callback can come and never freed. */
 static struct {
 	struct mailbox *mailbox;
-	uv_loop_t *loop; /* NULL: no outbox is open, the mailbox is detached */
+	uv_loop_t *loop; /* NULL: nothing is open, the mailbox is detached */
+	uv_timer_t *patience; /* with sockets that are being closed */
 	struct list outboxes;
 	uintptr_t last_number;
+	uintptr_t
+		given_up; /* closings of sockets up to this one count no more */
+	unsigned closing;
+	bool stuck;
 } hub;
 
 static int err_from_nng(int code)
@@ -419,19 +439,53 @@ void nng_inbox_stop(struct nng_inbox *in)
 	mailbox_detach(in->mailbox);
 }
 
-/* --- outbox --------------------------------------------------------------- */
+/* --- outboxes together ---------------------------------------------------- */
 
-/* On an nng thread, maybe after the outbox has gone. */
-static void on_outbox_pipe(nng_pipe pipe, nng_pipe_ev event, void *arg)
+static void on_outbox_mail(void *ctx, struct mail *m);
+
+static void on_timer_closed(uv_handle_t *handle)
 {
-	struct outbox_mail *mail = xcalloc(1, sizeof(*mail));
+	free(handle);
+}
 
-	mail->outbox = (uintptr_t)arg;
-	mail->pipe = (uint32_t)nng_pipe_id(pipe);
-	mail->up = event == NNG_PIPE_EV_ADD_POST;
-	mail->mail.bytes = sizeof(*mail);
-	if (!mailbox_post(hub.mailbox, &mail->mail))
-		free(mail);
+static uv_timer_t *timer_new(uv_loop_t *loop, void *data)
+{
+	uv_timer_t *timer = xmalloc(sizeof(*timer));
+
+	check(uv_timer_init(loop, timer) == 0);
+	timer->data = data;
+	return timer;
+}
+
+static void timer_free(uv_timer_t *timer)
+{
+	uv_close((uv_handle_t *)timer, on_timer_closed);
+}
+
+static void hub_attach(uv_loop_t *loop)
+{
+	if (hub.loop != NULL) {
+		check(hub.loop == loop);
+		return;
+	}
+	if (hub.mailbox == NULL) {
+		list_init(&hub.outboxes);
+		hub.mailbox = mailbox_new(loop, on_outbox_mail, NULL);
+	} else {
+		mailbox_attach(hub.mailbox, loop);
+	}
+	hub.loop = loop;
+	hub.patience = timer_new(loop, NULL);
+}
+
+/* Lets the loop go when nothing needs it any more. */
+static void hub_maybe_detach(void)
+{
+	if (hub.loop == NULL || !list_empty(&hub.outboxes) || hub.closing > 0)
+		return;
+	hub.loop = NULL;
+	timer_free(hub.patience);
+	mailbox_detach(hub.mailbox);
 }
 
 /* Connections come and go seldom: a walk will do. */
@@ -441,71 +495,85 @@ static struct nng_outbox *hub_find(uintptr_t number)
 		struct nng_outbox *out =
 			container_of(node, struct nng_outbox, in_hub);
 
-		if (out->number == number)
+		if (out->open && out->number == number)
 			return out;
 	}
 	return NULL;
 }
 
-/* The callback may close the outbox: nothing may follow it here. */
-static void outbox_set_pipe(struct nng_outbox *out, uint32_t pipe)
+/* On a thread of its own. */
+static void *close_socket(void *arg)
 {
-	out->pipe = pipe;
-	if (out->on_event != NULL)
-		out->on_event(out->ctx, pipe != 0);
+	struct outbox_mail *mail = arg;
+
+	nng_close(mail->socket);
+	if (!mailbox_post(hub.mailbox, &mail->mail))
+		free(mail);
+	return NULL;
 }
 
-static void on_outbox_mail(void *ctx UNUSED, struct mail *m)
+static void on_patience_ended(uv_timer_t *timer UNUSED)
 {
-	struct outbox_mail *mail = container_of(m, struct outbox_mail, mail);
-	struct nng_outbox *out = hub_find(mail->outbox);
-	uint32_t pipe = mail->pipe;
-	uintptr_t number = mail->outbox;
-	bool up = mail->up;
-
-	free(mail);
-	if (out == NULL)
-		return;
-	if (!up) {
-		if (out->pipe == pipe)
-			outbox_set_pipe(out, 0);
-		else
-			out->gone = pipe;
-		return;
-	}
-	if (out->gone == pipe) {
-		out->gone = 0;
-		return;
-	}
-	/* A new connection before the news that the old one is gone. */
-	if (out->pipe != 0)
-		outbox_set_pipe(out, 0);
-	out = hub_find(number);
-	if (out != NULL)
-		outbox_set_pipe(out, pipe);
+	hub.stuck = true;
+	log_error("NNG-STUCK", "closing=%u", hub.closing);
+	hub.given_up = hub.last_number;
+	hub.closing = 0;
+	hub_maybe_detach();
 }
 
-static void hub_add(struct nng_outbox *out, uv_loop_t *loop)
+static void socket_retire(nng_socket socket, uintptr_t number)
 {
-	if (hub.mailbox == NULL) {
-		list_init(&hub.outboxes);
-		hub.mailbox = mailbox_new(loop, on_outbox_mail, NULL);
-	} else if (hub.loop == NULL) {
-		mailbox_attach(hub.mailbox, loop);
+	struct outbox_mail *mail;
+	pthread_t thread;
+
+	if (hub.closing >= NNGIO_CLOSING_MAX || hub.stuck)
+		return; /* better a descriptor lost than a thread too */
+	mail = xcalloc(1, sizeof(*mail));
+	mail->kind = OUTBOX_CLOSED;
+	mail->socket = socket;
+	mail->number = number;
+	mail->mail.bytes = sizeof(*mail);
+	if (pthread_create(&thread, NULL, close_socket, mail) != 0) {
+		free(mail);
+		return;
 	}
-	check(hub.loop == NULL || hub.loop == loop);
-	hub.loop = loop;
-	out->number = ++hub.last_number;
-	list_push_back(&hub.outboxes, &out->in_hub);
+	pthread_detach(thread);
+	if (hub.closing++ == 0)
+		check(uv_timer_start(hub.patience, on_patience_ended,
+				     NNGIO_CLOSE_MAX_MS, 0) == 0);
 }
 
-static void hub_remove(struct nng_outbox *out)
+static void on_socket_closed(uintptr_t number)
 {
-	list_remove(&out->in_hub);
-	if (!list_empty(&hub.outboxes))
+	if (number <= hub.given_up)
 		return;
-	hub.loop = NULL;
-	mailbox_detach(hub.mailbox);
+	check(hub.closing > 0);
+	hub.closing--;
+	uv_timer_stop(hub.patience);
+	if (hub.closing > 0)
+		check(uv_timer_start(hub.patience, on_patience_ended,
+				     NNGIO_CLOSE_MAX_MS, 0) == 0);
+	hub_maybe_detach();
+}
+
+bool nngio_stuck(void)
+{
+	return hub.stuck;
+}
+
+/* --- one outbox ----------------------------------------------------------- */
+
+/* On an nng thread, maybe after the outbox has gone. */
+static void on_outbox_pipe(nng_pipe pipe, nng_pipe_ev event, void *arg)
+{
+	struct outbox_mail *mail = xcalloc(1, sizeof(*mail));
+
+	mail->kind = event == NNG_PIPE_EV_ADD_POST ? OUTBOX_UP : OUTBOX_DOWN;
+	mail->number = (uintptr_t)arg;
+	mail->pipe = (uint32_t)nng_pipe_id(pipe);
+	mail->mail.bytes = sizeof(*mail);
+	if (!mailbox_post(hub.mailbox, &mail->mail))
+		free(mail);
 }
 
 static int dial_to(nng_socket socket, const char *url, nng_tls_config *config)
@@ -531,6 +599,112 @@ static int dial_to(nng_socket socket, const char *url, nng_tls_config *config)
 	return err_from_nng(code);
 }
 
+static int outbox_dial(struct nng_outbox *out)
+{
+	void *number;
+	int err;
+
+	out->number = ++hub.last_number;
+	number = (void *)out->number;
+	check(nng_push0_open(&out->socket) == 0);
+	check(nng_socket_set_int(out->socket, NNG_OPT_SENDBUF,
+				 NNGIO_SEND_QUEUE) == 0);
+	check(nng_pipe_notify(out->socket, NNG_PIPE_EV_ADD_POST, on_outbox_pipe,
+			      number) == 0);
+	check(nng_pipe_notify(out->socket, NNG_PIPE_EV_REM_POST, on_outbox_pipe,
+			      number) == 0);
+	err = dial_to(out->socket, out->url, out->tls);
+	if (err < 0) { /* no pipe has been: this does not wait */
+		nng_close(out->socket);
+		return err;
+	}
+	out->open = true;
+	out->pipe = 0;
+	out->gone = 0;
+	return 0;
+}
+
+static void on_redial(uv_timer_t *timer)
+{
+	struct nng_outbox *out = timer->data;
+	int err = outbox_dial(out);
+
+	if (err == 0)
+		return;
+	log_warn("OUTBOX-DIAL", "url=%s err=%s", out->url, err_name(err));
+	check(uv_timer_start(out->redial, on_redial, NNGIO_REDIAL_MAX_MS, 0) ==
+	      0);
+}
+
+static void outbox_hang_up(struct nng_outbox *out)
+{
+	if (!out->open)
+		return;
+	socket_retire(out->socket, out->number);
+	out->open = false;
+	out->pipe = 0;
+}
+
+void nng_outbox_redial(struct nng_outbox *out)
+{
+	if (!out->open)
+		return; /* about to */
+	outbox_hang_up(out);
+	check(uv_timer_start(out->redial, on_redial, NNGIO_REDIAL_MIN_MS, 0) ==
+	      0);
+}
+
+/* The callback may close the outbox: nothing may follow it here. */
+static void outbox_tell(struct nng_outbox *out, bool up)
+{
+	if (out->on_event != NULL)
+		out->on_event(out->ctx, up);
+}
+
+static void outbox_up(struct nng_outbox *out, uint32_t pipe)
+{
+	if (out->gone == pipe)
+		return; /* on_redial will come */
+	out->pipe = pipe;
+	outbox_tell(out, true);
+}
+
+static void outbox_down(struct nng_outbox *out, uint32_t pipe)
+{
+	bool told = out->pipe == pipe;
+
+	/* Either it was told as up, and the socket has served; or it has been
+	 * refused, and nng goes on dialling with its own back-off. */
+	if (!told) {
+		out->gone = pipe;
+		return;
+	}
+	nng_outbox_redial(out);
+	outbox_tell(out, false);
+}
+
+static void on_outbox_mail(void *ctx UNUSED, struct mail *m)
+{
+	struct outbox_mail *mail = container_of(m, struct outbox_mail, mail);
+	enum outbox_mail_kind kind = mail->kind;
+	uintptr_t number = mail->number;
+	uint32_t pipe = mail->pipe;
+	struct nng_outbox *out;
+
+	free(mail);
+	if (kind == OUTBOX_CLOSED) {
+		on_socket_closed(number);
+		return;
+	}
+	out = hub_find(number);
+	if (out == NULL)
+		return;
+	if (kind == OUTBOX_UP)
+		outbox_up(out, pipe);
+	else
+		outbox_down(out, pipe);
+}
+
 int nng_outbox_open(uv_loop_t *loop, const char *url,
 		    const struct nng_tls_files *tls,
 		    nng_outbox_event_cb on_event, void *ctx,
@@ -538,26 +712,19 @@ int nng_outbox_open(uv_loop_t *loop, const char *url,
 {
 	struct nng_outbox *box;
 	nng_tls_config *config;
-	void *number;
 	int err = tls_config(url, tls, NNG_TLS_MODE_CLIENT, &config);
 
 	if (err < 0)
 		return err;
+	hub_attach(loop);
 	box = xcalloc(1, sizeof(*box));
+	box->url = xstrdup(url);
+	box->tls = config;
 	box->on_event = on_event;
 	box->ctx = ctx;
-	hub_add(box, loop);
-	number = (void *)box->number;
-	check(nng_push0_open(&box->socket) == 0);
-	check(nng_socket_set_int(box->socket, NNG_OPT_SENDBUF,
-				 NNGIO_SEND_QUEUE) == 0);
-	check(nng_pipe_notify(box->socket, NNG_PIPE_EV_ADD_POST, on_outbox_pipe,
-			      number) == 0);
-	check(nng_pipe_notify(box->socket, NNG_PIPE_EV_REM_POST, on_outbox_pipe,
-			      number) == 0);
-	err = dial_to(box->socket, url, config);
-	if (config != NULL)
-		nng_tls_config_free(config);
+	box->redial = timer_new(loop, box);
+	list_push_back(&hub.outboxes, &box->in_hub);
+	err = outbox_dial(box);
 	if (err < 0) {
 		nng_outbox_close(box);
 		return err;
@@ -566,7 +733,7 @@ int nng_outbox_open(uv_loop_t *loop, const char *url,
 	return 0;
 }
 
-int nng_outbox_send(struct nng_outbox *out, const struct nng_piece *pieces,
+int nng_outbox_send(struct nng_outbox *out, const struct iovec *pieces,
 		    size_t count)
 {
 	size_t total = 0;
@@ -574,14 +741,17 @@ int nng_outbox_send(struct nng_outbox *out, const struct nng_piece *pieces,
 	int code;
 
 	for (size_t i = 0; i < count; i++)
-		total += pieces[i].len;
+		total += pieces[i].iov_len;
 	if (total > NNGIO_MESSAGE_MAX)
 		return ERR_TOO_LARGE;
+	if (!out->open)
+		return ERR_AGAIN;
 	check(nng_msg_alloc(&msg, 0) == 0);
 	/* Without this each append would reallocate exactly. */
 	check(nng_msg_reserve(msg, total) == 0);
 	for (size_t i = 0; i < count; i++)
-		check(nng_msg_append(msg, pieces[i].bytes, pieces[i].len) == 0);
+		check(nng_msg_append(msg, pieces[i].iov_base,
+				     pieces[i].iov_len) == 0);
 	code = nng_sendmsg(out->socket, msg, NNG_FLAG_NONBLOCK);
 	if (code != 0)
 		nng_msg_free(msg);
@@ -595,7 +765,12 @@ bool nng_outbox_connected(const struct nng_outbox *out)
 
 void nng_outbox_close(struct nng_outbox *out)
 {
-	hub_remove(out);
-	nng_close(out->socket);
+	outbox_hang_up(out);
+	list_remove(&out->in_hub);
+	timer_free(out->redial);
+	if (out->tls != NULL)
+		nng_tls_config_free(out->tls);
+	free(out->url);
 	free(out);
+	hub_maybe_detach();
 }

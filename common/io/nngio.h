@@ -7,8 +7,10 @@
  *   nng_inbox    PULL, listens. Lives as long as the process. Messages and
  *                pipe events reach the loop through a mailbox. Never closed
  *                while running (nng 1.5's reaper may wedge).
- *   nng_outbox   PUSH, dials one address and redials by itself. Sends from the
- *                loop, never blocking. May be closed at any time.
+ *   nng_outbox   PUSH, dials one address and redials by itself, each time
+ *                with a fresh socket: nothing taken for one connection is sent
+ *                over the next. Sends from the loop, never blocking. May be
+ *                closed at any time.
  *
  * nng's "connected" proves nothing: what a link is, is decided above.
  *
@@ -24,21 +26,36 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/uio.h>
 #include <uv.h>
 
 #define NNGIO_MESSAGE_MAX (4u << 20) /* bytes of one received nng message */
 /* Bytes an inbox holds for the loop before it stops receiving, so that TCP
  * pushes back on the senders. May be passed by one message. */
 #define NNGIO_INBOX_BYTES_MAX (8u << 20)
-/* Messages nng may hold for one outbox beside the one in its hands. What it
- * holds when a connection goes is sent to the next one. */
+/* Messages nng may hold for one outbox beside the one in its hands. */
 #define NNGIO_SEND_QUEUE 0
-/* Wait between dials: random up to MIN, doubling to MAX. */
+/* Wait between dials that fail: random up to MIN, doubling to MAX. After a
+ * connection that was lost: MIN. */
 #define NNGIO_REDIAL_MIN_MS 100
 #define NNGIO_REDIAL_MAX_MS 1000
-#define NNGIO_PEM_MAX	    (256u << 10) /* bytes of one certificate file */
+/* A socket that nng has not closed after this time means that nng's reaper
+ * thread is stuck for ever (see nngio_stuck()). */
+#define NNGIO_CLOSE_MAX_MS 5000
+/* Sockets being closed at once; more are left open. */
+#define NNGIO_CLOSING_MAX 64
+#define NNGIO_PEM_MAX	  (256u << 10) /* bytes of one certificate file */
 
 void nngio_process_init(void);
+
+/* nng has a race, over tls+tcp in all versions up to 1.12, that stops the one
+ * thread which buries connections: one goes while a message of it is between
+ * two records. From then on no loss of a connection is told any more, and the
+ * descriptors of lost ones stay open; connecting, sending and receiving go on,
+ * and nothing here ever waits for that thread. True once it has been seen: the
+ * process should be replaced when it suits. Links must notice silence by
+ * themselves and call nng_outbox_redial(). */
+bool nngio_stuck(void);
 
 /* Certificates for tls+tcp:// addresses: PEM files. All NULL: plain tcp. */
 struct nng_tls_files {
@@ -85,14 +102,13 @@ int nng_outbox_open(uv_loop_t *loop, const char *url,
 /* Copies `len` bytes, given as up to several pieces, into one message and
  * sends it. 0: nng took it (which proves nothing); ERR_AGAIN: the peer pushes
  * back or is not connected: nothing was sent, try again later. */
-struct nng_piece {
-	const void *bytes;
-	size_t len;
-};
-int nng_outbox_send(struct nng_outbox *out, const struct nng_piece *pieces,
+int nng_outbox_send(struct nng_outbox *out, const struct iovec *pieces,
 		    size_t count) MUST_CHECK;
 bool nng_outbox_connected(const struct nng_outbox *out);
-/* At once and from the loop; no callback comes after it. */
+/* Gives the connection up, if any, without a callback, and dials anew: for a
+ * link that has been silent too long. */
+void nng_outbox_redial(struct nng_outbox *out);
+/* From the loop; no callback comes after it. What was sent last may be lost. */
 void nng_outbox_close(struct nng_outbox *out);
 
 #endif

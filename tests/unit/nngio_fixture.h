@@ -173,9 +173,9 @@ static inline void outbox_open(struct outbox_probe *p, struct loop_fixture *f,
 static inline int send_number(struct nng_outbox *out, uint32_t number,
 			      size_t len)
 {
-	static const uint8_t filler[1 << 16];
-	const struct nng_piece pieces[] = {{&number, sizeof(number)},
-					   {filler, len - sizeof(number)}};
+	static uint8_t filler[1 << 16];
+	const struct iovec pieces[] = {{(void *)&number, sizeof(number)},
+				       {filler, len - sizeof(number)}};
 
 	check(len >= sizeof(number) && len <= sizeof(filler));
 	return nng_outbox_send(out, pieces, array_len(pieces));

@@ -164,7 +164,7 @@ static void test_nngio_refuses_bad_arguments(void **state)
 	struct nng_tls_files files = tls.files;
 	struct loop_fixture *f = *state;
 	static uint8_t big[NNGIO_MESSAGE_MAX + 1];
-	const struct nng_piece piece = {big, sizeof(big)};
+	const struct iovec piece = {big, sizeof(big)};
 	struct nng_inbox *in;
 	struct outbox_probe box;
 	struct place place;
