@@ -14,7 +14,7 @@ CC      ?= cc
 PACKAGES := libuv libnghttp2 libprotobuf-c jansson libcyaml openssl zlib libcurl
 LLHTTP  ?= /usr/share/llhttp
 CPPFLAGS += -I. -I$(B)/gen -isystem /usr/share/include/llhttp -D_GNU_SOURCE \
-	-DSTENTOR_VERSION='"$(VERSION)"' $(shell pkg-config --cflags $(PACKAGES))
+	$(shell pkg-config --cflags $(PACKAGES))
 WARN    := -Wall -Wextra -Wshadow -Wconversion -Wstrict-prototypes \
 	-Wmissing-prototypes -Wno-sign-conversion -Werror
 CFLAGS  += -std=gnu11 -g -fno-omit-frame-pointer -fstack-protector-strong
@@ -40,7 +40,12 @@ GEN_C   := $(PROTOS:proto/%.proto=$(B)/gen/%.pb-c.c)
 GEN_O   := $(GEN_C:.c=.o)
 GEN_H   := $(GEN_C:.c=.h)
 
-COMMON_O := $(patsubst %.c,$(B)/%.o,$(filter-out common/io/nngshim.c,$(sort $(wildcard common/*/*.c)))) \
+# The version is a file of its own, made anew only when it has changed.
+$(shell mkdir -p $(B)/gen; printf 'const char stentor_version[] = "%s";\n' \
+	'$(VERSION)' | cmp -s - $(B)/gen/version.c || printf \
+	'const char stentor_version[] = "%s";\n' '$(VERSION)' >$(B)/gen/version.c)
+
+COMMON_O := $(B)/gen/version.o $(patsubst %.c,$(B)/%.o,$(filter-out common/io/nngshim.c,$(sort $(wildcard common/*/*.c)))) \
 	$(addprefix $(B)/llhttp/,api.o http.o llhttp.o) $(GEN_O)
 # The rooms of each program; main.c apart, so that tests can link the rest.
 DISPATCHER_O := $(patsubst %.c,$(B)/%.o,$(filter-out dispatcher/main.c,$(sort $(wildcard dispatcher/*.c dispatcher/api/*.c)))) \
@@ -116,7 +121,7 @@ $(B)/%.o: %.c $(GEN_H)
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) $(WARN) -MMD -MP -c -o $@ $<
 
-$(B)/gen/%.pb-c.o: $(B)/gen/%.pb-c.c
+$(B)/gen/%.o: $(B)/gen/%.c
 	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) -c -o $@ $<
 
 $(B)/llhttp/%.o: $(LLHTTP)/%.c

@@ -25,10 +25,27 @@ void announcer_init(struct announcer *a, struct channels *channels,
 	arena_init(&a->arena, LINK_DECODED_MAX);
 }
 
+/* Nobody is left to be told. */
+static void forget_all(struct announcer *a)
+{
+	struct channels *c = a->channels;
+	struct hmap_node *n;
+
+	while ((n = hmap_iterate(&c->by_name, NULL)) != NULL) {
+		struct channel *ch = container_of(n, struct channel, by_name);
+
+		list_remove(&ch->unannounced);
+		ch->announced = false;
+		channels_forget(c, ch);
+	}
+}
+
 void announcer_fini(struct announcer *a)
 {
-	list_for_each_safe(node, &a->upstreams) announcer_remove(
-		a, container_of(node, struct upstream, in_announcer));
+	forget_all(a);
+	list_for_each_safe (node, &a->upstreams)
+		announcer_remove(
+			a, container_of(node, struct upstream, in_announcer));
 	arena_fini(&a->arena);
 }
 
@@ -67,7 +84,8 @@ void announcer_remove(struct announcer *a UNUSED, struct upstream *u)
 	free(u);
 }
 
-/* --- sending --------------------------------------------------------------- */
+/* --- sending ---------------------------------------------------------------
+ */
 
 static int send_frame(struct announcer *a, struct upstream *u,
 		      const struct link_header *h, const struct frame *control,
@@ -180,10 +198,11 @@ static void greet(struct announcer *a, struct upstream *u, uint64_t now_ms)
 			 err_name(rc));
 	frame_release(control);
 	u->greetings++;
-	u->greet_at_ms = now_ms + LINK_GREET_MS;
+	u->speak_at_ms = now_ms + LINK_GREET_MS;
 }
 
-/* --- interest -------------------------------------------------------------- */
+/* --- interest --------------------------------------------------------------
+ */
 
 struct batch {
 	Interest interest;
@@ -280,15 +299,14 @@ static void announce_changes(struct announcer *a)
 		return;
 	a->generation++;
 	b = xmalloc(sizeof(*b));
-	list_for_each(up, &a->upstreams)
-	{
+	list_for_each (up, &a->upstreams) {
 		struct upstream *u =
 			container_of(up, struct upstream, in_announcer);
 
 		if (u->phase != UPSTREAM_UP)
 			continue;
 		batch_init(b);
-		list_for_each(n, &changed)
+		list_for_each (n, &changed)
 			batch_put(u, b,
 				  container_of(n, struct channel, unannounced));
 		batch_queue(u, b, a->generation);
@@ -303,7 +321,8 @@ static void announce_changes(struct announcer *a)
 	}
 }
 
-/* --- life of a link -------------------------------------------------------- */
+/* --- life of a link --------------------------------------------------------
+ */
 
 static void restart(struct announcer *a, struct upstream *u, uint64_t now_ms)
 {
@@ -323,17 +342,22 @@ void announcer_connected(struct announcer *a, struct upstream *u,
 	greet(a, u, now_ms);
 }
 
-void announcer_disconnected(struct announcer *a, struct upstream *u,
-			    uint64_t now_ms UNUSED)
+static void link_down(struct announcer *a, struct upstream *u,
+		      const char *reason)
 {
-	if (u->phase == UPSTREAM_UP) {
+	if (u->phase == UPSTREAM_UP)
 		a->counters.links_lost++;
-		log_warn("LINK-DOWN", "dispatcher=%s name=%s reason=connection",
-			 u->address, u->name);
-	}
+	if (u->phase != UPSTREAM_DOWN)
+		log_warn("LINK-DOWN", "dispatcher=%s name=%s reason=%s",
+			 u->address, u->name ? u->name : "?", reason);
 	queue_clear(u);
 	u->confirmed = 0;
 	u->phase = UPSTREAM_DOWN;
+}
+
+void announcer_disconnected(struct announcer *a, struct upstream *u)
+{
+	link_down(a, u, "connection");
 }
 
 static void link_up(struct announcer *a, struct upstream *u, const LinkFrame *f,
@@ -352,6 +376,7 @@ static void link_up(struct announcer *a, struct upstream *u, const LinkFrame *f,
 	u->link.peer_epoch = f->sender_epoch;
 	u->link.last_rx_ms = now_ms;
 	u->phase = UPSTREAM_UP;
+	u->speak_at_ms = now_ms;
 	log_info("LINK-UP", "dispatcher=%s name=%s version=%s", u->address,
 		 u->name, ack->version);
 	if (ack->config_hash != a->identity.config_hash)
@@ -373,7 +398,7 @@ static void refused(struct announcer *a, struct upstream *u,
 	if (r->reason == STENTOR__LINK__V1__REFUSE_REASON__REFUSE_REASON_RESET)
 		greet(a, u, now_ms);
 	else
-		u->greet_at_ms = now_ms + 10 * LINK_GREET_MS;
+		u->speak_at_ms = now_ms + 10 * LINK_GREET_MS;
 }
 
 static void answer_counts(struct announcer *a, struct upstream *u,
@@ -431,8 +456,7 @@ void announcer_receive(struct announcer *a, const void *bytes, size_t len,
 		arena_reset(&a->arena);
 		return;
 	}
-	list_for_each(node, &a->upstreams)
-	{
+	list_for_each (node, &a->upstreams) {
 		struct upstream *each =
 			container_of(node, struct upstream, in_announcer);
 
@@ -472,8 +496,7 @@ static bool ack_wanted(const struct announcer *a, const struct upstream *u)
 void announcer_flush(struct announcer *a, uint64_t now_ms)
 {
 	announce_changes(a);
-	list_for_each(node, &a->upstreams)
-	{
+	list_for_each (node, &a->upstreams) {
 		struct upstream *u =
 			container_of(node, struct upstream, in_announcer);
 
@@ -491,58 +514,51 @@ void announcer_flush(struct announcer *a, uint64_t now_ms)
 static void tick_up(struct announcer *a, struct upstream *u, uint64_t now_ms)
 {
 	struct frame *beat;
+	bool full = u->queue_bytes > ANNOUNCER_QUEUE_MAX;
 
-	if (link_state_dead(&u->link, now_ms) ||
-	    u->queue_bytes > ANNOUNCER_QUEUE_MAX) {
-		log_warn("LINK-DOWN", "dispatcher=%s name=%s reason=%s",
-			 u->address, u->name,
-			 u->queue_bytes > ANNOUNCER_QUEUE_MAX ? "queue"
-							      : "silent");
-		announcer_disconnected(a, u, now_ms);
+	if (full || link_state_dead(&u->link, now_ms)) {
+		link_down(a, u, full ? "queue" : "silent");
 		a->ops->redial(a->ctx, u);
 		return;
 	}
 	/* Heartbeats are sent on time even when other frames just were: they
 	 * carry the load that the dispatchers show and balance by. */
-	if (now_ms < u->greet_at_ms || !list_empty(&u->queue))
+	if (now_ms < u->speak_at_ms || !list_empty(&u->queue))
 		return;
 	beat = heartbeat(a);
 	if (send_in_sequence(a, u, beat, now_ms) == 0)
-		u->greet_at_ms = now_ms + LINK_HEARTBEAT_MS;
+		u->speak_at_ms = now_ms + LINK_HEARTBEAT_MS;
 	frame_release(beat);
 }
 
 void announcer_tick(struct announcer *a, uint64_t now_ms)
 {
-	list_for_each_safe(node, &a->upstreams)
-	{
+	list_for_each_safe (node, &a->upstreams) {
 		struct upstream *u =
 			container_of(node, struct upstream, in_announcer);
 
 		if (u->phase == UPSTREAM_UP) {
 			tick_up(a, u, now_ms);
 		} else if (u->phase == UPSTREAM_GREETING &&
-			   now_ms >= u->greet_at_ms) {
+			   now_ms >= u->speak_at_ms) {
 			if (u->greetings < ANNOUNCER_GREETINGS_MAX) {
 				greet(a, u, now_ms);
 				continue;
 			}
-			log_warn("HELLO-UNANSWERED", "dispatcher=%s",
-				 u->address);
-			announcer_disconnected(a, u, now_ms);
+			link_down(a, u, "unanswered");
 			a->ops->redial(a->ctx, u);
 		}
 	}
 }
 
-/* --- questions ------------------------------------------------------------- */
+/* --- questions -------------------------------------------------------------
+ */
 
 uint64_t announcer_confirmed(const struct announcer *a)
 {
 	uint64_t confirmed = UINT64_MAX;
 
-	list_for_each(node, &a->upstreams)
-	{
+	list_for_each (node, &a->upstreams) {
 		struct upstream *u =
 			container_of(node, struct upstream, in_announcer);
 
@@ -556,8 +572,7 @@ unsigned announcer_up(const struct announcer *a)
 {
 	unsigned up = 0;
 
-	list_for_each(node, &a->upstreams)
-	{
+	list_for_each (node, &a->upstreams) {
 		if (container_of(node, struct upstream, in_announcer)->phase ==
 		    UPSTREAM_UP)
 			up++;

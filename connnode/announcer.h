@@ -30,7 +30,8 @@
 
 #define ANNOUNCER_KEYS_PER_FRAME 4096
 #define ANNOUNCER_QUEUE_MAX	 (16u << 20) /* bytes waiting for one upstream */
-#define ANNOUNCER_GREETINGS_MAX	 20 /* unanswered, then the socket is redialled */
+#define ANNOUNCER_GREETINGS_MAX \
+	20 /* unanswered, then the socket is redialled */
 
 enum upstream_phase { UPSTREAM_DOWN, UPSTREAM_GREETING, UPSTREAM_UP };
 
@@ -89,9 +90,9 @@ struct upstream {
 	void *socket;  /* the owner's */
 	enum upstream_phase phase;
 	struct link_state link;
-	struct hash_key key; /* of interest keys, the dispatcher's choice */
-	char *name;	     /* the dispatcher's, once it answered */
-	uint64_t greet_at_ms;
+	struct hash_key key;  /* of interest keys, the dispatcher's choice */
+	char *name;	      /* the dispatcher's, once it answered */
+	uint64_t speak_at_ms; /* next hello (GREETING) or heartbeat (UP) */
 	unsigned greetings;
 	struct list queue; /* struct upstream_frame */
 	size_t queue_bytes;
@@ -104,7 +105,8 @@ struct upstream {
 void announcer_init(struct announcer *a, struct channels *channels,
 		    const struct announcer_identity *identity,
 		    const struct announcer_ops *ops, void *ctx);
-/* Frees upstreams too; their sockets are the owner's. */
+/* At the end, when every subscription is gone: frees upstreams (their sockets
+ * are the owner's) and the channels that were kept to be announced. */
 void announcer_fini(struct announcer *a);
 
 struct upstream *announcer_add(struct announcer *a, const char *address);
@@ -113,8 +115,7 @@ void announcer_remove(struct announcer *a, struct upstream *u);
 /* The socket of an upstream connected or lost its connection. */
 void announcer_connected(struct announcer *a, struct upstream *u,
 			 uint64_t now_ms);
-void announcer_disconnected(struct announcer *a, struct upstream *u,
-			    uint64_t now_ms);
+void announcer_disconnected(struct announcer *a, struct upstream *u);
 
 /* One received frame, from whichever dispatcher. */
 void announcer_receive(struct announcer *a, const void *bytes, size_t len,

@@ -22,8 +22,7 @@ void channels_fini(struct channels *c)
 static struct channel *find(const struct channels *c, const char *name,
 			    size_t len, uint64_t hash)
 {
-	hmap_for_each_hash(node, &c->by_name, hash)
-	{
+	hmap_for_each_hash (node, &c->by_name, hash) {
 		struct channel *ch =
 			container_of(node, struct channel, by_name);
 
@@ -69,11 +68,15 @@ void channels_forget(struct channels *c, struct channel *ch)
 }
 
 bool channels_subscribe(struct channels *c, struct channel *ch,
-			struct subscription *s, struct session *session)
+			struct subscription *s, struct session *session,
+			bool json)
 {
 	s->channel = ch;
 	s->session = session;
-	list_push_front(&ch->subscriptions, &s->in_channel);
+	s->since = ch->messages;
+	s->json = json;
+	ch->json_subscribers += json;
+	list_push_back(&ch->subscriptions, &s->in_channel);
 	c->subscriptions++;
 	return ++ch->subscribers == 1;
 }
@@ -82,6 +85,7 @@ bool channels_unsubscribe(struct channels *c, struct subscription *s)
 {
 	check(s->channel->subscribers > 0);
 	list_remove(&s->in_channel);
+	s->channel->json_subscribers -= s->json;
 	c->subscriptions--;
 	return --s->channel->subscribers == 0;
 }

@@ -4,9 +4,8 @@
  * subscribers or while the dispatchers still believe that it has (the
  * announcer forgets it once they have been told).
  *
- * A new subscription goes to the front of its channel's list, a fan-out walks
- * from front to back: so a fan-out under way never reaches a subscriber who
- * came after the message.
+ * A channel counts its messages, and a subscription knows the count at which it
+ * began: a fan-out that takes several turns leaves out who came after.
  */
 #ifndef STENTOR_CONNNODE_CHANNELS_H
 #define STENTOR_CONNNODE_CHANNELS_H
@@ -25,12 +24,13 @@ struct fanout_job;
 struct channel {
 	struct hmap_node by_name;
 	struct list subscriptions; /* struct subscription.in_channel */
-	uint32_t subscribers;
+	uint32_t subscribers, json_subscribers; /* all; of format json */
 	bool announced;		 /* the dispatchers are told that we want it */
 	struct list unannounced; /* on the announcer's list of changes */
 	uint64_t generation;	 /* of the announcement that carries it */
 	const struct rule *rule; /* borrowed from the worker's rules */
 	struct fanout_job *job;	 /* a fan-out under way, or NULL */
+	uint64_t messages;	 /* delivered here so far */
 	uint8_t name_len;
 	char name[];
 };
@@ -39,7 +39,8 @@ struct subscription {
 	struct list in_channel;
 	struct channel *channel;
 	struct session *session;
-	struct subscription *next; /* of the same session */
+	uint64_t since; /* channel->messages when it began */
+	bool json;
 };
 
 struct channels {
@@ -62,7 +63,8 @@ void channels_forget(struct channels *c, struct channel *ch);
 
 /* True when it is the channel's first: the announcer must know. */
 bool channels_subscribe(struct channels *c, struct channel *ch,
-			struct subscription *s, struct session *session);
+			struct subscription *s, struct session *session,
+			bool json);
 /* True when it was the channel's last. */
 bool channels_unsubscribe(struct channels *c, struct subscription *s);
 

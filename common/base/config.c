@@ -3,6 +3,7 @@
 #include "common/base/config_internal.h"
 #include "common/base/err.h"
 #include "common/base/mem.h"
+#include "common/base/version.h"
 
 #include <ctype.h>
 #include <errno.h>
@@ -387,7 +388,7 @@ int config_load(const struct program *program, void *out, struct rules *rules,
 	if (builtins.help)
 		config_print_help(program);
 	else if (builtins.version)
-		printf("%s %s\n", program->name, STENTOR_VERSION);
+		printf("%s %s\n", program->name, stentor_version);
 	else if (builtins.options_markdown)
 		config_print_markdown(program);
 	if (builtins.help || builtins.version || builtins.options_markdown)

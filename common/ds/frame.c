@@ -13,6 +13,8 @@ struct frame *frame_new(size_t len)
 	check(len <= FRAME_MAX);
 	f = xmalloc(sizeof(*f) + len);
 	f->refs = 1;
+	f->accepted_us = 0;
+	f->class = 0;
 	f->len = (uint32_t)len;
 	return f;
 }

@@ -13,6 +13,11 @@
 struct frame {
 	uint32_t refs;
 	uint32_t len;
+	/* Of a message, for whoever accounts for its delivery: when it was
+	 * accepted (microseconds since 1970; 0: not a message) and its class.
+	 */
+	uint64_t accepted_us;
+	uint8_t class;
 	uint8_t bytes[];
 };
 

@@ -3,6 +3,7 @@
  * Holds no state. Exit codes: 0 ok, 1 failed, 2 wrong usage, 69 no dispatcher
  * or node could be reached.
  */
+#include "common/base/version.h"
 #include "dispatcher/ctl/args.h"
 #include "dispatcher/ctl/client.h"
 #include "dispatcher/ctl/commands.h"
@@ -209,7 +210,7 @@ int main(int argc, char *argv[])
 			   sizeof(problem)) != 0)
 		return complain_usage(&args, problem);
 	if (args.global[CTL_VERSION]) {
-		puts("stentorctl " STENTOR_VERSION);
+		printf("stentorctl %s\n", stentor_version);
 		return CTL_OK;
 	}
 	if (args.global[CTL_HELP] && args.command) {

@@ -1,0 +1,194 @@
+/* main.c - a connection node: the supervisor, or (argv[1] is WORKER_ROLE) one
+ * of its workers.
+ */
+#include "common/base/err.h"
+#include "common/base/log.h"
+#include "common/base/mem.h"
+#include "common/io/listener.h"
+#include "connnode/supervisor.h"
+#include "connnode/uplink.h"
+#include "connnode/worker.h"
+
+#include <math.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define PROGRAM "stentor-connnode: "
+
+/* Cores this process may use: affinity, and the quota of its cgroup (v2). */
+static uint64_t usable_cores(void)
+{
+	cpu_set_t set;
+	double quota, period;
+	uint64_t cores = 1;
+	FILE *f;
+
+	if (sched_getaffinity(0, sizeof(set), &set) == 0)
+		cores = (uint64_t)CPU_COUNT(&set);
+	f = fopen("/sys/fs/cgroup/cpu.max", "re");
+	if (f == NULL)
+		return cores;
+	if (fscanf(f, "%lf %lf", &quota, &period) == 2 && period > 0)
+		cores = min_of(cores, (uint64_t)ceil(quota / period));
+	fclose(f);
+	return max_of(cores, 1u);
+}
+
+static int config_fault(const char *format, ...) PRINTF(1, 2);
+static int config_fault(const char *format, ...)
+{
+	va_list args;
+
+	fputs(PROGRAM, stderr);
+	va_start(args, format);
+	vfprintf(stderr, format, args);
+	va_end(args);
+	fputc('\n', stderr);
+	return ERR_CONFIG;
+}
+
+/* Every worker must be able to hold its share: a default is lowered to what
+ * the limit of open files allows, a wish that can't be had is an error. */
+static int fit_connections(struct connnode_options *o, bool asked_for)
+{
+	uint64_t files = config_raise_nofile();
+	uint64_t each = files > SUPERVISOR_FILES_RESERVED
+				? files - SUPERVISOR_FILES_RESERVED
+				: 0;
+	uint64_t possible = each * o->workers;
+
+	if (possible == 0)
+		return config_fault("the limit of open files, %llu, is too low",
+				    (unsigned long long)files);
+	if (o->connections_max <= possible)
+		return 0;
+	if (asked_for)
+		return config_fault(
+			"--max-connections %llu: %llu workers with %llu open "
+			"files each can hold %llu",
+			(unsigned long long)o->connections_max,
+			(unsigned long long)o->workers,
+			(unsigned long long)files,
+			(unsigned long long)possible);
+	log_warn("CONNECTIONS-LOWERED", "from=%llu to=%llu nofile=%llu",
+		 (unsigned long long)o->connections_max,
+		 (unsigned long long)possible, (unsigned long long)files);
+	o->connections_max = possible;
+	return 0;
+}
+
+static int check_options(const struct connnode_options *o)
+{
+	struct sockaddr_storage address;
+	const char *link = strstr(o->link_listen, "://");
+
+	if (o->auth != 1)
+		return config_fault("--auth jwt: tokens are not supported by "
+				    "this version; say --auth none");
+	if (address_parse(o->listen, &address) != 0)
+		return config_fault("--listen %s: not HOST:PORT", o->listen);
+	if (link == NULL || address_parse(link + 3, &address) != 0)
+		return config_fault("--link-listen %s: not tcp://HOST:PORT or "
+				    "tls+tcp://HOST:PORT",
+				    o->link_listen);
+	if (!uplink_list_valid(o->dispatchers))
+		return config_fault("--dispatchers %s: not a list of "
+				    "tcp://HOST:PORT, nor dns:NAME:PORT",
+				    o->dispatchers);
+	if (o->retry_min_ms > o->retry_max_ms)
+		return config_fault("--retry-min-ms %llu is more than "
+				    "--retry-max-ms %llu",
+				    (unsigned long long)o->retry_min_ms,
+				    (unsigned long long)o->retry_max_ms);
+	return 0;
+}
+
+static int load_options(struct connnode_options *o, struct rules *rules,
+			int argc, char *argv[])
+{
+	char host[256] = "connnode";
+	int rc = config_load(&connnode_program, o, rules, argc, argv);
+
+	if (rc == 0)
+		rc = check_options(o);
+	if (rc != 0)
+		return rc;
+	if (o->name[0] == '\0') {
+		gethostname(host, sizeof(host) - 1);
+		free(o->name);
+		o->name = xstrdup(host);
+	}
+	if (o->workers == 0)
+		o->workers = usable_cores();
+	return 0;
+}
+
+static int run_worker(struct connnode_options *o, struct rules rules,
+		      const struct worker_args *role, const char *config)
+{
+	struct worker_start start = {
+		.options = o,
+		.rules = rules,
+		.config = config,
+		.index = role->index,
+		.link_url = role->link_url,
+		.connections_max = role->connections_max,
+		.shared_fd = WORKER_SHARED_FD,
+	};
+	char component[32];
+
+	snprintf(component, sizeof(component), "connnode/%u", start.index);
+	log_init(component, (enum log_level)o->log_level, o->log_format == 0);
+	config_raise_nofile();
+	free(o->listen);
+	o->listen = xstrdup(role->listen);
+	return worker_run(&start);
+}
+
+/* A worker's arguments: program, role, index, address, link, share, and then
+ * the node's own. What is left in argv is as if the node had been started. */
+static bool take_role(int *argc, char ***argv, struct worker_args *role)
+{
+	char **arg = *argv;
+
+	if (*argc < WORKER_ARGS || strcmp(arg[1], WORKER_ROLE) != 0)
+		return false;
+	role->index = (unsigned)strtoul(arg[2], NULL, 10);
+	role->listen = arg[3];
+	role->link_url = arg[4];
+	role->connections_max = strtoull(arg[5], NULL, 10);
+	arg[WORKER_ARGS - 1] = arg[0];
+	*argv += WORKER_ARGS - 1;
+	*argc -= WORKER_ARGS - 1;
+	return true;
+}
+
+int main(int argc, char *argv[])
+{
+	struct connnode_options o = {0};
+	struct rules rules = {0};
+	struct worker_args role;
+	bool is_worker = take_role(&argc, &argv, &role);
+	const char *config;
+	int rc;
+
+	rc = load_options(&o, &rules, argc, argv);
+	if (rc != 0)
+		return rc > 0 ? 0 : CONFIG_EXIT;
+	config = config_file(&connnode_program, argc, argv);
+	signal(SIGPIPE, SIG_IGN);
+	if (is_worker)
+		return run_worker(&o, rules, &role, config);
+	log_init("connnode", (enum log_level)o.log_level, o.log_format == 0);
+	rules_free(&rules);
+	rc = fit_connections(&o, config_given(&connnode_program,
+					      "max-connections", argc, argv));
+	if (rc != 0)
+		return CONFIG_EXIT;
+	return supervisor_run(&o, argc, argv);
+}

@@ -1,0 +1,62 @@
+/* metrics.h - what a worker counts, as one table; the supervisor adds up. */
+#ifndef STENTOR_CONNNODE_METRICS_H
+#define STENTOR_CONNNODE_METRICS_H
+
+#include "common/base/metrics.h"
+
+enum node_metric {
+	NM_CONNECTIONS,
+	NM_CONNECTIONS_MAX,
+	NM_ACCEPTED,
+	NM_REJECTED,
+	NM_CLOSED,
+	NM_SUBSCRIPTIONS,
+	NM_CHANNELS,
+	NM_RECEIVED,
+	NM_DELIVERED,
+	NM_DROPPED,
+	NM_BYTES_SENT,
+	NM_HEARTBEATS,
+	NM_DELIVERY_LATENCY,
+	NM_READY_LATENCY,
+	NM_READY_TIMEOUTS,
+	NM_SEND_QUEUE_BYTES,
+	NM_FANOUT_BACKLOG_BYTES,
+	NM_BLOCKED,
+	NM_LOOP_LAG,
+	NM_DRAINING,
+	NM_DISPATCHERS_UP,
+	NM_LINKS_LOST,
+	NM_LINK_GAPS,
+	NM_LINK_FRAMES_STALE,
+	NM_LINK_FRAMES_MALFORMED,
+	NM_COUNT,
+};
+
+enum reject_reason {
+	REJECT_FULL,
+	REJECT_DRAINING,
+	REJECT_BAD_REQUEST,
+	REJECT_NOT_FOUND,
+	REJECT_METHOD,
+	REJECT_NOT_ACCEPTABLE,
+	REJECT_TIMEOUT,
+};
+
+enum close_cause {
+	CLOSED_CLIENT,	/* went away, or a broken connection */
+	CLOSED_SLOW,	/* over its byte budget */
+	CLOSED_STALLED, /* took no byte for too long */
+	CLOSED_DRAIN,
+	CLOSED_SHUTDOWN, /* the process ends */
+};
+
+enum drop_reason {
+	DROP_SLOW_CONSUMER,
+	DROP_NO_SUBSCRIBER,
+};
+#define DROP_REASONS 2
+
+extern const struct metric_desc node_metrics[NM_COUNT];
+
+#endif

@@ -1,0 +1,102 @@
+#include "connnode/options.h"
+
+static const char *const auth_modes[] = {"jwt", "none", NULL};
+static const char *const log_levels[] = {"debug", "info", "warn", "error",
+					 NULL};
+static const char *const log_formats[] = {"json", "text", NULL};
+
+#define AT(field) offsetof(struct connnode_options, field)
+#define STRING(name, field, def, help)                                      \
+	{                                                                   \
+		name, OPTION_STRING, AT(field), def, 0, 0, NULL, NULL, help \
+	}
+#define CHOICE(name, field, def, choices, help)                                \
+	{                                                                      \
+		name, OPTION_CHOICE, AT(field), def, 0, 0, NULL, choices, help \
+	}
+#define UINT(name, field, def, min, max, unit, help)                          \
+	{                                                                     \
+		name, OPTION_UINT, AT(field), def, min, max, unit, NULL, help \
+	}
+#define SIZE(name, field, def, min, max, help)                              \
+	{                                                                   \
+		name, OPTION_SIZE, AT(field), def, min, max, "bytes", NULL, \
+			help                                                \
+	}
+
+#define HOUR_MS 3600000u
+
+static const struct option options[] = {
+	STRING("listen", listen, "0.0.0.0:8080", "browsers (SSE)"),
+	STRING("admin-listen", admin_listen, "0.0.0.0:8081",
+	       "whole node: /metrics /livez /readyz /version /debug/*"),
+	STRING("dispatchers", dispatchers, "tcp://127.0.0.1:7071",
+	       "comma-separated list, or dns:NAME:PORT, re-resolved"),
+	STRING("link-listen", link_listen, "tcp://0.0.0.0:7080",
+	       "where worker i takes batches: port + i"),
+	STRING("link-advertise", link_advertise, "",
+	       "HOST that dispatchers reach this node by; empty: the address "
+	       "it reaches dispatchers from"),
+	STRING("name", name, "", "name of this node; empty: host name"),
+	CHOICE("auth", auth, "jwt", auth_modes,
+	       "who may subscribe; this version needs none, said aloud"),
+	STRING("link-token", link_token, "",
+	       "secret that dispatchers want; empty: none"),
+	STRING("link-tls-cert", link_tls_cert, "",
+	       "certificate of this node for links, PEM file"),
+	STRING("link-tls-key", link_tls_key, "", "its key, PEM file"),
+	STRING("link-tls-ca", link_tls_ca, "",
+	       "authority that dispatchers' certificates must come from, PEM "
+	       "file"),
+	STRING("link-tls-name", link_tls_name, "",
+	       "name that dispatchers' certificates must hold; empty: any"),
+	UINT("workers", workers, "0", 0, 256, NULL,
+	     "processes; 0: one per core it may use"),
+	UINT("max-connections", connections_max, "50000", 1, 10000000, NULL,
+	     "event streams of the node, split over workers"),
+	UINT("channels-max", channels_max, "64", 1, 1000, NULL,
+	     "channels of one event stream"),
+	SIZE("head-bytes-max", head_bytes_max, "16KiB", 512, 1024 * 1024,
+	     "request line and headers"),
+	SIZE("url-bytes-max", url_bytes_max, "8KiB", 128, 1024 * 1024,
+	     "the request's URL"),
+	UINT("head-timeout-ms", head_timeout_ms, "10000", 10, HOUR_MS, "ms",
+	     "for a request's head to be complete"),
+	UINT("heartbeat-ms", heartbeat_ms, "15000", 100, HOUR_MS, "ms",
+	     "between comments on a silent stream, jittered by 20 %"),
+	UINT("stall-timeout-ms", stall_timeout_ms, "30000", 100, HOUR_MS, "ms",
+	     "a stream that takes no byte for so long is closed"),
+	UINT("ready-ms", ready_ms, "1000", 0, 60000, "ms",
+	     "at most waited for dispatchers before stentor.ready"),
+	SIZE("queue-bytes-max", queue_bytes_max, "256KiB", 1024,
+	     1024u * 1024 * 1024, "of one stream, not yet taken by the kernel"),
+	UINT("retry-min-ms", retry_min_ms, "1000", 1, HOUR_MS, "ms",
+	     "each client is told its own delay between min and max"),
+	UINT("retry-max-ms", retry_max_ms, "5000", 1, HOUR_MS, "ms",
+	     "likewise"),
+	SIZE("notsent-bytes", notsent_bytes, "64KiB", 0, 1024u * 1024 * 1024,
+	     "unsent bytes the kernel may hold of one stream; 0: its default"),
+	UINT("user-timeout-ms", user_timeout_ms, "30000", 0, HOUR_MS, "ms",
+	     "a peer that acknowledges nothing for so long is gone; 0: the "
+	     "kernel's default"),
+	UINT("drain-seconds", drain_seconds, "60", 0, 86400, "s",
+	     "after SIGTERM, clients are sent away over so long"),
+	UINT("watchdog-ms", watchdog_ms, "30000", 1000, HOUR_MS, "ms",
+	     "a worker whose loop stands still for so long is replaced"),
+	UINT("resolve-ms", resolve_ms, "5000", 100, HOUR_MS, "ms",
+	     "between look-ups of dns:NAME:PORT"),
+	STRING("cors-origins", cors_origins, "*",
+	       "origins of web pages that may subscribe: * or a "
+	       "comma-separated list; empty: none"),
+	CHOICE("log-level", log_level, "info", log_levels, "least level"),
+	CHOICE("log-format", log_format, "json", log_formats,
+	       "one JSON object a line, or text for people"),
+	{.name = NULL},
+};
+
+const struct program connnode_program = {
+	.name = "stentor-connnode",
+	.summary = "holds browsers' event streams and delivers to them",
+	.options = options,
+	.env_prefix = "STENTOR_",
+};

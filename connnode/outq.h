@@ -1,0 +1,66 @@
+/* outq.h - what one connection still has to be sent (pure).
+ *
+ * A ring of references to frames; the first may have been taken in part:
+ *
+ *	frames:  [ first ][ second ] ... [ last ]
+ *	          ^^^^^ sent
+ *
+ * Two slots lie in the struct, so that a connection that keeps up never
+ * allocates. How much may wait is the owner's decision (session.c): the queue
+ * tells its bytes and drops the oldest message on demand.
+ */
+#ifndef STENTOR_CONNNODE_OUTQ_H
+#define STENTOR_CONNNODE_OUTQ_H
+
+#include "common/ds/frame.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/uio.h>
+
+#define OUTQ_INLINE 2
+
+struct outq {
+	struct frame **ring; /* `slots`, or memory of its own */
+	uint32_t cap;	     /* a power of two */
+	uint32_t head, count;
+	uint32_t sent; /* bytes of the first that were taken */
+	size_t bytes;  /* not yet taken */
+	struct frame *slots[OUTQ_INLINE];
+};
+
+void outq_init(struct outq *q);
+/* Releases what is left. */
+void outq_fini(struct outq *q);
+
+/* Holds a reference of its own. */
+void outq_push(struct outq *q, struct frame *f);
+
+/* Up to `max` vectors of up to `bytes_max` bytes (at least one frame);
+ * borrowed until the queue changes. */
+size_t outq_iov(const struct outq *q, struct iovec *iov, size_t max,
+		size_t bytes_max);
+
+/* Bytes of the first frame that were not taken. */
+static inline size_t outq_first_left(const struct outq *q)
+{
+	return q->count > 0 ? q->ring[q->head]->len - q->sent : 0;
+}
+
+/* Counts `bytes` as taken. */
+void outq_sent(struct outq *q, size_t bytes);
+/* The first frame, with the queue's reference, if it was taken whole. */
+struct frame *outq_pop_sent(struct outq *q);
+
+/* Removes the oldest message that was not begun (never a frame that is not a
+ * message) and returns it with the queue's reference; NULL if there is none.
+ * `keep_first` protects the first frame, whose bytes somebody has borrowed. */
+struct frame *outq_drop_oldest(struct outq *q, bool keep_first);
+
+static inline bool outq_empty(const struct outq *q)
+{
+	return q->count == 0;
+}
+
+#endif

@@ -1,0 +1,278 @@
+#include "connnode/request.h"
+
+#include "common/base/err.h"
+#include "connnode/pages.h"
+#include "connnode/stream.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#define ANSWER_MAX (1u << 20) /* bytes of one answer that is no stream */
+#define VALUE_MAX  4096	      /* bytes of one query parameter */
+
+struct http1 *request_parser_take(struct worker *w)
+{
+	struct http1_limits limits = {
+		.head_max = w->options->head_bytes_max,
+		.url_max = w->options->url_bytes_max,
+		.body_max = 0,
+	};
+
+	if (w->parsers.count > 0)
+		return w->parsers.free[--w->parsers.count];
+	return http1_new(&limits);
+}
+
+void request_parser_give(struct worker *w, struct http1 *parser)
+{
+	if (w->parsers.count == WORKER_PARSERS_MAX) {
+		http1_free(parser);
+		return;
+	}
+	http1_reset(parser);
+	w->parsers.free[w->parsers.count++] = parser;
+}
+
+/* --- answers ---------------------------------------------------------------
+ */
+
+/* Is `origin` in the comma-separated list? */
+static bool listed(const char *list, const char *origin)
+{
+	size_t len = strlen(origin);
+
+	while (*list != '\0') {
+		size_t item = strcspn(list, ",");
+
+		if (item == len && strncasecmp(list, origin, len) == 0)
+			return true;
+		list += item + (list[item] == ',');
+		list += strspn(list, " ");
+	}
+	return false;
+}
+
+void request_cors(const struct connnode_options *o, const char *origin,
+		  char out[REQUEST_CORS_MAX])
+{
+	const char *list = o->cors_origins;
+
+	out[0] = '\0';
+	if (strcmp(list, "*") == 0)
+		strcpy(out, "Access-Control-Allow-Origin: *\r\n");
+	else if (origin != NULL && strlen(origin) < 256 && listed(list, origin))
+		snprintf(out, REQUEST_CORS_MAX,
+			 "Access-Control-Allow-Origin: %s\r\n"
+			 "Access-Control-Allow-Credentials: true\r\n"
+			 "Vary: Origin\r\n",
+			 origin);
+	else if (list[0] != '\0')
+		strcpy(out, "Vary: Origin\r\n");
+}
+
+/* Answers and leaves. */
+static void answer(struct session *s, int status, const char *type,
+		   const char *headers, const void *body, size_t len, bool head)
+{
+	struct frame *f;
+	struct buf out;
+
+	buf_init(&out, ANSWER_MAX);
+	if (http1_respond(&out, status, type, headers, body, len, false,
+			  head) != 0) {
+		buf_fini(&out);
+		session_doom(s, CLOSED_CLIENT);
+		return;
+	}
+	f = frame_from(out.bytes, out.len);
+	buf_fini(&out);
+	session_push(s, f);
+	frame_release(f);
+	session_leave(s, CLOSED_CLIENT);
+}
+
+static void reject(struct session *s, enum reject_reason reason, int status,
+		   const char *headers, const char *text)
+{
+	char body[256];
+	int len = snprintf(body, sizeof(body), "%s\n", text);
+
+	metric_add(&s->worker->metrics, NM_REJECTED, reason, 1);
+	answer(s, status, "text/plain; charset=utf-8", headers, body,
+	       min_of((size_t)len, sizeof(body) - 1), false);
+}
+
+/* --- /v1/subscribe ---------------------------------------------------------
+ */
+
+#define PREFLIGHT                                                      \
+	"Access-Control-Allow-Methods: GET, HEAD, OPTIONS\r\n"         \
+	"Access-Control-Allow-Headers: Last-Event-ID, Authorization, " \
+	"Cache-Control\r\n"                                            \
+	"Access-Control-Max-Age: 86400\r\n"
+
+/* No room, or on the way out: the client is to come back, elsewhere or later.
+ */
+static void turn_away(struct session *s, const struct http1_request *r,
+		      enum reject_reason reason, const char *cors)
+{
+	struct worker *w = s->worker;
+	uint32_t retry_ms = worker_retry_ms(w);
+	char headers[REQUEST_CORS_MAX + 64];
+
+	if (http1_accepts(http1_get(r, "accept"), "text/event-stream")) {
+		metric_add(&w->metrics, NM_REJECTED, reason, 1);
+		stream_refuse(s, retry_ms, cors);
+		return;
+	}
+	snprintf(headers, sizeof(headers), "%sRetry-After: %u\r\n", cors,
+		 (retry_ms + 999) / 1000);
+	reject(s, reason, 503, headers,
+	       reason == REJECT_FULL ? "this node is full" : "draining");
+}
+
+/* ERR_FULL: more than channels-max. */
+static int want_channel(struct stream_request *want, const char *name,
+			uint64_t max)
+{
+	size_t len = strlen(name);
+
+	if (!channel_name_valid(name, len))
+		return ERR_MALFORMED;
+	for (size_t i = 0; i < want->count; i++) {
+		if (strcmp(want->channel[i], name) == 0)
+			return 0;
+	}
+	if (want->count == max)
+		return ERR_FULL;
+	memcpy(want->channel[want->count++], name, len + 1);
+	return 0;
+}
+
+/* Fills `want`; a text says what is wrong, NULL that all is well. */
+static const char *read_query(const struct worker *w,
+			      const struct http1_request *r,
+			      struct stream_request *want)
+{
+	const char *cursor = r->query;
+	char name[32], value[VALUE_MAX];
+	int rc;
+
+	while ((rc = http1_query(&cursor, name, sizeof(name), value,
+				 sizeof(value))) == 1) {
+		if (strcmp(name, "channel") == 0) {
+			rc = want_channel(want, value,
+					  w->options->channels_max);
+			if (rc == ERR_FULL)
+				return "channel: too many in one request";
+			if (rc != 0)
+				return "channel: must be 1 to 128 bytes of "
+				       "[A-Za-z0-9_.:~@/-]";
+		} else if (strcmp(name, "format") == 0) {
+			want->json = strcmp(value, "json") == 0;
+			if (!want->json && strcmp(value, "raw") != 0)
+				return "format: must be raw or json";
+		}
+	}
+	if (rc == ERR_TOO_LARGE)
+		return "query: a parameter is too long";
+	if (rc != 0)
+		return "query: malformed";
+	return want->count > 0 ? NULL : "channel: at least one is needed";
+}
+
+static void subscribe(struct session *s, const struct http1_request *r)
+{
+	struct worker *w = s->worker;
+	struct stream_request *want = &w->wanted;
+	char cors[REQUEST_CORS_MAX];
+	const char *fault;
+
+	want->count = 0;
+	want->json = false;
+	request_cors(w->options, http1_get(r, "origin"), cors);
+	fault = read_query(w, r, want);
+	if (fault != NULL)
+		reject(s, REJECT_BAD_REQUEST, 400, cors, fault);
+	else if (w->draining)
+		turn_away(s, r, REJECT_DRAINING, cors);
+	else if (w->stream_count >= w->connections_max)
+		turn_away(s, r, REJECT_FULL, cors);
+	else if (!http1_accepts(http1_get(r, "accept"), "text/event-stream"))
+		reject(s, REJECT_NOT_ACCEPTABLE, 406, cors,
+		       "this resource is text/event-stream");
+	else
+		stream_begin(s, want, cors);
+}
+
+static void on_subscribe(struct session *s, const struct http1_request *r)
+{
+	char headers[REQUEST_CORS_MAX + sizeof(PREFLIGHT) + 64];
+	char cors[REQUEST_CORS_MAX];
+
+	request_cors(s->worker->options, http1_get(r, "origin"), cors);
+	if (strcmp(r->method, "GET") == 0) {
+		subscribe(s, r);
+	} else if (strcmp(r->method, "HEAD") == 0) {
+		snprintf(headers, sizeof(headers), "%s" STREAM_HEADERS, cors);
+		answer(s, 200, STREAM_CONTENT_TYPE, headers, "", 0, true);
+	} else if (strcmp(r->method, "OPTIONS") == 0) {
+		snprintf(headers, sizeof(headers), "%s" PREFLIGHT, cors);
+		answer(s, 204, NULL, headers, NULL, 0, false);
+	} else {
+		reject(s, REJECT_METHOD, 405, "Allow: GET, HEAD, OPTIONS\r\n",
+		       "method not allowed");
+	}
+}
+
+/* --- dispatch --------------------------------------------------------------
+ */
+
+static void on_page(struct session *s, const struct http1_request *r,
+		    const struct page *page)
+{
+	bool head = strcmp(r->method, "HEAD") == 0;
+
+	if (!head && strcmp(r->method, "GET") != 0)
+		reject(s, REJECT_METHOD, 405, "Allow: GET, HEAD\r\n",
+		       "method not allowed");
+	else
+		answer(s, 200, page->content_type, PAGE_HEADERS, page->bytes,
+		       page_length(page), head);
+}
+
+static void on_request(struct session *s, const struct http1_request *r)
+{
+	const struct page *page;
+
+	if (strcmp(r->path, "/v1/subscribe") == 0)
+		on_subscribe(s, r);
+	else if ((page = page_find(r->path)) != NULL)
+		on_page(s, r, page);
+	else
+		reject(s, REJECT_NOT_FOUND, 404, "", "not found");
+}
+
+void request_feed(struct session *s, const char *bytes, size_t len)
+{
+	const struct http1_request *r;
+	struct http1 *parser = s->parser;
+	size_t used;
+	int rc = http1_feed(parser, bytes, len, &used, &r);
+
+	if (rc > 0)
+		on_request(s, r);
+	else if (rc < 0)
+		reject(s, REJECT_BAD_REQUEST, http1_status(parser), "",
+		       http1_why(parser));
+}
+
+void request_time_out(struct session *s)
+{
+	/* A connection that never asked for anything gets no answer. */
+	if (http1_started(s->parser))
+		answer(s, 408, "text/plain; charset=utf-8", "",
+		       "the request took too long\n", 26, false);
+	else
+		session_doom(s, CLOSED_CLIENT);
+}

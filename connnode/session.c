@@ -1,0 +1,450 @@
+#include "connnode/session.h"
+
+#include "common/base/clock.h"
+#include "common/base/err.h"
+#include "common/base/log.h"
+#include "connnode/request.h"
+#include "connnode/stream.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+
+/* A fifth around the mean, so that heartbeats of many never fall together. */
+static uint64_t jittered(uint64_t ms)
+{
+	return ms - ms / 5 + random_below(2 * ms / 5 + 1);
+}
+
+static void session_move(struct session *s, enum session_phase phase)
+{
+	struct worker *w = s->worker;
+	struct list *lists[] = {
+		[SESSION_HEAD] = &w->heads,
+		[SESSION_STREAM] = &w->streams,
+		[SESSION_LEAVING] = &w->leaving,
+	};
+
+	check(phase > s->phase || phase == SESSION_HEAD);
+	if (s->phase == SESSION_STREAM)
+		w->stream_count--;
+	list_remove(&s->in_worker);
+	s->phase = (uint8_t)phase;
+	if (phase != SESSION_CLOSING)
+		list_push_back(lists[phase], &s->in_worker);
+	if (phase == SESSION_STREAM)
+		w->stream_count++;
+	s->started_ms = worker_now(w);
+}
+
+/* --- reading ---------------------------------------------------------------
+ */
+
+static void on_alloc(uv_handle_t *handle, size_t suggested UNUSED,
+		     uv_buf_t *buf)
+{
+	struct session *s = container_of(handle, struct session, tcp);
+
+	*buf = uv_buf_init(s->worker->read_buffer,
+			   sizeof(s->worker->read_buffer));
+}
+
+/* What a client sends after its request is of no interest, but bounded. */
+static void on_stray_bytes(struct session *s, size_t len)
+{
+	if (s->phase == SESSION_STREAM && s->stray + len > SESSION_STRAY_MAX)
+		session_doom(s, CLOSED_CLIENT);
+	else if (s->phase == SESSION_STREAM)
+		s->stray = (uint16_t)(s->stray + len);
+}
+
+static void on_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *buf)
+{
+	struct session *s = container_of(stream, struct session, tcp);
+
+	if (n == 0 || s->doomed)
+		return;
+	if (n < 0)
+		session_doom(s, CLOSED_CLIENT);
+	else if (s->phase == SESSION_HEAD)
+		request_feed(s, buf->base, (size_t)n);
+	else
+		on_stray_bytes(s, (size_t)n);
+}
+
+static void session_arm(struct session *s, uint64_t in_ms)
+{
+	wheel_arm(&s->worker->wheel, &s->timer, worker_now(s->worker) + in_ms);
+}
+
+static void on_unaccepted_closed(uv_handle_t *handle)
+{
+	struct session *s = container_of(handle, struct session, tcp);
+
+	slab_free(&s->worker->sessions, s);
+}
+
+void session_accept(struct worker *w)
+{
+	struct session *s = slab_alloc(&w->sessions);
+
+	*s = (struct session){.worker = w, .fd = -1};
+	list_init(&s->in_worker);
+	list_init(&s->in_dirty);
+	list_init(&s->in_waiting);
+	wheel_timer_init(&s->timer);
+	outq_init(&s->out);
+	check(uv_tcp_init(w->loop, &s->tcp) == 0);
+	if (uv_accept((uv_stream_t *)&w->listener.tcp,
+		      (uv_stream_t *)&s->tcp) != 0 ||
+	    uv_fileno((uv_handle_t *)&s->tcp, &s->fd) != 0 ||
+	    uv_read_start((uv_stream_t *)&s->tcp, on_alloc, on_read) != 0) {
+		uv_close((uv_handle_t *)&s->tcp, on_unaccepted_closed);
+		return;
+	}
+	s->parser = request_parser_take(w);
+	session_move(s, SESSION_HEAD);
+	session_arm(s, w->options->head_timeout_ms);
+}
+
+/* --- phases ----------------------------------------------------------------
+ */
+
+static bool is_blocked(const struct session *s)
+{
+	return s->phase != SESSION_HEAD && s->blocked != NULL;
+}
+
+static void mark_dirty(struct session *s)
+{
+	if (!s->doomed && list_empty(&s->in_dirty))
+		list_push_back(&s->worker->dirty, &s->in_dirty);
+}
+
+void session_doom(struct session *s, enum close_cause cause)
+{
+	if (s->doomed)
+		return;
+	s->doomed = true;
+	if (s->phase != SESSION_LEAVING)
+		s->cause = (uint8_t)cause;
+	list_remove(&s->in_dirty);
+	list_push_back(&s->worker->doomed, &s->in_dirty);
+}
+
+/* The parser's place in the struct is `blocked` from now on. */
+static void end_head(struct session *s)
+{
+	if (s->phase != SESSION_HEAD)
+		return;
+	request_parser_give(s->worker, s->parser);
+	s->blocked = NULL;
+}
+
+void session_begin_stream(struct session *s)
+{
+	struct worker *w = s->worker;
+
+	end_head(s);
+	session_move(s, SESSION_STREAM);
+	metric_add(&w->metrics, NM_ACCEPTED, 0, 1);
+	session_arm(s, jittered(w->options->heartbeat_ms));
+}
+
+void session_leave(struct session *s, enum close_cause cause)
+{
+	if (s->doomed || s->phase == SESSION_LEAVING)
+		return;
+	if (s->phase == SESSION_STREAM) {
+		stream_unsubscribe(s);
+		s->last_words = true;
+	}
+	end_head(s);
+	s->cause = (uint8_t)cause;
+	session_move(s, SESSION_LEAVING);
+	session_arm(s, SESSION_LEAVE_MS);
+	mark_dirty(s);
+}
+
+static void on_closed(uv_handle_t *handle)
+{
+	struct session *s = container_of(handle, struct session, tcp);
+
+	outq_fini(&s->out);
+	slab_free(&s->worker->sessions, s);
+}
+
+static void session_close(struct session *s)
+{
+	struct worker *w = s->worker;
+
+	list_remove(&s->in_dirty);
+	list_remove(&s->in_waiting);
+	wheel_cancel(&s->timer);
+	w->blocked -= is_blocked(s);
+	end_head(s);
+	if (s->phase == SESSION_STREAM)
+		stream_unsubscribe(s);
+	if (s->phase == SESSION_STREAM || s->last_words)
+		metric_add(&w->metrics, NM_CLOSED, s->cause, 1);
+	session_move(s, SESSION_CLOSING);
+	w->queued_bytes -= s->out.bytes;
+	uv_close((uv_handle_t *)&s->tcp, on_closed);
+}
+
+/* --- writing ---------------------------------------------------------------
+ */
+
+void session_push(struct session *s, struct frame *f)
+{
+	outq_push(&s->out, f);
+	s->worker->queued_bytes += f->len;
+	mark_dirty(s);
+}
+
+/* Makes room by the channel's rule; false if the message is not to be queued.
+ */
+static bool make_room(struct session *s, size_t bytes, const struct rule *rule)
+{
+	struct worker *w = s->worker;
+	uint64_t max = w->options->queue_bytes_max;
+
+	if (rule->lagging == LAGGING_CLOSE) {
+		session_doom(s, CLOSED_SLOW);
+		return false;
+	}
+	while (s->out.bytes + bytes > max) {
+		struct frame *f = outq_drop_oldest(&s->out, is_blocked(s));
+
+		if (f == NULL)
+			return false;
+		w->queued_bytes -= f->len;
+		metric_add(&w->metrics, NM_DROPPED,
+			   f->class * DROP_REASONS + DROP_SLOW_CONSUMER, 1);
+		frame_release(f);
+	}
+	return true;
+}
+
+void session_push_message(struct session *s, struct frame *f,
+			  const struct rule *rule)
+{
+	struct worker *w = s->worker;
+
+	if (s->doomed)
+		return;
+	/* An empty queue takes any message, however large. */
+	if (unlikely(!outq_empty(&s->out) &&
+		     s->out.bytes + f->len > w->options->queue_bytes_max) &&
+	    !make_room(s, f->len, rule)) {
+		metric_add(&w->metrics, NM_DROPPED,
+			   f->class * DROP_REASONS + DROP_SLOW_CONSUMER, 1);
+		return;
+	}
+	session_push(s, f);
+}
+
+/* Runs of the same frame are accounted for at once: a fan-out writes the same
+ * frame to hundreds of connections in a turn. */
+struct tally {
+	struct worker *worker;
+	struct frame *frame; /* a reference of our own; NULL: none */
+	uint64_t count, bytes, now_us;
+};
+
+static void tally_settle(struct tally *t)
+{
+	struct frame *f = t->frame;
+	uint64_t us;
+
+	if (f == NULL)
+		return;
+	us = t->now_us > f->accepted_us ? t->now_us - f->accepted_us : 0;
+	metric_add(&t->worker->metrics, NM_DELIVERED, f->class, t->count);
+	metric_observe_us(&t->worker->metrics, NM_DELIVERY_LATENCY, us,
+			  t->count);
+	frame_release(f);
+	t->frame = NULL;
+	t->count = 0;
+}
+
+static void tally_frame(struct tally *t, struct frame *f)
+{
+	if (f->accepted_us == 0)
+		return;
+	if (f != t->frame) {
+		tally_settle(t);
+		t->frame = frame_hold(f);
+	}
+	t->count++;
+}
+
+static void took(struct session *s, size_t bytes, struct tally *t)
+{
+	struct frame *f;
+
+	outq_sent(&s->out, bytes);
+	s->worker->queued_bytes -= bytes;
+	s->started_ms = worker_now(s->worker);
+	s->wrote = true;
+	t->bytes += bytes;
+	while ((f = outq_pop_sent(&s->out)) != NULL) {
+		tally_frame(t, f);
+		frame_release(f);
+	}
+}
+
+static void tally_end(struct tally *t)
+{
+	tally_settle(t);
+	metric_add(&t->worker->metrics, NM_BYTES_SENT, 0, t->bytes);
+}
+
+static void on_unblocked(uv_write_t *req, int status)
+{
+	struct session *s = container_of(req->handle, struct session, tcp);
+	struct worker *w = s->worker;
+	struct tally t = {.worker = w, .now_us = clock_wall_us()};
+
+	free(req);
+	if (s->phase == SESSION_CLOSING)
+		return;
+	s->blocked = NULL;
+	w->blocked--;
+	if (status != 0) {
+		session_doom(s, CLOSED_CLIENT);
+		return;
+	}
+	/* All of the first frame's rest was taken. */
+	took(s, outq_first_left(&s->out), &t);
+	tally_end(&t);
+	mark_dirty(s);
+}
+
+/* The socket is full: libuv writes the rest of the first frame when it can,
+ * and tells. */
+static void block(struct session *s)
+{
+	struct iovec first;
+	uv_buf_t buf;
+	uv_write_t *req;
+
+	if (s->doomed)
+		return;
+	check(outq_iov(&s->out, &first, 1, 1) == 1);
+	buf = uv_buf_init(first.iov_base, (unsigned)first.iov_len);
+	req = malloc(sizeof(*req));
+	check(req != NULL);
+	if (uv_write(req, (uv_stream_t *)&s->tcp, &buf, 1, on_unblocked) != 0) {
+		free(req);
+		session_doom(s, CLOSED_CLIENT);
+		return;
+	}
+	s->blocked = req;
+	s->worker->blocked++;
+}
+
+static ssize_t write_some(struct session *s, size_t *offered)
+{
+	struct iovec iov[SESSION_IOV];
+	struct msghdr message = {.msg_iov = iov};
+
+	message.msg_iovlen =
+		outq_iov(&s->out, iov, SESSION_IOV, SESSION_TURN_BYTES);
+	*offered = 0;
+	for (size_t i = 0; i < message.msg_iovlen; i++)
+		*offered += iov[i].iov_len;
+	if (message.msg_iovlen == 1)
+		return send(s->fd, iov[0].iov_base, iov[0].iov_len,
+			    MSG_DONTWAIT | MSG_NOSIGNAL);
+	return sendmsg(s->fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL);
+}
+
+/* One write. What does not fit in a turn waits for the next, so that one
+ * connection with much to send does not hold up the others. */
+static void session_flush(struct session *s, struct tally *t)
+{
+	size_t offered;
+	ssize_t n;
+
+	if (outq_empty(&s->out)) {
+		/* All is said: the client sees the end, and then ends. Closing
+		 * now, with bytes of it unread, would reset the connection and
+		 * take the answer away. */
+		if (s->phase == SESSION_LEAVING)
+			shutdown(s->fd, SHUT_WR);
+		return;
+	}
+	n = write_some(s, &offered);
+	if (n < 0 && errno != EAGAIN && errno != EINTR) {
+		session_doom(s, CLOSED_CLIENT);
+		return;
+	}
+	if (n > 0)
+		took(s, (size_t)n, t);
+	if (n < 0 || (size_t)n < offered)
+		block(s);
+	else if (!outq_empty(&s->out) || s->phase == SESSION_LEAVING)
+		mark_dirty(s);
+}
+
+void sessions_flush(struct worker *w)
+{
+	struct tally t = {.worker = w};
+	struct list now, *node;
+
+	if (!list_empty(&w->dirty)) {
+		list_init(&now);
+		list_splice_back(&now, &w->dirty);
+		t.now_us = clock_wall_us();
+		while ((node = list_pop_front(&now)) != NULL) {
+			struct session *s =
+				container_of(node, struct session, in_dirty);
+
+			if (!is_blocked(s))
+				session_flush(s, &t);
+		}
+		tally_end(&t);
+	}
+	while ((node = list_pop_front(&w->doomed)) != NULL)
+		session_close(container_of(node, struct session, in_dirty));
+}
+
+/* --- time ------------------------------------------------------------------
+ */
+
+void session_on_timer(struct session *s)
+{
+	struct worker *w = s->worker;
+	const struct connnode_options *o = w->options;
+	uint64_t still_ms = worker_now(w) - s->started_ms;
+
+	switch ((enum session_phase)s->phase) {
+	case SESSION_HEAD:
+		metric_add(&w->metrics, NM_REJECTED, REJECT_TIMEOUT, 1);
+		request_time_out(s);
+		return;
+	case SESSION_LEAVING:
+		session_doom(s, (enum close_cause)s->cause);
+		return;
+	case SESSION_STREAM:
+		break;
+	case SESSION_CLOSING:
+		return;
+	}
+	if (is_blocked(s) && still_ms >= o->stall_timeout_ms) {
+		session_doom(s, CLOSED_STALLED);
+		return;
+	}
+	/* A stream that was written to since the last time needs no proof of
+	 * life, one that takes nothing no further bytes. */
+	if (!s->wrote && !is_blocked(s)) {
+		session_push(s, w->heartbeat);
+		metric_add(&w->metrics, NM_HEARTBEATS, 0, 1);
+	}
+	s->wrote = false;
+	session_arm(s, is_blocked(s) ? min_of(jittered(o->heartbeat_ms),
+					      o->stall_timeout_ms)
+				     : jittered(o->heartbeat_ms));
+}

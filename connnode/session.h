@@ -1,0 +1,82 @@
+/* session.h - one connection, from accept to close.
+ *
+ *	accept --> HEAD --request.c--> STREAM --> (doomed) --> CLOSING --> freed
+ *	             |                   |                        ^
+ *	             +-----> LEAVING <---+ last words, then close-+
+ *
+ * The phase is the list that it is on (worker.h); session_move() is the only
+ * way from one to another. Output is only queued; session_flush() writes it,
+ * once a turn. Nothing is freed while others may hold it: a session is doomed
+ * during a turn and closed at its end, its memory goes in libuv's close
+ * callback.
+ *
+ * Limits: queue-bytes-max of frames that the kernel has not taken; over it the
+ * channel's `lagging` rule acts. A stream that takes no byte for
+ * stall-timeout-ms is closed.
+ */
+#ifndef STENTOR_CONNNODE_SESSION_H
+#define STENTOR_CONNNODE_SESSION_H
+
+#include "connnode/outq.h"
+#include "connnode/worker.h"
+
+#define SESSION_TURN_BYTES (64u << 10) /* written to one connection a turn */
+#define SESSION_IOV	   64
+#define SESSION_STRAY_MAX  4096 /* bytes a client may send after its request */
+#define SESSION_LEAVE_MS   2000 /* for a client to take the last bytes */
+
+enum session_phase {
+	SESSION_HEAD,
+	SESSION_STREAM,
+	SESSION_LEAVING,
+	SESSION_CLOSING
+};
+
+struct session {
+	uv_tcp_t tcp;
+	struct worker *worker;
+	struct list in_worker; /* by phase: heads, streams, leaving */
+	struct list in_dirty;  /* worker's dirty or doomed */
+	struct list in_waiting;
+	struct wheel_timer timer;
+	struct outq out;
+	union {
+		struct http1 *parser; /* HEAD */
+		uv_write_t *blocked; /* STREAM, LEAVING: waits for the socket */
+	};
+	struct subscription first; /* most streams have one channel */
+	struct subscription *more; /* the others, `subscriptions` - 1 */
+	uint64_t generation;	   /* announcement to be confirmed */
+	uint64_t started_ms; /* this phase, or when the last bytes were taken */
+	uint64_t ready_by_ms;
+	int fd;
+	uint16_t subscriptions;
+	uint16_t stray; /* bytes received after the request */
+	uint8_t phase;
+	uint8_t cause; /* enum close_cause, once doomed */
+	bool json, doomed, wrote, last_words;
+};
+
+/* Accepts one connection of the worker's listener. */
+void session_accept(struct worker *w);
+
+/* Queues a frame (holds its own reference) and marks the session dirty. */
+void session_push(struct session *s, struct frame *f);
+/* The same for a message, under the byte budget and the channel's rule. */
+void session_push_message(struct session *s, struct frame *f,
+			  const struct rule *rule);
+/* The session will be closed at the end of the turn. */
+void session_doom(struct session *s, enum close_cause cause);
+
+/* From HEAD: the request became an event stream. */
+void session_begin_stream(struct session *s);
+/* After this, what is queued is written and the connection closed; used for
+ * answers that are no streams, and for last words. */
+void session_leave(struct session *s, enum close_cause cause);
+
+/* End of a turn: writes what the dirty have, closes the doomed. */
+void sessions_flush(struct worker *w);
+/* A timer of the wheel fired. */
+void session_on_timer(struct session *s);
+
+#endif

@@ -1,0 +1,27 @@
+/* shared.h - what a worker shows its supervisor: a page of shared memory that
+ * it writes and the supervisor reads. No message, no lock; it survives the
+ * worker, so that its counters are not lost with it.
+ */
+#ifndef STENTOR_CONNNODE_SHARED_H
+#define STENTOR_CONNNODE_SHARED_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+/* One writer each; volatile, because the other process reads them meanwhile. */
+struct worker_shared {
+	volatile uint64_t beat_ms; /* monotonic, of the loop's last tick */
+	volatile uint64_t ready;   /* listening, and linked to a dispatcher */
+	volatile uint64_t draining;
+	volatile uint64_t streams;
+	uint64_t cells[]; /* metrics */
+};
+
+/* Makes the memory; returns a descriptor to hand to a worker, and the
+ * supervisor's mapping. */
+int shared_create(struct worker_shared **out);
+/* Maps it in the worker. */
+struct worker_shared *shared_attach(int fd);
+size_t shared_size(void);
+
+#endif

@@ -1,0 +1,402 @@
+#include "connnode/supervisor.h"
+
+#include "common/base/clock.h"
+#include "common/base/err.h"
+#include "common/base/log.h"
+#include "common/base/mem.h"
+#include "common/base/version.h"
+#include "common/io/admin.h"
+#include "common/io/children.h"
+#include "common/io/listener.h"
+#include "connnode/metrics.h"
+#include "connnode/shared.h"
+
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define WATCH_MS       500
+#define URL_MAX	       300
+#define NUMBER_MAX     24
+#define LINK_PORTS_MAX 65535
+
+struct slot {
+	struct worker_shared *shared;
+	struct metrics metrics; /* in `shared` */
+	int shared_fd;
+	bool was_ready;
+	char index[NUMBER_MAX], share[NUMBER_MAX], link_url[URL_MAX];
+	char **argv;
+};
+
+struct supervisor {
+	uv_loop_t loop;
+	struct connnode_options *options;
+	int argc;
+	char **argv;
+	char listen[ADDRESS_TEXT]; /* with the real port */
+	int listen_fd;		   /* holds the port, listens to nothing */
+	unsigned workers;
+	struct slot *slots;
+	struct children *children;
+	struct admin *admin;
+	uv_timer_t watch;
+	uv_signal_t term, interrupt, hangup;
+	bool draining;
+};
+
+/* --- workers ---------------------------------------------------------------
+ */
+
+/* argv of worker i: role, index, address, link, share, then the node's own. */
+static int prepare(void *ctx, unsigned index, char ***argv, int fds[4])
+{
+	struct supervisor *s = ctx;
+	struct slot *slot = &s->slots[index];
+	int n = 0;
+
+	slot->argv[n++] = s->argv[0];
+	slot->argv[n++] = (char *)WORKER_ROLE;
+	slot->argv[n++] = slot->index;
+	slot->argv[n++] = s->listen;
+	slot->argv[n++] = slot->link_url;
+	slot->argv[n++] = slot->share;
+	check(n == WORKER_ARGS);
+	for (int i = 1; i < s->argc; i++)
+		slot->argv[n++] = s->argv[i];
+	slot->argv[n] = NULL;
+	slot->shared->beat_ms = clock_monotonic_ms();
+	*argv = slot->argv;
+	fds[0] = slot->shared_fd;
+	return 1;
+}
+
+/* A dead worker holds no connections any more; what it counted stays. */
+static void clear_gauges(struct slot *slot)
+{
+	struct metrics *m = &slot->metrics;
+
+	slot->shared->ready = slot->shared->streams = 0;
+	for (unsigned i = 0; i < NM_COUNT; i++) {
+		if (node_metrics[i].type == METRIC_GAUGE &&
+		    i != NM_CONNECTIONS_MAX)
+			metric_set(m, i, 0, 0);
+	}
+}
+
+static void on_exit_of(void *ctx, unsigned index, int64_t status, int signal)
+{
+	struct supervisor *s = ctx;
+
+	clear_gauges(&s->slots[index]);
+	if (!s->draining || status != 0 || signal != 0)
+		log_warn("WORKER-EXIT", "worker=%u status=%lld signal=%d",
+			 index, (long long)status, signal);
+}
+
+static void on_stopped(void *ctx)
+{
+	struct supervisor *s = ctx;
+
+	log_info("DRAINED", "what=\"all workers have ended\"");
+	uv_stop(&s->loop);
+}
+
+static const struct children_ops children_ops = {
+	.prepare = prepare,
+	.on_exit = on_exit_of,
+	.on_stopped = on_stopped,
+};
+
+/* A worker whose loop stands still holds its clients hostage. */
+static void on_watch(uv_timer_t *timer)
+{
+	struct supervisor *s = container_of(timer, struct supervisor, watch);
+	uint64_t now = clock_monotonic_ms();
+
+	for (unsigned i = 0; i < s->workers; i++) {
+		struct worker_shared *w = s->slots[i].shared;
+		int pid = children_pid(s->children, i);
+		uint64_t beat = w->beat_ms;
+
+		s->slots[i].was_ready |= w->ready != 0;
+		if (pid == 0 || now < beat ||
+		    now - beat < s->options->watchdog_ms)
+			continue;
+		log_error("WORKER-STALLED", "worker=%u pid=%d ms=%llu", i, pid,
+			  (unsigned long long)(now - beat));
+		kill(pid, SIGKILL);
+	}
+}
+
+/* --- admin port ------------------------------------------------------------
+ */
+
+static void say(struct admin_reply *r, int status, const char *text)
+{
+	r->status = status;
+	if (buf_append(&r->body, text, strlen(text)) != 0)
+		r->status = 500;
+}
+
+static void on_livez(void *ctx UNUSED, const struct http1_request *q UNUSED,
+		     struct admin_reply *r)
+{
+	say(r, 200, "ok\n");
+}
+
+static void on_version(void *ctx UNUSED, const struct http1_request *q UNUSED,
+		       struct admin_reply *r)
+{
+	r->status = buf_printf(&r->body, "stentor-connnode %s\n",
+			       stentor_version) == 0
+			    ? 200
+			    : 500;
+}
+
+/* Ready: every worker was ready once, and one is now: a worker that is being
+ * started again leaves its share of new clients to the others. */
+static void on_readyz(void *ctx, const struct http1_request *q UNUSED,
+		      struct admin_reply *r)
+{
+	struct supervisor *s = ctx;
+	unsigned ready = 0, once = 0;
+
+	for (unsigned i = 0; i < s->workers; i++) {
+		ready += s->slots[i].shared->ready != 0;
+		once += s->slots[i].was_ready || s->slots[i].shared->ready;
+	}
+	if (s->draining)
+		say(r, 503, "draining\n");
+	else if (ready == 0)
+		say(r, 503, "no worker is linked to a dispatcher\n");
+	else if (once < s->workers)
+		say(r, 503, "workers are starting\n");
+	else
+		say(r, 200, "ok\n");
+}
+
+static void on_metrics(void *ctx, const struct http1_request *q UNUSED,
+		       struct admin_reply *r)
+{
+	struct supervisor *s = ctx;
+	const struct metrics **blocks = xcalloc(s->workers, sizeof(*blocks));
+	int *pids = xcalloc(s->workers, sizeof(*pids));
+	struct metrics_text t = {0};
+	size_t running = 0;
+
+	for (unsigned i = 0; i < s->workers; i++) {
+		blocks[i] = &s->slots[i].metrics;
+		pids[running] = children_pid(s->children, i);
+		running += pids[running] != 0;
+	}
+	metrics_process(&t, stentor_version, pids, running);
+	metrics_render(&t, blocks, s->workers);
+	metrics_head(&t, "worker_restarts_total", METRIC_COUNTER,
+		     "Workers that ended and were started again.");
+	metrics_sample(&t, "worker_restarts_total", "",
+		       (double)children_restarts(s->children));
+	metrics_head(&t, "workers_running", METRIC_GAUGE, "Worker processes.");
+	metrics_sample(&t, "workers_running", "", (double)running);
+	r->content_type = "text/plain; version=0.0.4; charset=utf-8";
+	if (buf_append(&r->body, t.bytes, t.len) != 0)
+		r->status = 500;
+	metrics_text_free(&t);
+	free(blocks);
+	free(pids);
+}
+
+static void on_workers(void *ctx, const struct http1_request *q UNUSED,
+		       struct admin_reply *r)
+{
+	struct supervisor *s = ctx;
+	uint64_t now = clock_monotonic_ms();
+	int rc = buf_printf(&r->body, "[");
+
+	for (unsigned i = 0; i < s->workers && rc == 0; i++) {
+		const struct worker_shared *w = s->slots[i].shared;
+
+		rc = buf_printf(
+			&r->body,
+			"%s\n{\"worker\":%u,\"pid\":%d,\"ready\":%s,"
+			"\"draining\":%s,\"connections\":%llu,"
+			"\"beat_age_ms\":%llu,\"link\":\"%s\"}",
+			i ? "," : "", i, children_pid(s->children, i),
+			w->ready ? "true" : "false",
+			w->draining ? "true" : "false",
+			(unsigned long long)w->streams,
+			(unsigned long long)(now - min_of(now, w->beat_ms)),
+			s->slots[i].link_url);
+	}
+	if (rc != 0 || buf_printf(&r->body, "\n]\n") != 0)
+		r->status = 500;
+	r->content_type = "application/json";
+}
+
+static const struct admin_route routes[] = {
+	{"GET", "/metrics", on_metrics},
+	{"GET", "/livez", on_livez},
+	{"GET", "/healthz", on_livez},
+	{"GET", "/readyz", on_readyz},
+	{"GET", "/version", on_version},
+	{"GET", "/debug/workers", on_workers},
+	{.path = NULL},
+};
+
+/* --- signals ---------------------------------------------------------------
+ */
+
+static void end(struct supervisor *s, int number)
+{
+	if (s->draining) {
+		children_signal(s->children, SIGKILL);
+		_exit(0);
+	}
+	s->draining = true;
+	log_info("DRAIN", "signal=%d seconds=%llu", number,
+		 (unsigned long long)s->options->drain_seconds);
+	children_signal(s->children, SIGTERM);
+	children_stop(s->children);
+}
+
+static void on_term(uv_signal_t *handle, int number)
+{
+	end(container_of(handle, struct supervisor, term), number);
+}
+
+static void on_interrupt(uv_signal_t *handle, int number)
+{
+	end(container_of(handle, struct supervisor, interrupt), number);
+}
+
+static void on_hangup(uv_signal_t *handle, int number UNUSED)
+{
+	struct supervisor *s = container_of(handle, struct supervisor, hangup);
+
+	children_signal(s->children, SIGHUP);
+}
+
+/* --- start -----------------------------------------------------------------
+ */
+
+/* "tcp://HOST:PORT" of worker i is PORT + i. Also sees that it is free. */
+static int choose_link_url(struct supervisor *s, unsigned i)
+{
+	const char *url = s->options->link_listen;
+	const char *colon = strrchr(url, ':');
+	struct slot *slot = &s->slots[i];
+	unsigned long port = strtoul(colon + 1, NULL, 10) + i;
+	uint16_t real;
+	int fd;
+
+	if (port == 0 || port > LINK_PORTS_MAX)
+		return ERR_ADDRESS;
+	snprintf(slot->link_url, sizeof(slot->link_url), "%.*s:%lu",
+		 (int)(colon - url), url, port);
+	fd = address_reserve(strstr(slot->link_url, "://") + 3, &real);
+	if (fd < 0)
+		return fd;
+	close(fd);
+	return 0;
+}
+
+static int init_slot(struct supervisor *s, unsigned i)
+{
+	struct slot *slot = &s->slots[i];
+	uint64_t max = s->options->connections_max;
+	uint64_t share = max / s->workers + (i < max % s->workers);
+	int rc = choose_link_url(s, i);
+
+	if (rc != 0) {
+		log_error("LINK-ADDRESS", "worker=%u address=%s err=%s", i,
+			  slot->link_url, err_name(rc));
+		return rc;
+	}
+	slot->shared_fd = shared_create(&slot->shared);
+	metrics_init(&slot->metrics, node_metrics, NM_COUNT,
+		     slot->shared->cells);
+	metric_set(&slot->metrics, NM_CONNECTIONS_MAX, 0, share);
+	snprintf(slot->index, sizeof(slot->index), "%u", i);
+	snprintf(slot->share, sizeof(slot->share), "%llu",
+		 (unsigned long long)share);
+	slot->argv = xcalloc((size_t)s->argc + WORKER_ARGS + 1, sizeof(char *));
+	return 0;
+}
+
+/* Holds the port for the workers, who share it by SO_REUSEPORT. */
+static int reserve_port(struct supervisor *s)
+{
+	struct sockaddr_storage address;
+	uint16_t port;
+
+	s->listen_fd = address_reserve(s->options->listen, &port);
+	if (s->listen_fd < 0) {
+		log_error("LISTEN", "address=%s err=%s", s->options->listen,
+			  err_name(s->listen_fd));
+		return s->listen_fd;
+	}
+	check(address_parse(s->options->listen, &address) == 0);
+	if (address.ss_family == AF_INET6)
+		((struct sockaddr_in6 *)&address)->sin6_port = htons(port);
+	else
+		((struct sockaddr_in *)&address)->sin_port = htons(port);
+	address_format((struct sockaddr *)&address, s->listen);
+	return 0;
+}
+
+static int start(struct supervisor *s)
+{
+	const struct connnode_options *o = s->options;
+	int rc = reserve_port(s);
+
+	for (unsigned i = 0; i < s->workers && rc == 0; i++)
+		rc = init_slot(s, i);
+	if (rc != 0)
+		return rc;
+	rc = admin_start(&s->loop, o->admin_listen, routes, s, &s->admin);
+	if (rc != 0) {
+		log_error("ADMIN-LISTEN", "address=%s err=%s", o->admin_listen,
+			  err_name(rc));
+		return rc;
+	}
+	rc = children_start(&s->loop, s->workers, &children_ops, s,
+			    &s->children);
+	if (rc != 0)
+		return rc;
+	log_info("START",
+		 "name=%s version=%s listen=%s admin=%s workers=%u "
+		 "connections_max=%llu",
+		 o->name, stentor_version, s->listen, o->admin_listen,
+		 s->workers, (unsigned long long)o->connections_max);
+	return 0;
+}
+
+static void watch_signal(struct supervisor *s, uv_signal_t *handle,
+			 uv_signal_cb cb, int number)
+{
+	check(uv_signal_init(&s->loop, handle) == 0);
+	check(uv_signal_start(handle, cb, number) == 0);
+}
+
+int supervisor_run(struct connnode_options *options, int argc, char *argv[])
+{
+	struct supervisor *s = xcalloc(1, sizeof(*s));
+
+	s->options = options;
+	s->argc = argc;
+	s->argv = argv;
+	s->workers = (unsigned)options->workers;
+	s->slots = xcalloc(s->workers, sizeof(*s->slots));
+	check(uv_loop_init(&s->loop) == 0);
+	if (start(s) != 0)
+		return 1;
+	watch_signal(s, &s->term, on_term, SIGTERM);
+	watch_signal(s, &s->interrupt, on_interrupt, SIGINT);
+	watch_signal(s, &s->hangup, on_hangup, SIGHUP);
+	check(uv_timer_init(&s->loop, &s->watch) == 0);
+	uv_timer_start(&s->watch, on_watch, WATCH_MS, WATCH_MS);
+	uv_run(&s->loop, UV_RUN_DEFAULT);
+	return 0;
+}

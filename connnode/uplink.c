@@ -1,0 +1,413 @@
+#include "connnode/uplink.h"
+
+#include "common/base/err.h"
+#include "common/base/log.h"
+#include "common/base/mem.h"
+#include "common/base/version.h"
+#include "common/io/listener.h"
+#include "common/io/nngio.h"
+
+#include <arpa/inet.h>
+#include <netdb.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#define URL_MAX	       300
+#define DNS_SCHEME     "dns:"
+#define REDIAL_WAIT_MS 1000 /* before a socket that could not be made again */
+
+struct uplink {
+	struct worker *worker;
+	struct nng_inbox *inbox;
+	struct nng_tls_files tls;
+	const char *scheme;	   /* "tcp://" or "tls+tcp://", as we listen */
+	char *dns_name, *dns_port; /* NULL: a fixed list */
+	uv_getaddrinfo_t lookup;
+	bool looking_up, stopped;
+	uint64_t look_up_at_ms;
+	unsigned dispatchers;
+	char link_address[URL_MAX]; /* told to dispatchers */
+	char listen_address[ADDRESS_TEXT];
+	uint16_t link_port;
+};
+
+/* One dispatcher's socket. */
+struct dial {
+	struct uplink *uplink;
+	struct upstream *upstream;
+	struct nng_outbox *outbox; /* NULL: to be opened at open_at_ms */
+	uint64_t open_at_ms;
+	bool listed; /* in the last answer of the name service */
+};
+
+/* --- sockets ---------------------------------------------------------------
+ */
+
+static void on_dial_event(void *ctx, bool up)
+{
+	struct dial *d = ctx;
+	struct worker *w = d->uplink->worker;
+
+	if (up)
+		announcer_connected(&w->announcer, d->upstream, worker_now(w));
+	else
+		announcer_disconnected(&w->announcer, d->upstream);
+}
+
+static void dial_open(struct dial *d)
+{
+	struct uplink *up = d->uplink;
+	int rc = nng_outbox_open(up->worker->loop, d->upstream->address,
+				 &up->tls, on_dial_event, d, &d->outbox);
+
+	if (rc == 0)
+		return;
+	log_warn("LINK-DIAL", "dispatcher=%s err=%s", d->upstream->address,
+		 err_name(rc));
+	d->outbox = NULL;
+	d->open_at_ms = worker_now(up->worker) + REDIAL_WAIT_MS;
+}
+
+static struct upstream *upstream_find(struct worker *w, const char *address)
+{
+	list_for_each (node, &w->announcer.upstreams) {
+		struct upstream *u =
+			container_of(node, struct upstream, in_announcer);
+
+		if (strcmp(u->address, address) == 0)
+			return u;
+	}
+	return NULL;
+}
+
+static void add_dispatcher(struct uplink *up, const char *address)
+{
+	struct worker *w = up->worker;
+	struct upstream *u = upstream_find(w, address);
+	struct dial *d;
+
+	if (u != NULL) {
+		((struct dial *)u->socket)->listed = true;
+		return;
+	}
+	if (up->dispatchers == UPLINK_DISPATCHERS_MAX) {
+		log_warn("DISPATCHERS-FULL", "address=%s max=%d", address,
+			 UPLINK_DISPATCHERS_MAX);
+		return;
+	}
+	d = xcalloc(1, sizeof(*d));
+	d->uplink = up;
+	d->listed = true;
+	d->upstream = announcer_add(&w->announcer, address);
+	d->upstream->socket = d;
+	up->dispatchers++;
+	dial_open(d);
+}
+
+static void drop_dispatcher(struct uplink *up, struct upstream *u)
+{
+	struct dial *d = u->socket;
+
+	if (d->outbox != NULL)
+		nng_outbox_close(d->outbox);
+	free(d);
+	announcer_remove(&up->worker->announcer, u);
+	up->dispatchers--;
+}
+
+static int on_send(void *ctx UNUSED, struct upstream *u,
+		   const struct iovec *pieces, size_t count)
+{
+	struct dial *d = u->socket;
+
+	if (d->outbox == NULL)
+		return ERR_AGAIN;
+	return nng_outbox_send(d->outbox, pieces, count);
+}
+
+/* The socket is opened again from the tick: this may be called from one of its
+ * own events. */
+static void on_redial(void *ctx UNUSED, struct upstream *u)
+{
+	struct dial *d = u->socket;
+
+	if (d->outbox != NULL)
+		nng_outbox_close(d->outbox);
+	d->outbox = NULL;
+	d->open_at_ms = 0;
+}
+
+static void on_deliver(void *ctx, LinkDelivery *const *deliveries, size_t count)
+{
+	struct worker *w = ctx;
+
+	for (size_t i = 0; i < count; i++)
+		fanout_deliver(w, deliveries[i]);
+}
+
+static const struct announcer_ops announcer_ops = {
+	.send = on_send,
+	.redial = on_redial,
+	.deliver = on_deliver,
+};
+
+static void on_message(void *ctx, uint32_t pipe UNUSED, const uint8_t *bytes,
+		       size_t len)
+{
+	struct worker *w = ctx;
+
+	announcer_receive(&w->announcer, bytes, len, worker_now(w));
+}
+
+/* --- where the dispatchers are ---------------------------------------------
+ */
+
+/* Splits "dns:NAME:PORT"; NULL name on anything else. */
+static bool split_dns(const char *text, char *name, char *port, size_t size)
+{
+	const char *colon;
+
+	if (strncmp(text, DNS_SCHEME, strlen(DNS_SCHEME)) != 0)
+		return false;
+	text += strlen(DNS_SCHEME);
+	colon = strrchr(text, ':');
+	if (colon == NULL || colon == text || colon[1] == '\0' ||
+	    strspn(colon + 1, "0123456789") != strlen(colon + 1) ||
+	    (size_t)(colon - text) >= size || strlen(colon + 1) >= size)
+		return false;
+	memcpy(name, text, (size_t)(colon - text));
+	name[colon - text] = '\0';
+	strcpy(port, colon + 1);
+	return true;
+}
+
+static bool url_valid(const char *url, size_t len)
+{
+	size_t tcp = strlen("tcp://"), tls = strlen("tls+tcp://");
+
+	if (len >= URL_MAX)
+		return false;
+	return (len > tcp && strncmp(url, "tcp://", tcp) == 0) ||
+	       (len > tls && strncmp(url, "tls+tcp://", tls) == 0);
+}
+
+bool uplink_list_valid(const char *list)
+{
+	char name[URL_MAX], port[URL_MAX];
+
+	if (strncmp(list, DNS_SCHEME, strlen(DNS_SCHEME)) == 0)
+		return split_dns(list, name, port, URL_MAX);
+	while (*list != '\0') {
+		size_t len = strcspn(list, ",");
+
+		if (!url_valid(list, len))
+			return false;
+		list += len;
+		list += strspn(list, ", ");
+	}
+	return true;
+}
+
+static void add_list(struct uplink *up, const char *list)
+{
+	char url[URL_MAX];
+
+	while (*list != '\0') {
+		size_t len = strcspn(list, ",");
+
+		memcpy(url, list, len);
+		url[len] = '\0';
+		add_dispatcher(up, url);
+		list += len;
+		list += strspn(list, ", ");
+	}
+}
+
+static void unlist_all(struct worker *w)
+{
+	list_for_each (node, &w->announcer.upstreams) {
+		struct upstream *u =
+			container_of(node, struct upstream, in_announcer);
+
+		((struct dial *)u->socket)->listed = false;
+	}
+}
+
+static void on_looked_up(uv_getaddrinfo_t *lookup, int status,
+			 struct addrinfo *found)
+{
+	struct uplink *up = container_of(lookup, struct uplink, lookup);
+	char address[ADDRESS_TEXT], url[URL_MAX];
+
+	up->looking_up = false;
+	if (status == 0 && !up->stopped) {
+		unlist_all(up->worker);
+		for (struct addrinfo *a = found; a != NULL; a = a->ai_next) {
+			address_format(a->ai_addr, address);
+			snprintf(url, sizeof(url), "%s%s", up->scheme, address);
+			add_dispatcher(up, url);
+		}
+	} else if (!up->stopped) {
+		log_warn("DNS-FAILED", "name=%s err=%s", up->dns_name,
+			 uv_err_name(status));
+	}
+	uv_freeaddrinfo(found);
+}
+
+static void look_up(struct uplink *up)
+{
+	struct addrinfo hints = {.ai_socktype = SOCK_STREAM};
+	struct worker *w = up->worker;
+
+	if (up->looking_up || worker_now(w) < up->look_up_at_ms)
+		return;
+	up->look_up_at_ms = worker_now(w) + w->options->resolve_ms;
+	up->looking_up =
+		uv_getaddrinfo(w->loop, &up->lookup, on_looked_up, up->dns_name,
+			       up->dns_port, &hints) == 0;
+}
+
+void uplink_tick(struct worker *w)
+{
+	struct uplink *up = w->uplink;
+
+	if (up->dns_name != NULL)
+		look_up(up);
+	list_for_each_safe (node, &w->announcer.upstreams) {
+		struct upstream *u =
+			container_of(node, struct upstream, in_announcer);
+		struct dial *d = u->socket;
+
+		if (!d->listed && u->phase == UPSTREAM_DOWN)
+			drop_dispatcher(up, u);
+		else if (d->outbox == NULL && worker_now(w) >= d->open_at_ms)
+			dial_open(d);
+	}
+}
+
+/* --- our own address -------------------------------------------------------
+ */
+
+/* The address of this machine that faces a dispatcher: what the kernel would
+ * send from. No packet leaves. */
+static bool facing_address(const char *url, char out[ADDRESS_TEXT])
+{
+	struct sockaddr_storage peer, own;
+	socklen_t len = sizeof(own);
+	const char *at = strstr(url, "://");
+	int fd;
+	bool found = false;
+
+	if (at == NULL || address_parse(at + 3, &peer) != 0)
+		return false;
+	fd = socket(peer.ss_family, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	if (fd < 0)
+		return false;
+	if (connect(fd, (struct sockaddr *)&peer,
+		    peer.ss_family == AF_INET6
+			    ? sizeof(struct sockaddr_in6)
+			    : sizeof(struct sockaddr_in)) == 0 &&
+	    getsockname(fd, (struct sockaddr *)&own, &len) == 0) {
+		uv_ip_name((struct sockaddr *)&own, out, ADDRESS_TEXT);
+		found = true;
+	}
+	close(fd);
+	return found;
+}
+
+/* What dispatchers are told to dial. */
+static void choose_link_address(struct uplink *up, const char *first_dispatcher)
+{
+	const char *host = up->worker->options->link_advertise;
+	char facing[ADDRESS_TEXT];
+	const char *format = "%s%s:%u";
+
+	if (host[0] == '\0') {
+		host = "127.0.0.1";
+		if (facing_address(first_dispatcher, facing))
+			host = facing;
+	}
+	if (strchr(host, ':') != NULL && host[0] != '[')
+		format = "%s[%s]:%u";
+	snprintf(up->link_address, sizeof(up->link_address), format, up->scheme,
+		 host, up->link_port);
+}
+
+/* --- life cycle ------------------------------------------------------------
+ */
+
+static const char *or_null(const char *text)
+{
+	return text[0] != '\0' ? text : NULL;
+}
+
+static void identify(struct uplink *up)
+{
+	struct worker *w = up->worker;
+	struct announcer_identity id = {
+		.node = w->options->name,
+		.worker = w->index,
+		.incarnation = random_nonzero(),
+		.link_address = up->link_address,
+		.listen_address = w->options->listen,
+		.version = stentor_version,
+		.token = w->options->link_token,
+		.config_hash = w->rules.hash,
+		.connections_max = w->connections_max,
+	};
+
+	announcer_init(&w->announcer, &w->channels, &id, &announcer_ops, w);
+}
+
+int uplink_start(struct worker *w, const char *link_url)
+{
+	const struct connnode_options *o = w->options;
+	struct uplink *up = xcalloc(1, sizeof(*up));
+	char name[URL_MAX], port[URL_MAX];
+	int rc;
+
+	w->uplink = up;
+	up->worker = w;
+	up->scheme =
+		strncmp(link_url, "tls+", 4) == 0 ? "tls+tcp://" : "tcp://";
+	up->link_port = (uint16_t)atoi(strrchr(link_url, ':') + 1);
+	up->tls = (struct nng_tls_files){
+		.cert = or_null(o->link_tls_cert),
+		.key = or_null(o->link_tls_key),
+		.ca = or_null(o->link_tls_ca),
+		.server_name = or_null(o->link_tls_name),
+	};
+	choose_link_address(up, o->dispatchers);
+	identify(up);
+	rc = nng_inbox_open(w->loop, link_url, &up->tls, on_message, NULL, w,
+			    &up->inbox);
+	if (rc != 0) {
+		log_error("LINK-LISTEN", "address=%s err=%s", link_url,
+			  err_name(rc));
+		return rc;
+	}
+	if (split_dns(o->dispatchers, name, port, URL_MAX)) {
+		up->dns_name = xstrdup(name);
+		up->dns_port = xstrdup(port);
+		look_up(up);
+	} else {
+		add_list(up, o->dispatchers);
+	}
+	return 0;
+}
+
+void uplink_stop(struct worker *w)
+{
+	struct uplink *up = w->uplink;
+
+	up->stopped = true;
+	if (up->looking_up)
+		uv_cancel((uv_req_t *)&up->lookup);
+	list_for_each_safe (node, &w->announcer.upstreams)
+		drop_dispatcher(
+			up, container_of(node, struct upstream, in_announcer));
+	nng_inbox_stop(up->inbox);
+}

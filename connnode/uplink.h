@@ -1,0 +1,25 @@
+/* uplink.h - the shell around announcer.c: the worker's nng sockets, and where
+ * the dispatchers are.
+ *
+ * One socket listens for all dispatchers' batches; one dials each dispatcher.
+ * With dns:NAME:PORT the name is looked up every resolve-ms: new addresses are
+ * dialled at once, an address that has gone is dropped when its link is down.
+ */
+#ifndef STENTOR_CONNNODE_UPLINK_H
+#define STENTOR_CONNNODE_UPLINK_H
+
+#include "connnode/worker.h"
+
+#define UPLINK_DISPATCHERS_MAX 256
+
+/* Starts listening and dialling. On error a message is logged. */
+int uplink_start(struct worker *w, const char *link_url) MUST_CHECK;
+/* Each WORKER_TICK_MS. */
+void uplink_tick(struct worker *w);
+void uplink_stop(struct worker *w);
+
+/* Is `list` one that uplink_start() will take? For the check before any
+ * socket opens. */
+bool uplink_list_valid(const char *list);
+
+#endif

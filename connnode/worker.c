@@ -1,0 +1,295 @@
+#include "connnode/worker.h"
+
+#include "common/base/clock.h"
+#include "common/base/err.h"
+#include "common/base/log.h"
+#include "common/base/mem.h"
+#include "common/codec/sse.h"
+#include "common/io/children.h"
+#include "common/io/nngio.h"
+#include "connnode/drain.h"
+#include "connnode/request.h"
+#include "connnode/session.h"
+#include "connnode/stream.h"
+#include "connnode/uplink.h"
+
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define WHEEL_SLOTS    1024
+#define TIMERS_PER_RUN 4096
+/* The port opens when a dispatcher's link stands, or after this time: a client
+ * that came sooner would only wait. */
+#define LISTEN_AT_LATEST_MS 1000
+
+uint32_t worker_retry_ms(const struct worker *w)
+{
+	const struct connnode_options *o = w->options;
+	uint64_t span = o->retry_max_ms > o->retry_min_ms
+				? o->retry_max_ms - o->retry_min_ms
+				: 0;
+
+	return (uint32_t)(o->retry_min_ms + random_below(span + 1));
+}
+
+/* --- a turn of the loop ----------------------------------------------------
+ */
+
+static void on_spin(uv_idle_t *idle UNUSED)
+{
+	/* While it is active the loop does not sleep. */
+}
+
+/* Before the loop sleeps; see worker.h. */
+static void worker_turn(uv_prepare_t *prepare)
+{
+	struct worker *w = container_of(prepare, struct worker, turn);
+	bool busy = fanout_run(w);
+
+	streams_ready(w);
+	sessions_flush(w);
+	w->announcer.hold_acks = w->fanout.backlog_bytes > FANOUT_BACKLOG_MAX;
+	announcer_flush(&w->announcer, worker_now(w));
+	if (busy || !list_empty(&w->dirty))
+		uv_idle_start(&w->spin, on_spin);
+	else
+		uv_idle_stop(&w->spin);
+}
+
+static void on_accept(struct listener *l)
+{
+	session_accept(l->ctx);
+}
+
+static void open_port(struct worker *w)
+{
+	struct listener_options options = {
+		.reuse_port = true,
+		.user_timeout_ms = (uint32_t)w->options->user_timeout_ms,
+		.notsent_lowat = (uint32_t)w->options->notsent_bytes,
+	};
+	int rc = listener_start(&w->listener, w->loop, w->options->listen,
+				&options, on_accept, w);
+
+	if (rc != 0) {
+		log_error("LISTEN", "address=%s err=%s", w->options->listen,
+			  err_name(rc));
+		uv_stop(w->loop);
+		return;
+	}
+	log_info("LISTENING", "address=%s dispatchers=%u", w->options->listen,
+		 announcer_up(&w->announcer));
+}
+
+/* --- time ------------------------------------------------------------------
+ */
+
+static void on_wheel(void *ctx UNUSED, struct wheel_timer *timer)
+{
+	session_on_timer(container_of(timer, struct session, timer));
+}
+
+static void show_gauges(struct worker *w)
+{
+	struct metrics *m = &w->metrics;
+	const struct announcer *a = &w->announcer;
+
+	metric_set(m, NM_CONNECTIONS, 0, w->stream_count);
+	metric_set(m, NM_SUBSCRIPTIONS, 0, w->channels.subscriptions);
+	metric_set(m, NM_CHANNELS, 0, w->channels.by_name.count);
+	metric_set(m, NM_SEND_QUEUE_BYTES, 0, w->queued_bytes);
+	metric_set(m, NM_FANOUT_BACKLOG_BYTES, 0, w->fanout.backlog_bytes);
+	metric_set(m, NM_BLOCKED, 0, w->blocked);
+	metric_set(m, NM_DISPATCHERS_UP, 0, announcer_up(a));
+	metric_set(m, NM_LINKS_LOST, 0, a->counters.links_lost);
+	metric_set(m, NM_LINK_GAPS, 0, a->counters.gaps);
+	metric_set(m, NM_LINK_FRAMES_STALE, 0, a->counters.frames_stale);
+	metric_set(m, NM_LINK_FRAMES_MALFORMED, 0,
+		   a->counters.frames_malformed);
+}
+
+static void show_state(struct worker *w)
+{
+	struct worker_shared *shared = w->shared;
+
+	shared->streams = w->stream_count;
+	shared->ready = w->listener.open && !w->draining &&
+			announcer_up(&w->announcer) > 0;
+	shared->beat_ms = clock_monotonic_ms();
+}
+
+static void on_tick(uv_timer_t *timer)
+{
+	struct worker *w = container_of(timer, struct worker, tick);
+	uint64_t now = worker_now(w);
+	uint64_t late = now > w->tick_due_ms ? now - w->tick_due_ms : 0;
+
+	metric_observe_us(&w->metrics, NM_LOOP_LAG, late * 1000, 1);
+	w->tick_due_ms = now + WORKER_TICK_MS;
+	wheel_run(&w->wheel, now, TIMERS_PER_RUN, on_wheel, w);
+	uplink_tick(w);
+	w->announcer.connections = w->stream_count;
+	announcer_tick(&w->announcer, now);
+	if (!w->listener.open && !w->draining &&
+	    (announcer_up(&w->announcer) > 0 ||
+	     now - w->started_ms >= LISTEN_AT_LATEST_MS))
+		open_port(w);
+	if (w->draining)
+		drain_tick(w);
+	show_gauges(w);
+	show_state(w);
+}
+
+/* --- signals ---------------------------------------------------------------
+ */
+
+static void on_term(uv_signal_t *handle, int number UNUSED)
+{
+	worker_drain(container_of(handle, struct worker, term));
+}
+
+static void on_hangup(uv_signal_t *handle, int number UNUSED)
+{
+	struct worker *w = container_of(handle, struct worker, hangup);
+	struct rules fresh = {0}, old;
+
+	if (w->config == NULL ||
+	    rules_load(&connnode_program, w->config, &fresh) != 0) {
+		log_warn("RELOAD-FAILED", "file=%s",
+			 w->config ? w->config : "none");
+		return;
+	}
+	old = w->rules;
+	w->rules = fresh;
+	channels_apply_rules(&w->channels, &w->rules);
+	rules_free(&old);
+	w->announcer.identity.config_hash = fresh.hash;
+	log_info("RELOADED", "file=%s rules=%zu", w->config, fresh.count);
+}
+
+/* Without its supervisor a worker has nobody who watches over it. */
+static void on_orphaned(struct parent_watch *watch UNUSED)
+{
+	log_error("ORPHANED", "what=\"the supervisor is gone\"");
+	_exit(1);
+}
+
+static void watch_signal(struct worker *w, uv_signal_t *handle, uv_signal_cb cb,
+			 int number)
+{
+	check(uv_signal_init(w->loop, handle) == 0);
+	check(uv_signal_start(handle, cb, number) == 0);
+}
+
+/* --- life cycle ------------------------------------------------------------
+ */
+
+static void init_tables(struct worker *w)
+{
+	list_init(&w->streams);
+	list_init(&w->heads);
+	list_init(&w->leaving);
+	list_init(&w->waiting);
+	list_init(&w->dirty);
+	list_init(&w->doomed);
+	slab_init(&w->sessions, sizeof(struct session));
+	wheel_init(&w->wheel, WHEEL_SLOTS, WORKER_TICK_MS, worker_now(w));
+	channels_init(&w->channels, &w->rules);
+	fanout_init(&w->fanout);
+	w->heartbeat = sse_render_heartbeat(NULL);
+	w->wanted.channel =
+		xcalloc(w->options->channels_max, sizeof(*w->wanted.channel));
+}
+
+static int start(struct worker *w, const char *link_url)
+{
+	int rc = uplink_start(w, link_url);
+
+	if (rc != 0)
+		return rc;
+	check(uv_prepare_init(w->loop, &w->turn) == 0);
+	check(uv_idle_init(w->loop, &w->spin) == 0);
+	check(uv_timer_init(w->loop, &w->tick) == 0);
+	uv_prepare_start(&w->turn, worker_turn);
+	uv_timer_start(&w->tick, on_tick, 0, WORKER_TICK_MS);
+	w->tick_due_ms = w->started_ms = worker_now(w);
+	watch_signal(w, &w->term, on_term, SIGTERM);
+	watch_signal(w, &w->interrupt, on_term, SIGINT);
+	watch_signal(w, &w->hangup, on_hangup, SIGHUP);
+	rc = child_watch_parent(w->loop, &w->parent, on_orphaned, w);
+	if (rc != 0)
+		log_warn("NO-PARENT", "err=%s", err_name(rc));
+	return 0;
+}
+
+static void doom_all(struct list *sessions)
+{
+	list_for_each (node, sessions)
+		session_doom(container_of(node, struct session, in_worker),
+			     CLOSED_SHUTDOWN);
+}
+
+static void close_handle(uv_handle_t *handle, void *ctx UNUSED)
+{
+	if (!uv_is_closing(handle))
+		uv_close(handle, NULL);
+}
+
+/* Ends everything in order, so that a leak checker finds what was forgotten. */
+static void stop(struct worker *w)
+{
+	doom_all(&w->streams);
+	doom_all(&w->heads);
+	doom_all(&w->leaving);
+	fanout_fini(&w->fanout);
+	sessions_flush(w);
+	if (w->listener.open)
+		listener_close(&w->listener, NULL);
+	uplink_stop(w);
+	uv_prepare_stop(&w->turn);
+	uv_walk(w->loop, close_handle, NULL);
+	uv_run(w->loop, UV_RUN_DEFAULT);
+	announcer_fini(&w->announcer);
+	channels_fini(&w->channels);
+	slab_fini(&w->sessions);
+	wheel_fini(&w->wheel);
+	frame_release(w->heartbeat);
+	while (w->parsers.count > 0)
+		http1_free(w->parsers.free[--w->parsers.count]);
+	free(w->wanted.channel);
+	rules_free(&w->rules);
+}
+
+int worker_run(const struct worker_start *s)
+{
+	struct worker *w = xcalloc(1, sizeof(*w));
+	uv_loop_t loop;
+	int rc;
+
+	nngio_process_init();
+	check(uv_loop_init(&loop) == 0);
+	w->loop = &loop;
+	w->options = s->options;
+	w->rules = s->rules;
+	w->index = s->index;
+	w->config = s->config;
+	w->connections_max = s->connections_max;
+	w->shared = shared_attach(s->shared_fd);
+	metrics_init(&w->metrics, node_metrics, NM_COUNT, w->shared->cells);
+	metric_set(&w->metrics, NM_CONNECTIONS_MAX, 0, w->connections_max);
+	metric_set(&w->metrics, NM_DRAINING, 0, 0);
+	init_tables(w);
+	rc = start(w, s->link_url);
+	if (rc != 0)
+		return 1;
+	uv_run(&loop, UV_RUN_DEFAULT);
+	rc = w->draining ? 0 : 1;
+	log_info("END", "streams=%llu", (unsigned long long)w->stream_count);
+	stop(w);
+	show_gauges(w);
+	free(w);
+	return rc;
+}

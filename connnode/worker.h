@@ -1,0 +1,114 @@
+/* worker.h - one worker process: a loop that shares nothing with the others.
+ *
+ * A connection's way: session.c (accept) -> request.c (head -> decision) ->
+ * channels.c + announcer.c (subscribe, announce) -> session.c (stream).
+ * A message's way: uplink.c (nng) -> announcer.c (sequence) -> fanout.c
+ * (render once, queue for each subscriber) -> session.c (one write each).
+ *
+ * A turn of the loop ends in worker_turn(): fan-outs get their slice, ready
+ * streams their ready event, each dirty stream its one write, the doomed are
+ * closed, and the announcer sends what the turn has changed.
+ */
+#ifndef STENTOR_CONNNODE_WORKER_H
+#define STENTOR_CONNNODE_WORKER_H
+
+#include "common/codec/channel.h"
+#include "common/codec/http1.h"
+#include "common/ds/slab.h"
+#include "common/ds/wheel.h"
+#include "common/io/children.h"
+#include "common/io/listener.h"
+#include "connnode/announcer.h"
+#include "connnode/channels.h"
+#include "connnode/fanout.h"
+#include "connnode/metrics.h"
+#include "connnode/options.h"
+#include "connnode/shared.h"
+
+#include <uv.h>
+
+#define WORKER_TICK_MS	   100
+#define WORKER_READ_BYTES  (64u << 10)
+#define WORKER_PARSERS_MAX 256 /* idle request parsers kept for the next */
+
+struct uplink;
+
+/* What a subscribe request asks for; each channel once. */
+struct stream_request {
+	char (*channel)[CHANNEL_NAME_MAX + 1]; /* room for channels-max */
+	size_t count;
+	bool json;
+};
+
+struct worker {
+	uv_loop_t *loop;
+	const struct connnode_options *options;
+	struct rules rules;
+	unsigned index;
+	uint64_t connections_max; /* this worker's share */
+
+	struct worker_shared *shared; /* what the supervisor sees */
+	struct metrics metrics;	      /* in `shared` */
+
+	struct listener listener;
+	struct channels channels;
+	struct announcer announcer;
+	struct uplink *uplink;
+	struct fanout fanout;
+
+	struct slab sessions; /* struct session */
+	struct list streams;  /* struct session.in_worker: subscribed */
+	struct list heads;    /* likewise: still sending its request */
+	struct list leaving;  /* likewise: answered, flushing, closing */
+	struct list waiting;  /* struct session.in_waiting: for ready */
+	struct list dirty;    /* struct session.in_dirty: has output */
+	struct list doomed;   /* struct session.in_dirty: to be closed */
+	uint64_t stream_count;
+	struct wheel wheel;	 /* heartbeats, head and stall timeouts */
+	struct frame *heartbeat; /* shared by all */
+	size_t queued_bytes;	 /* over all streams */
+	uint64_t blocked;	 /* streams that wait for their socket */
+	struct {
+		struct http1 *free[WORKER_PARSERS_MAX];
+		unsigned count;
+	} parsers;
+	char read_buffer[WORKER_READ_BYTES];
+	struct stream_request wanted; /* of the request being read */
+
+	uv_prepare_t turn;
+	uv_idle_t spin; /* active while fan-outs wait for their next slice */
+	uv_timer_t tick;
+	uint64_t tick_due_ms, started_ms;
+
+	bool draining;
+	uint64_t drain_started_ms, drain_streams;
+	double drain_owed; /* streams to be sent away by now */
+	uv_signal_t term, interrupt, hangup;
+	struct parent_watch parent;
+	const char *config; /* file to read again, or NULL */
+};
+
+/* What a worker process is started with; all borrowed but the rules. */
+struct worker_start {
+	const struct connnode_options *options;
+	struct rules rules;   /* taken */
+	const char *config;   /* file to read again on SIGHUP, or NULL */
+	const char *link_url; /* where this worker listens for batches */
+	unsigned index;
+	uint64_t connections_max; /* its share of the node's */
+	int shared_fd;
+};
+
+/* The main function of a worker process; returns its exit status. */
+int worker_run(const struct worker_start *start);
+
+/* Time as the loop sees it, ms. */
+static inline uint64_t worker_now(const struct worker *w)
+{
+	return uv_now(w->loop);
+}
+
+/* This client's own reconnection delay. */
+uint32_t worker_retry_ms(const struct worker *w);
+
+#endif

@@ -1,0 +1,203 @@
+/* links.c - the shell around nodes.c: nng sockets, timers, the loop's turns. */
+#include "common/base/clock.h"
+#include "common/base/err.h"
+#include "common/base/log.h"
+#include "common/base/mem.h"
+#include "common/base/version.h"
+#include "dispatcher/dispatcher.h"
+
+#include <stdlib.h>
+
+#define TICK_MS 100
+
+static uint64_t now_ms(const struct dispatcher *d)
+{
+	return uv_now(d->loop);
+}
+
+/* --- what nodes.c asks for -------------------------------------------------
+ */
+
+/* A link's socket, and what its events need to find their way back. */
+struct link_socket {
+	struct dispatcher *dispatcher;
+	struct node_worker *worker;
+	struct nng_outbox *outbox;
+};
+
+static void on_link_event(void *ctx, bool up)
+{
+	struct link_socket *s = ctx;
+	struct dispatcher *d = s->dispatcher;
+
+	if (up)
+		nodes_connected(&d->nodes, s->worker, now_ms(d));
+	else
+		nodes_disconnected(&d->nodes, s->worker);
+}
+
+static int open_link(void *ctx, struct node_worker *w)
+{
+	struct dispatcher *d = ctx;
+	struct link_socket *s = xcalloc(1, sizeof(*s));
+	int rc;
+
+	s->dispatcher = d;
+	s->worker = w;
+	rc = nng_outbox_open(d->loop, w->link_address, &d->link_tls,
+			     on_link_event, s, &s->outbox);
+	if (rc != 0) {
+		log_warn("LINK-DIAL", "node=%s worker=%u address=%s err=%s",
+			 w->node->name, w->index, w->link_address,
+			 err_name(rc));
+		free(s);
+		return rc;
+	}
+	w->socket = s;
+	return 0;
+}
+
+static void close_link(void *ctx UNUSED, struct node_worker *w)
+{
+	struct link_socket *s = w->socket;
+
+	w->socket = NULL;
+	nng_outbox_close(s->outbox);
+	free(s);
+}
+
+static int send_frame(void *ctx UNUSED, struct node_worker *w,
+		      const struct iovec *pieces, size_t count)
+{
+	struct link_socket *s = w->socket;
+
+	return nng_outbox_send(s->outbox, pieces, count);
+}
+
+static void on_counted(void *ctx, uint64_t id, uint64_t subscribers)
+{
+	struct dispatcher *d = ctx;
+
+	counts_answer(&d->counts, id, subscribers);
+}
+
+static uint64_t wall_ms(void *ctx UNUSED)
+{
+	return clock_wall_ms();
+}
+
+static const struct nodes_ops ops = {
+	.open = open_link,
+	.close = close_link,
+	.send = send_frame,
+	.counted = on_counted,
+	.wall_ms = wall_ms,
+};
+
+/* --- the loop's turns ------------------------------------------------------
+ */
+
+static void on_message(void *ctx, uint32_t pipe UNUSED, const uint8_t *bytes,
+		       size_t len)
+{
+	struct dispatcher *d = ctx;
+
+	nodes_receive(&d->nodes, bytes, len, now_ms(d));
+}
+
+static void on_batch_timer(uv_timer_t *timer UNUSED)
+{
+	/* The turn that it starts ends with a flush. */
+}
+
+/* Runs before the loop sleeps: what this turn queued leaves together. */
+static void on_flush(uv_prepare_t *prepare)
+{
+	struct dispatcher *d = prepare->data;
+	bool waiting = nodes_flush(&d->nodes, now_ms(d));
+
+	if (waiting && !uv_is_active((uv_handle_t *)&d->batch))
+		uv_timer_start(&d->batch, on_batch_timer, 1, 0);
+}
+
+/* Ready: the workers had time to report, and all that did are in the table. */
+static void check_ready(struct dispatcher *d)
+{
+	bool settled = now_ms(d) - d->started_ms >= d->options.settle_ms &&
+		       nodes_settled(&d->nodes);
+
+	if (d->ready || d->draining || !settled)
+		return;
+	d->ready = true;
+	d->publisher.open = true;
+	health_set(d->health, "", true);
+	log_info("READY", "workers=%u", d->nodes.worker_count);
+}
+
+static void on_tick(uv_timer_t *timer)
+{
+	struct dispatcher *d = timer->data;
+	uint64_t now = now_ms(d);
+	uint64_t late = now > d->tick_due_ms ? now - d->tick_due_ms : 0;
+
+	metric_observe_us(&d->metrics, DM_LOOP_LAG, late * 1000, 1);
+	d->tick_due_ms = now + TICK_MS;
+	nodes_tick(&d->nodes, now);
+	counts_tick(&d->counts, now);
+	check_ready(d);
+}
+
+static const char *or_null(const char *text)
+{
+	return text[0] != '\0' ? text : NULL;
+}
+
+int links_start(struct dispatcher *d)
+{
+	const struct dispatcher_options *o = &d->options;
+	struct nodes_config config = {
+		.name = o->name,
+		.version = stentor_version,
+		.token = o->link_token,
+		.config_hash = d->rules.hash,
+		.workers_max = o->workers_max,
+		.queue_bytes = o->link_queue_bytes,
+		.interest_max = o->interest_max,
+	};
+	int rc;
+
+	d->link_tls = (struct nng_tls_files){
+		.cert = or_null(o->link_tls_cert),
+		.key = or_null(o->link_tls_key),
+		.ca = or_null(o->link_tls_ca),
+		.server_name = or_null(o->link_tls_name),
+	};
+	nodes_init(&d->nodes, &config, &ops, d);
+	counts_init(&d->counts, &d->nodes);
+	rc = nng_inbox_open(d->loop, o->link_listen, &d->link_tls, on_message,
+			    NULL, d, &d->inbox);
+	if (rc != 0) {
+		log_error("LINK-LISTEN", "address=%s err=%s", o->link_listen,
+			  err_name(rc));
+		nodes_fini(&d->nodes);
+		return rc;
+	}
+	d->started_ms = now_ms(d);
+	d->tick_due_ms = d->started_ms + TICK_MS;
+	uv_prepare_init(d->loop, &d->flush);
+	uv_timer_init(d->loop, &d->batch);
+	uv_timer_init(d->loop, &d->tick);
+	d->flush.data = d->batch.data = d->tick.data = d;
+	uv_prepare_start(&d->flush, on_flush);
+	uv_timer_start(&d->tick, on_tick, TICK_MS, TICK_MS);
+	return 0;
+}
+
+void links_stop(struct dispatcher *d)
+{
+	uv_close((uv_handle_t *)&d->flush, NULL);
+	uv_close((uv_handle_t *)&d->batch, NULL);
+	uv_close((uv_handle_t *)&d->tick, NULL);
+	nng_inbox_stop(d->inbox);
+	nodes_fini(&d->nodes);
+}

@@ -1,0 +1,166 @@
+/* main.c - starts and ends a dispatcher. */
+#include "common/base/err.h"
+#include "common/base/hash.h"
+#include "common/base/log.h"
+#include "common/base/mem.h"
+#include "common/base/version.h"
+#include "dispatcher/dispatcher.h"
+
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+struct signals {
+	uv_signal_t term, interrupt, hangup;
+	struct dispatcher *dispatcher;
+	const char *config; /* file to read again */
+};
+
+static int load_options(struct dispatcher *d, int argc, char *argv[])
+{
+	struct dispatcher_options *o = &d->options;
+	char host[256] = "dispatcher";
+	int rc = config_load(&dispatcher_program, o, &d->rules, argc, argv);
+
+	if (rc != 0)
+		return rc;
+	if (o->auth != AUTH_NONE) {
+		fprintf(stderr, "stentor-dispatcher: --auth jwt: tokens are "
+				"not supported by this version; say "
+				"--auth none\n");
+		return ERR_CONFIG;
+	}
+	if (strcmp(o->store, "memory:") != 0) {
+		fprintf(stderr,
+			"stentor-dispatcher: --store %s: this version keeps no "
+			"history and knows just memory:\n",
+			o->store);
+		return ERR_CONFIG;
+	}
+	if (o->name[0] == '\0') {
+		gethostname(host, sizeof(host) - 1);
+		free(o->name);
+		o->name = xstrdup(host);
+	}
+	o->api.cors_origin = o->cors_origin[0] ? o->cors_origin : NULL;
+	return 0;
+}
+
+static int start(struct dispatcher *d)
+{
+	struct dispatcher_options *o = &d->options;
+	int rc;
+
+	metrics_init(&d->metrics, dispatcher_metrics, DM_COUNT, NULL);
+	d->health = health_new();
+	health_set(d->health, "", false);
+	rc = links_start(d);
+	if (rc != 0)
+		return rc;
+	publisher_init(&d->publisher, &d->nodes, &d->rules, o->data_bytes_max);
+	d->services[0] = publisher_service(d);
+	d->services[1] = channel_service(d);
+	d->services[2] = cluster_service(d);
+	d->services[3] = health_service(d->health);
+	d->services[4] = reflection_service_v1(d->services);
+	d->services[5] = reflection_service_v1alpha(d->services);
+	rc = api_start(d->loop, o->api_listen, &o->api, d->services, &d->api);
+	if (rc != 0) {
+		log_error("API-LISTEN", "address=%s err=%s", o->api_listen,
+			  err_name(rc));
+		return rc;
+	}
+	rc = admin_start(d->loop, o->admin_listen, dispatcher_routes, d,
+			 &d->admin);
+	if (rc != 0) {
+		log_error("ADMIN-LISTEN", "address=%s err=%s", o->admin_listen,
+			  err_name(rc));
+		return rc;
+	}
+	log_info("START", "name=%s version=%s api=%s link=%s admin=%s", o->name,
+		 stentor_version, o->api_listen, o->link_listen,
+		 o->admin_listen);
+	return 0;
+}
+
+/* --- the end ---------------------------------------------------------------
+ */
+
+static void on_drained(void *ctx)
+{
+	struct dispatcher *d = ctx;
+
+	log_info("DRAINED", "published=%llu",
+		 (unsigned long long)d->publisher.accepted);
+	uv_stop(d->loop);
+}
+
+/* First signal: finish in order. Second: at once. */
+static void on_term(uv_signal_t *handle, int number)
+{
+	struct dispatcher *d = handle->data;
+
+	if (d->draining)
+		_exit(0);
+	d->draining = true;
+	d->publisher.open = false;
+	health_set(d->health, "", false);
+	log_info("DRAIN", "signal=%d", number);
+	api_drain(d->api, d->options.drain_seconds * 1000, on_drained, d);
+}
+
+static void on_hangup(uv_signal_t *handle, int number UNUSED)
+{
+	struct signals *s = container_of(handle, struct signals, hangup);
+	struct dispatcher *d = s->dispatcher;
+	struct rules fresh = {0};
+
+	if (s->config == NULL ||
+	    rules_load(&dispatcher_program, s->config, &fresh) != 0) {
+		log_warn("RELOAD-FAILED", "file=%s",
+			 s->config ? s->config : "none");
+		return;
+	}
+	rules_free(&d->rules);
+	d->rules = fresh;
+	d->nodes.config.config_hash = fresh.hash;
+	log_info("RELOADED", "file=%s rules=%zu", s->config, fresh.count);
+}
+
+static void watch(struct signals *s, uv_signal_t *handle, uv_signal_cb cb,
+		  int number)
+{
+	uv_signal_init(s->dispatcher->loop, handle);
+	handle->data = s->dispatcher;
+	uv_signal_start(handle, cb, number);
+	uv_unref((uv_handle_t *)handle);
+}
+
+int main(int argc, char *argv[])
+{
+	struct dispatcher *d = xcalloc(1, sizeof(*d));
+	struct signals signals = {.dispatcher = d};
+	int rc = load_options(d, argc, argv);
+
+	if (rc != 0)
+		return rc > 0 ? 0 : CONFIG_EXIT;
+	signals.config = config_file(&dispatcher_program, argc, argv);
+	log_init("dispatcher", (enum log_level)d->options.log_level,
+		 d->options.log_format == 0);
+	signal(SIGPIPE, SIG_IGN);
+	nngio_process_init();
+	log_info("FILES", "nofile=%llu",
+		 (unsigned long long)config_raise_nofile());
+	d->loop = uv_default_loop();
+	uv_update_time(d->loop);
+	if (start(d) != 0)
+		return 1;
+	watch(&signals, &signals.term, on_term, SIGTERM);
+	watch(&signals, &signals.interrupt, on_term, SIGINT);
+	watch(&signals, &signals.hangup, on_hangup, SIGHUP);
+	uv_run(d->loop, UV_RUN_DEFAULT);
+	/* nng sockets that receive are never closed (facts of nng 1.5): the
+	 * process ends with them open. */
+	return 0;
+}

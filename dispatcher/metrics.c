@@ -1,0 +1,249 @@
+#include "dispatcher/metrics.h"
+
+#include "common/base/config.h"
+#include "common/base/version.h"
+#include "dispatcher/dispatcher.h"
+
+#include <stdio.h>
+
+const struct metric_desc dispatcher_metrics[DM_COUNT] = {
+	[DM_PUBLISH_DURATION] = {"publish_duration_seconds", METRIC_HISTOGRAM,
+				 NULL, NULL,
+				 "Time from a publish call's head to its "
+				 "answer, unary and batch."},
+	[DM_LOOP_LAG] = {"event_loop_lag_seconds", METRIC_HISTOGRAM, NULL, NULL,
+			 "How late the loop's 100 ms timer fired."},
+};
+
+static const char *const reason_names[LINKQ_REASONS] = {
+	[LINKQ_REFUSED] = "queue_full",
+	[LINKQ_EVICTED] = "evicted",
+	[LINKQ_CLEARED] = "link_lost",
+};
+
+static void single(struct metrics_text *t, const char *name,
+		   enum metric_type type, const char *help, uint64_t value)
+{
+	metrics_head(t, name, type, help);
+	metrics_sample(t, name, "", (double)value);
+}
+
+static void render_publish(const struct publisher *p, struct metrics_text *t)
+{
+	char labels[128];
+
+	metrics_head(t, "publish_total", METRIC_COUNTER,
+		     "Messages offered by producers, by their channel's class "
+		     "and outcome.");
+	for (unsigned class = 0; class < PRIORITY_CLASSES; class ++) {
+		for (unsigned code = 0; code < GRPC_CODES; code++) {
+			if (p->total[class][code] == 0 && code != GRPC_OK)
+				continue;
+			labels[0] = '\0';
+			metrics_label(labels, sizeof(labels), "class",
+				      priority_names[class]);
+			metrics_label(labels, sizeof(labels), "code",
+				      grpc_code_name((enum grpc_code)code));
+			metrics_sample(t, "publish_total", labels,
+				       (double)p->total[class][code]);
+		}
+	}
+	single(t, "routed_total", METRIC_COUNTER,
+	       "Deliveries put on links to workers.", p->routed);
+}
+
+static void render_fanout(const struct publisher *p, struct metrics_text *t)
+{
+	uint64_t below = 0;
+	char labels[32];
+
+	metrics_head(t, "fanout_workers", METRIC_HISTOGRAM,
+		     "Workers that a message was routed to.");
+	for (unsigned i = 0; i < PUBLISH_FANOUT_BUCKETS; i++) {
+		below += p->fanout[i];
+		snprintf(labels, sizeof(labels), "le=\"%u\"",
+			 i == 0 ? 0u : 1u << (i - 1));
+		metrics_sample(t, "fanout_workers_bucket", labels,
+			       (double)below);
+	}
+	below += p->fanout[PUBLISH_FANOUT_BUCKETS];
+	metrics_sample(t, "fanout_workers_bucket", "le=\"+Inf\"",
+		       (double)below);
+	metrics_sample(t, "fanout_workers_sum", "", (double)p->fanout_sum);
+	metrics_sample(t, "fanout_workers_count", "", (double)below);
+}
+
+/* --- links -----------------------------------------------------------------
+ */
+
+static double link_up(const struct node_worker *w)
+{
+	return w->phase == NODE_WORKER_READY;
+}
+
+static double link_queue_bytes(const struct node_worker *w)
+{
+	return (double)(linkq_bytes(&w->queue) + w->batch_bytes);
+}
+
+static double link_unacked_bytes(const struct node_worker *w)
+{
+	return (double)(w->link.tx_bytes - w->link.peer_ack_bytes);
+}
+
+static double link_messages(const struct node_worker *w)
+{
+	return (double)w->messages_sent;
+}
+
+static const struct link_family {
+	const char *name;
+	enum metric_type type;
+	const char *help;
+	double (*value)(const struct node_worker *w);
+} link_families[] = {
+	{"link_up", METRIC_GAUGE,
+	 "1 while the worker is in the routing table, its snapshot complete.",
+	 link_up},
+	{"link_queue_bytes", METRIC_GAUGE,
+	 "Deliveries that wait for the worker.", link_queue_bytes},
+	{"link_unacked_bytes", METRIC_GAUGE,
+	 "Sent to the worker and not acknowledged by it.", link_unacked_bytes},
+	{"link_messages_total", METRIC_COUNTER,
+	 "Deliveries sent since the link came up.", link_messages},
+};
+
+static void render_links(const struct nodes *n, struct metrics_text *t)
+{
+	for (size_t f = 0; f < array_len(link_families); f++) {
+		metrics_head(t, link_families[f].name, link_families[f].type,
+			     link_families[f].help);
+		for (unsigned id = 0; id < INTEREST_WORKERS_MAX; id++) {
+			const struct node_worker *w = n->by_id[id];
+			char labels[384] = "", index[16];
+
+			if (w == NULL)
+				continue;
+			snprintf(index, sizeof(index), "%u", w->index);
+			metrics_label(labels, sizeof(labels), "node",
+				      w->node->name);
+			metrics_label(labels, sizeof(labels), "worker", index);
+			metrics_sample(t, link_families[f].name, labels,
+				       link_families[f].value(w));
+		}
+	}
+}
+
+static void render_drops(const struct nodes *n, struct metrics_text *t)
+{
+	struct linkq_drops all = n->dropped;
+
+	for (unsigned id = 0; id < INTEREST_WORKERS_MAX; id++) {
+		if (n->by_id[id] != NULL)
+			linkq_drops_add(&all,
+					linkq_drops(&n->by_id[id]->queue));
+	}
+	metrics_head(t, "messages_dropped_total", METRIC_COUNTER,
+		     "Deliveries lost on the way to a worker, by class and "
+		     "reason.");
+	for (unsigned class = 0; class < PRIORITY_CLASSES; class ++) {
+		for (unsigned reason = 0; reason < LINKQ_REASONS; reason++) {
+			char labels[64] = "";
+
+			metrics_label(labels, sizeof(labels), "class",
+				      priority_names[class]);
+			metrics_label(labels, sizeof(labels), "reason",
+				      reason_names[reason]);
+			metrics_sample(t, "messages_dropped_total", labels,
+				       (double)all.messages[class][reason]);
+		}
+	}
+}
+
+enum node_state {
+	STATE_CONNECTING,
+	STATE_SYNCING,
+	STATE_READY,
+	STATE_DRAINING,
+	STATE_COUNT
+};
+
+static enum node_state state_of(const struct node *node)
+{
+	enum node_state state = STATE_READY;
+
+	list_for_each (each, &node->workers) {
+		const struct node_worker *w =
+			container_of(each, struct node_worker, in_node);
+
+		if (w->phase == NODE_WORKER_CONNECTING)
+			return STATE_CONNECTING;
+		if (w->phase == NODE_WORKER_SYNCING)
+			state = STATE_SYNCING;
+		else if (w->draining && state == STATE_READY)
+			state = STATE_DRAINING;
+	}
+	return state;
+}
+
+static void render_nodes(const struct nodes *n, struct metrics_text *t)
+{
+	static const char *const names[STATE_COUNT] = {"connecting", "syncing",
+						       "ready", "draining"};
+	unsigned count[STATE_COUNT] = {0};
+
+	list_for_each (each, &n->nodes)
+		count[state_of(container_of(each, struct node, in_nodes))]++;
+	metrics_head(t, "nodes", METRIC_GAUGE,
+		     "Connection nodes known, by the state of their least "
+		     "ready worker.");
+	for (unsigned i = 0; i < STATE_COUNT; i++) {
+		char labels[32] = "";
+
+		metrics_label(labels, sizeof(labels), "state", names[i]);
+		metrics_sample(t, "nodes", labels, count[i]);
+	}
+}
+
+static void render_counters(const struct nodes *n, struct metrics_text *t)
+{
+	const struct nodes_counters *c = &n->counters;
+
+	single(t, "interest_entries", METRIC_GAUGE,
+	       "(channel, worker) pairs in the routing table.",
+	       interest_entries(&n->interest));
+	single(t, "interest_bytes", METRIC_GAUGE,
+	       "Memory of the routing table.", interest_bytes(&n->interest));
+	single(t, "interest_full_total", METRIC_COUNTER,
+	       "Announcements that found the routing table full.",
+	       c->interest_full);
+	single(t, "link_batches_total", METRIC_COUNTER,
+	       "Batches of deliveries sent to workers.", c->batches);
+	single(t, "link_hellos_total", METRIC_COUNTER,
+	       "Greetings received from workers.", c->hellos);
+	single(t, "link_hellos_refused_total", METRIC_COUNTER,
+	       "Greetings turned down.", c->hellos_refused);
+	single(t, "links_lost_total", METRIC_COUNTER,
+	       "Links that stood and ended.", c->links_lost);
+	single(t, "link_gaps_total", METRIC_COUNTER,
+	       "Links made anew because a frame was missing.", c->gaps);
+	single(t, "link_frames_stale_total", METRIC_COUNTER,
+	       "Frames of an earlier epoch, ignored.", c->frames_stale);
+	single(t, "link_frames_malformed_total", METRIC_COUNTER,
+	       "Frames that could not be decoded.", c->frames_malformed);
+}
+
+void dispatcher_metrics_render(struct dispatcher *d, struct metrics_text *t)
+{
+	const struct metrics *blocks[1] = {&d->metrics};
+
+	metrics_process(t, stentor_version, NULL, 0);
+	metrics_render(t, blocks, 1);
+	render_publish(&d->publisher, t);
+	render_fanout(&d->publisher, t);
+	render_nodes(&d->nodes, t);
+	render_links(&d->nodes, t);
+	render_drops(&d->nodes, t);
+	render_counters(&d->nodes, t);
+	api_metrics(d->api, t);
+}

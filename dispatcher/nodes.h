@@ -1,0 +1,147 @@
+/* nodes.h - the connection nodes this dispatcher knows, their workers and the
+ * links to them (pure: acts through struct nodes_ops).
+ *
+ * A worker makes itself known by its hello; nothing else is needed to join.
+ * Life of a struct node_worker:
+ *
+ *	hello --> CONNECTING --socket up: hello_ack--> SYNCING
+ *	SYNCING --end of its snapshot--> READY
+ *	any --silent LINK_DEAD_MS, gap, socket gone, newer hello--> dropped
+ *
+ * Dropping takes the worker out of the routing table at once; it comes back
+ * by a hello under a new epoch and with a new snapshot.
+ *
+ * Deliveries wait in the worker's priority queue (linkq) and leave in batches:
+ * an idle link sends at the end of the loop turn, a busy one when
+ * NODES_BATCH_BYTES are ready or NODES_BATCH_MS have passed since its last
+ * batch; never more than the link's credit allows.
+ */
+#ifndef STENTOR_DISPATCHER_NODES_H
+#define STENTOR_DISPATCHER_NODES_H
+
+#include "common/base/hash.h"
+#include "common/codec/linkstate.h"
+#include "common/codec/linkwire.h"
+#include "common/ds/hmap.h"
+#include "common/ds/list.h"
+#include "dispatcher/interest.h"
+#include "dispatcher/linkq.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/uio.h>
+
+#define NODES_BATCH_BYTES     (16u << 10)
+#define NODES_BATCH_BYTES_MAX (64u << 10)
+#define NODES_BATCH_MS	      2
+#define NODES_BATCH_FRAMES    512
+#define NODES_NAME_MAX	      128 /* bytes of a node's name */
+#define NODES_SWEEP_SHARDS    4	  /* of the routing table, at each tick */
+
+enum node_worker_phase {
+	NODE_WORKER_CONNECTING,
+	NODE_WORKER_SYNCING,
+	NODE_WORKER_READY
+};
+
+struct node {
+	struct list in_nodes;
+	struct list workers; /* struct node_worker.in_node */
+	char *name, *version, *listen_address;
+	uint64_t seen; /* last publish that counted it (publish.c) */
+};
+
+struct node_worker {
+	struct list in_node;
+	struct list in_pending; /* has something to send */
+	struct hmap_node by_epoch;
+	struct node *node;
+	uint32_t index;
+	uint16_t id; /* in the routing table */
+	uint64_t incarnation, connections, connections_max;
+	char *link_address, *dialed;
+	void *socket; /* the owner's */
+	bool connected, draining, ack_due;
+	enum node_worker_phase phase;
+	struct link_state link;
+	struct linkq queue;
+	struct frame *batch[NODES_BATCH_FRAMES]; /* taken, not yet sent */
+	unsigned batch_count;
+	size_t batch_bytes;
+	uint64_t batch_at_ms; /* when the last batch left */
+	uint64_t beat_at_ms, since_wall_ms;
+	uint64_t messages_sent;
+};
+
+struct nodes_ops {
+	/* Dial worker->link_address, set worker->socket; later report with
+	 * nodes_connected() and nodes_disconnected(). */
+	int (*open)(void *ctx, struct node_worker *w);
+	void (*close)(void *ctx, struct node_worker *w);
+	int (*send)(void *ctx, struct node_worker *w,
+		    const struct iovec *pieces, size_t count);
+	/* A worker's answer to a count query. */
+	void (*counted)(void *ctx, uint64_t id, uint64_t subscribers);
+	/* For people: milliseconds since 1970. */
+	uint64_t (*wall_ms)(void *ctx);
+};
+
+struct nodes_config {
+	const char *name, *version; /* of this dispatcher; borrowed */
+	const char *token;	    /* that workers must know; "" for none */
+	uint64_t config_hash;
+	uint64_t workers_max;  /* at most INTEREST_WORKERS_MAX */
+	uint64_t queue_bytes;  /* of one link's queue */
+	uint64_t interest_max; /* (channel, worker) pairs */
+};
+
+struct nodes_counters {
+	uint64_t hellos, hellos_refused, frames_stale, frames_malformed;
+	uint64_t gaps, links_lost, batches, interest_full;
+};
+
+struct nodes {
+	struct nodes_config config;
+	const struct nodes_ops *ops;
+	void *ctx;
+	struct hash_key key; /* of interest keys; random */
+	struct list nodes;   /* struct node.in_nodes */
+	struct list pending; /* struct node_worker.in_pending */
+	struct hmap by_epoch;
+	struct node_worker *by_id[INTEREST_WORKERS_MAX];
+	unsigned worker_count;
+	uint16_t next_id;
+	struct interest interest;
+	struct arena arena;
+	struct nodes_counters counters;
+	struct linkq_drops dropped; /* by links that are gone */
+};
+
+void nodes_init(struct nodes *n, const struct nodes_config *config,
+		const struct nodes_ops *ops, void *ctx);
+void nodes_fini(struct nodes *n);
+
+void nodes_receive(struct nodes *n, const void *bytes, size_t len,
+		   uint64_t now_ms);
+void nodes_connected(struct nodes *n, struct node_worker *w, uint64_t now_ms);
+void nodes_disconnected(struct nodes *n, struct node_worker *w);
+
+/* Queues one ready-encoded delivery (borrowed). 0, or ERR_FULL: the queue's
+ * policy refused it (and counted that). */
+int nodes_queue(struct nodes *n, struct node_worker *w, struct frame *delivery,
+		enum priority lane, enum priority drop_class);
+/* Sends a control frame (taken) now, ahead of deliveries; a frame that is
+ * pushed back is lost. */
+void nodes_send_control(struct nodes *n, struct node_worker *w,
+			struct frame *control, uint64_t now_ms);
+
+/* End of a loop turn: batches and acknowledgements. Returns true while some
+ * link waits for its time: call again within a millisecond or two. */
+bool nodes_flush(struct nodes *n, uint64_t now_ms);
+/* Every 100 ms or so: heartbeats, silence, sweeping. */
+void nodes_tick(struct nodes *n, uint64_t now_ms);
+
+/* True when no worker is between its hello and the end of its snapshot. */
+bool nodes_settled(const struct nodes *n);
+
+#endif

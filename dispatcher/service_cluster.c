@@ -1,0 +1,117 @@
+/* stentor.v1.ClusterService */
+#include "common/base/mem.h"
+#include "dispatcher/dispatcher.h"
+#include "stentor/v1/cluster.pb-c.h"
+
+#include <stdlib.h>
+
+typedef Stentor__V1__ListNodesResponse Response;
+typedef Stentor__V1__Node Node;
+typedef Stentor__V1__Worker Worker;
+
+static Stentor__V1__WorkerState state_of(const struct node_worker *w)
+{
+	switch (w->phase) {
+	case NODE_WORKER_CONNECTING:
+		return STENTOR__V1__WORKER_STATE__WORKER_STATE_CONNECTING;
+	case NODE_WORKER_SYNCING:
+		return STENTOR__V1__WORKER_STATE__WORKER_STATE_SYNCING;
+	case NODE_WORKER_READY:
+		break;
+	}
+	return w->draining ? STENTOR__V1__WORKER_STATE__WORKER_STATE_DRAINING
+			   : STENTOR__V1__WORKER_STATE__WORKER_STATE_READY;
+}
+
+static void fill_worker(const struct nodes *n, const struct node_worker *w,
+			Worker *out)
+{
+	stentor__v1__worker__init(out);
+	out->index = w->index;
+	out->state = state_of(w);
+	out->link_address = w->link_address;
+	out->connections = w->connections;
+	out->connections_max = w->connections_max;
+	out->channels = interest_worker_entries(&n->interest, w->id);
+	out->link_queue_bytes = linkq_bytes(&w->queue) + w->batch_bytes;
+	out->link_unacked_bytes = w->link.tx_bytes - w->link.peer_ack_bytes;
+	out->messages_sent = w->messages_sent;
+	out->messages_dropped = linkq_drops_total(linkq_drops(&w->queue));
+	out->since_ms = w->since_wall_ms;
+}
+
+static Node *new_node(const struct nodes *n, struct node *node, size_t count)
+{
+	Node *out = xmalloc(sizeof(*out));
+
+	stentor__v1__node__init(out);
+	out->name = node->name;
+	out->version = node->version;
+	out->listen_address = node->listen_address;
+	out->workers = xcalloc(count, sizeof(*out->workers));
+	list_for_each (each, &node->workers) {
+		Worker *w = xmalloc(sizeof(*w));
+
+		fill_worker(n, container_of(each, struct node_worker, in_node),
+			    w);
+		out->connections += w->connections;
+		out->connections_max += w->connections_max;
+		out->workers[out->n_workers++] = w;
+	}
+	return out;
+}
+
+static size_t list_length(const struct list *head)
+{
+	size_t length = 0;
+
+	list_for_each (each, head)
+		length++;
+	return length;
+}
+
+static void on_list_nodes(struct rpc_call *call,
+			  const ProtobufCMessage *m UNUSED)
+{
+	struct dispatcher *d = call->service->ctx;
+	struct nodes *n = &d->nodes;
+	Response response = STENTOR__V1__LIST_NODES_RESPONSE__INIT;
+
+	response.dispatcher = d->options.name;
+	response.nodes =
+		xcalloc(list_length(&n->nodes), sizeof(*response.nodes));
+	list_for_each (each, &n->nodes) {
+		struct node *node = container_of(each, struct node, in_nodes);
+
+		response.nodes[response.n_nodes++] =
+			new_node(n, node, list_length(&node->workers));
+	}
+	rpc_reply(call, &response.base);
+	for (size_t i = 0; i < response.n_nodes; i++) {
+		for (size_t j = 0; j < response.nodes[i]->n_workers; j++)
+			free(response.nodes[i]->workers[j]);
+		free(response.nodes[i]->workers);
+		free(response.nodes[i]);
+	}
+	free(response.nodes);
+}
+
+static const struct rpc_method methods[] = {
+	{
+		.name = "ListNodes",
+		.input = &stentor__v1__list_nodes_request__descriptor,
+		.output = &stentor__v1__list_nodes_response__descriptor,
+		.no_side_effects = true,
+		.on_message = on_list_nodes,
+	},
+};
+
+struct rpc_service cluster_service(struct dispatcher *d)
+{
+	return (struct rpc_service){
+		.name = "stentor.v1.ClusterService",
+		.methods = methods,
+		.method_count = array_len(methods),
+		.ctx = d,
+	};
+}
