@@ -154,7 +154,9 @@ int api_start(uv_loop_t *loop, const char *address,
 	      const struct rpc_service *services, struct api **out)
 {
 	struct api *api = xcalloc(1, sizeof(*api));
-	struct listener_options options = {.backlog = 0};
+	struct listener_options options = {
+		.user_timeout_ms = (uint32_t)limits->write_timeout_ms,
+	};
 	int rv = listener_start(&api->listener, loop, address, &options,
 				on_accept, api);
 
@@ -205,12 +207,7 @@ void api_drain(struct api *api, uint64_t grace_ms,
 	api->on_drained_ctx = ctx;
 	listener_close(&api->listener, on_listener_closed);
 	list_for_each_safe (node, &api->connections) {
-		struct conn *c = container_of(node, struct conn, in_api);
-
-		if (c->front)
-			c->front->drain(c);
-		else
-			conn_close(c, CLOSE_DONE);
+		conn_leave(container_of(node, struct conn, in_api), CLOSE_DONE);
 	}
 	tick_start(api);
 }

@@ -7,6 +7,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 
 #define H2_PREFACE     "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 #define H2_PREFACE_LEN 24
@@ -131,6 +132,7 @@ void conn_accept(struct api *api)
 		return;
 	}
 	uv_tcp_nodelay(&c->tcp, 1);
+	uv_tcp_keepalive(&c->tcp, 1, API_KEEPALIVE_S);
 	c->reading = true;
 	list_init(&c->in_dirty);
 	list_push_back(&api->connections, &c->in_api);
@@ -204,14 +206,29 @@ static bool write_out(struct conn *c)
 	return false;
 }
 
+/* All is said. */
+static void conn_finish(struct conn *c, enum close_reason why)
+{
+	uv_os_fd_t fd;
+
+	if (!c->linger || c->half_closed) {
+		conn_close(c, why);
+	} else if (c->linger_ms == 0 &&
+		   uv_fileno((uv_handle_t *)&c->tcp, &fd) == 0) {
+		c->linger_ms = api_now(c->api);
+		shutdown(fd, SHUT_WR);
+	}
+}
+
 void conn_flush(struct conn *c)
 {
+	enum close_reason why = CLOSE_NONE;
+
 	list_remove(&c->in_dirty);
 	while (c->front && !c->closing) {
-		enum close_reason reason = c->front->produce(c);
-
-		if (reason != CLOSE_NONE) {
-			conn_close(c, reason);
+		why = c->front->produce(c);
+		if (why != CLOSE_NONE) {
+			conn_close(c, why);
 			return;
 		}
 		if (c->out.len == 0 || c->write_pending || !write_out(c))
@@ -219,39 +236,64 @@ void conn_flush(struct conn *c)
 	}
 	if (c->closing)
 		return;
-	if (c->front && c->out.len == 0 && !c->write_pending &&
-	    c->front->finished(c))
-		conn_close(c, CLOSE_DONE);
+	if (c->front && c->out.len == 0 && !c->write_pending)
+		why = c->front->finished(c);
+	if (why != CLOSE_NONE)
+		conn_finish(c, why);
 	else
 		update_reading(c);
 }
 
-void conn_sweep(struct conn *c, uint64_t now_ms)
+void conn_leave(struct conn *c, enum close_reason why)
+{
+	if (c->leaving == CLOSE_NONE) {
+		c->leaving = why;
+		c->leaving_ms = api_now(c->api);
+	}
+	if (c->front)
+		c->front->drain(c);
+	else
+		conn_close(c, why);
+}
+
+/* A clock that has run out: the connection ends at once. */
+static enum close_reason overdue(struct conn *c, uint64_t now_ms)
 {
 	const struct api_limits *l = &c->api->limits;
-	enum close_reason reason = CLOSE_NONE;
 
 	if (c->api->draining && now_ms >= c->api->cut_ms)
-		reason = CLOSE_CUT;
-	else if ((c->write_pending || c->out.len > 0) &&
-		 now_ms - c->progress_ms >= l->write_timeout_ms)
-		reason = CLOSE_WRITE_TIMEOUT;
-	else if (c->front)
-		reason = c->front->sweep(c, now_ms);
-	else if (now_ms - c->accepted_ms >= l->head_timeout_ms)
-		reason = CLOSE_HEAD_TIMEOUT;
-	if (reason == CLOSE_NONE && c->calls == 0 &&
-	    now_ms - c->input_ms >= l->idle_timeout_ms)
-		reason = CLOSE_IDLE_TIMEOUT;
+		return CLOSE_CUT;
+	if (c->linger_ms != 0 && now_ms - c->linger_ms >= API_LINGER_MS)
+		return CLOSE_DONE;
+	if ((c->write_pending || c->out.len > 0) &&
+	    now_ms - c->progress_ms >= l->write_timeout_ms)
+		return CLOSE_WRITE_TIMEOUT;
+	/* It was asked to leave and does not say a word. */
+	if (c->leaving == CLOSE_IDLE_TIMEOUT && c->calls == 0 &&
+	    now_ms - c->leaving_ms >= 2 * API_GOAWAY_WAIT_MS)
+		return CLOSE_IDLE_TIMEOUT;
+	if (c->front)
+		return c->front->sweep(c, now_ms);
+	return now_ms - c->accepted_ms >= l->head_timeout_ms
+		       ? CLOSE_HEAD_TIMEOUT
+		       : CLOSE_NONE;
+}
+
+void conn_sweep(struct conn *c, uint64_t now_ms)
+{
+	enum close_reason reason = overdue(c, now_ms);
+
 	if (reason != CLOSE_NONE) {
 		conn_close(c, reason);
 		return;
 	}
-	if (c->front && c->age_max_ms > 0 &&
-	    now_ms - c->accepted_ms >= c->age_max_ms) {
-		c->age_max_ms = 0;
-		c->front->drain(c);
-	}
+	if (c->leaving != CLOSE_NONE)
+		return;
+	if (c->calls == 0 &&
+	    now_ms - c->input_ms >= c->api->limits.idle_timeout_ms)
+		conn_leave(c, CLOSE_IDLE_TIMEOUT);
+	else if (c->age_max_ms > 0 && now_ms - c->accepted_ms >= c->age_max_ms)
+		conn_leave(c, CLOSE_DONE);
 }
 
 static void on_closed(uv_handle_t *h)

@@ -98,7 +98,9 @@ static const char *after(const char *symbol, struct slice name)
 		return NULL;
 	if (symbol[name.len] == 0)
 		return symbol + name.len;
-	return symbol[name.len] == '.' ? symbol + name.len + 1 : NULL;
+	if (symbol[name.len] != '.' || symbol[name.len + 1] == 0)
+		return NULL;
+	return symbol + name.len + 1;
 }
 
 static bool has_named(struct slice in, unsigned wanted, const char *name)

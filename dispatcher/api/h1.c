@@ -74,7 +74,7 @@ static void respond(struct h1 *h1, const struct request *r, int status,
 	struct buf extra;
 	int rv = 0;
 
-	if (h1->conn->api->draining || !keep_alive)
+	if (h1->conn->leaving != CLOSE_NONE || !keep_alive)
 		h1->last = true;
 	buf_init(&extra, 4096);
 	if (status == 405 || status == 204)
@@ -277,6 +277,7 @@ static void refuse(struct h1 *h1, int status, const char *why)
 	struct request none;
 
 	request_init(&none);
+	h1->conn->linger = true;
 	respond_error(h1, &none, status,
 		      status == 413 ? GRPC_RESOURCE_EXHAUSTED
 				    : GRPC_INVALID_ARGUMENT,
@@ -389,11 +390,13 @@ static enum close_reason h1_produce(struct conn *c)
 	return CLOSE_NONE;
 }
 
-static bool h1_finished(const struct conn *c)
+static enum close_reason h1_finished(const struct conn *c)
 {
 	const struct h1 *h1 = c->state;
 
-	return h1->last && !h1->call;
+	if (!h1->last || h1->call)
+		return CLOSE_NONE;
+	return c->leaving != CLOSE_NONE ? c->leaving : CLOSE_DONE;
 }
 
 static enum close_reason h1_sweep(struct conn *c, uint64_t now_ms)

@@ -48,13 +48,6 @@ static void count_fault(struct h2 *h2, const char *what)
 		h2->faults.tokens--;
 }
 
-static void refuse_stream(struct h2 *h2, int32_t stream_id)
-{
-	metric_add(&h2->conn->api->metrics, API_STREAMS_REFUSED, 0, 1);
-	nghttp2_submit_rst_stream(h2->session, NGHTTP2_FLAG_NONE, stream_id,
-				  NGHTTP2_REFUSED_STREAM);
-}
-
 static int on_begin_headers(nghttp2_session *s, const nghttp2_frame *f,
 			    void *ctx)
 {
@@ -67,7 +60,8 @@ static int on_begin_headers(nghttp2_session *s, const nghttp2_frame *f,
 	/* Calls whose streams are closed but whose handlers still work count
 	 * too: resetting streams must not buy more work than the limit. */
 	if (h2->call_count >= h2->conn->api->limits.streams_max) {
-		refuse_stream(h2, f->hd.stream_id);
+		nghttp2_submit_rst_stream(s, NGHTTP2_FLAG_NONE, f->hd.stream_id,
+					  NGHTTP2_REFUSED_STREAM);
 		return 0;
 	}
 	call = h2_call_new(h2, f->hd.stream_id);
@@ -158,6 +152,9 @@ static int on_frame_recv(nghttp2_session *s, const nghttp2_frame *f, void *ctx)
 	case NGHTTP2_PING:
 		on_ping(h2, f);
 		return 0;
+	case NGHTTP2_GOAWAY:
+		h2->peer_leaves = true;
+		return 0;
 	default:
 		return 0;
 	}
@@ -194,12 +191,19 @@ static int on_frame_send(nghttp2_session *s, const nghttp2_frame *f, void *ctx)
 		h2->ping_ms = 0;
 		h2->ping_strikes = 0;
 		break;
+	case NGHTTP2_GOAWAY:
+		/* Not earlier: nghttp2 sends a PING before what waits. */
+		if (h2->drain == DRAIN_NOTICED)
+			nghttp2_submit_ping(s, NGHTTP2_FLAG_NONE, drain_ping);
+		return 0;
 	case NGHTTP2_RST_STREAM:
 		error = f->rst_stream.error_code;
 		/* A faulty head ends here and not in on_frame_recv(). */
 		h2->head_started_ms = 0;
-		if (error != NGHTTP2_NO_ERROR &&
-		    error != NGHTTP2_REFUSED_STREAM)
+		if (error == NGHTTP2_REFUSED_STREAM)
+			metric_add(&h2->conn->api->metrics, API_STREAMS_REFUSED,
+				   0, 1);
+		else if (error != NGHTTP2_NO_ERROR)
 			count_fault(h2, "too_many_faulty_streams");
 		return 0;
 	default:
@@ -351,13 +355,18 @@ static enum close_reason h2_produce(struct conn *c)
 	return CLOSE_NONE;
 }
 
-static bool h2_finished(const struct conn *c)
+static enum close_reason h2_finished(const struct conn *c)
 {
 	const struct h2 *h2 = c->state;
 
-	return h2->doomed != CLOSE_NONE ||
-	       (!nghttp2_session_want_read(h2->session) &&
-		!nghttp2_session_want_write(h2->session));
+	if (h2->doomed != CLOSE_NONE)
+		return h2->doomed;
+	if (nghttp2_session_want_read(h2->session) ||
+	    nghttp2_session_want_write(h2->session))
+		return CLOSE_NONE;
+	if (h2->drain != DRAIN_NO)
+		return c->leaving;
+	return h2->peer_leaves ? CLOSE_PEER : CLOSE_PROTOCOL;
 }
 
 static void h2_drain(struct conn *c)
@@ -377,7 +386,6 @@ static void h2_drain(struct conn *c)
 	h2->drain = DRAIN_NOTICED;
 	h2->drain_ms = api_now(c->api);
 	nghttp2_submit_shutdown_notice(h2->session);
-	nghttp2_submit_ping(h2->session, NGHTTP2_FLAG_NONE, drain_ping);
 	conn_mark_dirty(c);
 }
 

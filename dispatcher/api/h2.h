@@ -41,6 +41,7 @@ struct h2 {
 	struct list attention; /* those to look at after a turn's output */
 	unsigned call_count;
 	enum h2_drain drain;
+	bool peer_leaves; /* it has sent GOAWAY */
 	uint64_t drain_ms;
 	uint64_t head_started_ms; /* 0: no head under way */
 	struct h2_bucket faults;

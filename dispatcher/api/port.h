@@ -29,7 +29,9 @@
 #define API_TICK_MS	   10		/* precision of deadlines */
 #define API_SWEEP_MAX_MS   1000		/* precision of timeouts, at most */
 #define API_GOAWAY_WAIT_MS 1000		/* for the round trip of a GOAWAY */
-#define API_SCRATCH_MAX	   (64u << 20)	/* an inflated message */
+#define API_KEEPALIVE_S	   60	/* silence before TCP asks if a peer lives */
+#define API_LINGER_MS	   2000 /* for a refused peer to read why */
+#define API_SCRATCH_MAX	   (64u << 20) /* an inflated message */
 
 enum api_metric {
 	API_CONNECTIONS,
@@ -117,9 +119,9 @@ struct conn_front {
 	bool (*half_close)(struct conn *c);
 	/* Appends what is ready to c->out, up to about API_OUT_HIGH. */
 	enum close_reason (*produce)(struct conn *c);
-	/* Nothing more will be said: the connection ends when c->out is
-	 * written. */
-	bool (*finished)(const struct conn *c);
+	/* All is said and the connection ends when c->out is written: why.
+	 * CLOSE_NONE: it goes on. */
+	enum close_reason (*finished)(const struct conn *c);
 	/* Looks at its clocks. */
 	enum close_reason (*sweep)(struct conn *c, uint64_t now_ms);
 	/* Ends in order: the calls under way finish, no new ones. */
@@ -141,6 +143,12 @@ struct conn {
 	struct buf writing; /* owned by the write under way */
 	uv_write_t write;
 	bool write_pending, reading, closing, half_closed;
+	/* The peer was refused while it may still be sending: closing at once
+	 * would reset the connection before it reads why. */
+	bool linger;
+	uint64_t linger_ms;	   /* since when; 0: not yet */
+	enum close_reason leaving; /* it ends in order: why */
+	uint64_t leaving_ms;	   /* since when */
 	unsigned calls; /* that keep it from being idle; kept by the front */
 	uint64_t accepted_ms, age_max_ms; /* age_max_ms 0: none */
 	uint64_t input_ms;		  /* last bytes from the peer */
@@ -158,6 +166,8 @@ void conn_accept(struct api *api);
 void conn_mark_dirty(struct conn *c);
 void conn_flush(struct conn *c);
 void conn_sweep(struct conn *c, uint64_t now_ms);
+/* Ends it in order: the calls under way finish, then it closes. */
+void conn_leave(struct conn *c, enum close_reason why);
 /* Idempotent, asynchronous. Never from inside a front's callbacks. */
 void conn_close(struct conn *c, enum close_reason reason);
 /* The last part of closing went: tells the port. */
