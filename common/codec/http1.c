@@ -213,7 +213,7 @@ static int refuse_llhttp(struct http1 *p, llhttp_errno_t error)
 	switch (error) {
 	case HPE_INVALID_VERSION:
 	case HPE_PAUSED_H2_UPGRADE:
-		return refuse(p, 505, "only HTTP/1.0 and HTTP/1.1 here");
+		return refuse(p, 505, "only HTTP 1.0 and 1.1 here");
 	case HPE_INVALID_METHOD:
 		return refuse(p, 400, "not an HTTP request");
 	default:
@@ -344,7 +344,7 @@ static int end_head(struct http1 *p)
 	int err;
 
 	if (p->parser.http_major != 1 || p->parser.http_minor > 1)
-		return refuse(p, 505, "only HTTP/1.0 and HTTP/1.1 here");
+		return refuse(p, 505, "only HTTP 1.0 and 1.1 here");
 	if (p->tail != CRLFCRLF)
 		return refuse(p, 400, "bad end of the head");
 	p->request.method = llhttp_method_name(p->parser.method);

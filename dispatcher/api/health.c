@@ -94,6 +94,14 @@ void health_set(struct health *h, const char *service, bool serving)
 	}
 }
 
+void health_set_all(struct health *h, const struct rpc_service *services,
+		    bool serving)
+{
+	health_set(h, "", serving);
+	for (; services->name; services++)
+		health_set(h, services->name, serving);
+}
+
 static void on_check(struct rpc_call *call, const ProtobufCMessage *m)
 {
 	const request_message *r = (const request_message *)m;

@@ -20,6 +20,10 @@ struct health *health_new(void);
 void health_free(struct health *h);
 /* Names are copied; new ones become known. */
 void health_set(struct health *h, const char *service, bool serving);
+/* The whole server and every service of the table (it ends with a NULL name).
+ */
+void health_set_all(struct health *h, const struct rpc_service *services,
+		    bool serving);
 /* Its row of the service table. */
 struct rpc_service health_service(struct health *h);
 

@@ -675,8 +675,12 @@ static void test_health_check_and_watch(void **state)
 
 	api_begin(f, &api_test_limits);
 	c = client_new(f, 65535);
-	health_set(f->health, "", true);
+	health_set_all(f->health, f->services, true);
 	a = grpc(c, "/grpc.health.v1.Health/Check", BODY("\0\0\0\0\0"));
+	until(f, c, a->closed);
+	assert_memory_equal(a->body, "\0\0\0\0\2\x08\1", 7);
+	a = grpc(c, "/grpc.health.v1.Health/Check",
+		 BODY("\0\0\0\0\x0b\n\x09test.Echo"));
 	until(f, c, a->closed);
 	assert_memory_equal(a->body, "\0\0\0\0\2\x08\1", 7);
 	a = grpc(c, "/grpc.health.v1.Health/Check", BODY("\0\0\0\0\3\n\1x"));
