@@ -661,26 +661,35 @@ static void outbox_tell(struct nng_outbox *out, bool up)
 		out->on_event(out->ctx, up);
 }
 
+static void outbox_lost(struct nng_outbox *out)
+{
+	nng_outbox_redial(out);
+	outbox_tell(out, false);
+}
+
 static void outbox_up(struct nng_outbox *out, uint32_t pipe)
 {
-	if (out->gone == pipe)
-		return; /* on_redial will come */
+	if (out->gone == pipe) {
+		out->gone = 0;
+		return;
+	}
+	/* nng's next connection, before the news that the first is gone. */
+	if (out->pipe != 0) {
+		outbox_lost(out);
+		return;
+	}
 	out->pipe = pipe;
 	outbox_tell(out, true);
 }
 
+/* One that was not told as up has been refused, or its `up` is still to come;
+ * nng goes on dialling with its own back-off. */
 static void outbox_down(struct nng_outbox *out, uint32_t pipe)
 {
-	bool told = out->pipe == pipe;
-
-	/* Either it was told as up, and the socket has served; or it has been
-	 * refused, and nng goes on dialling with its own back-off. */
-	if (!told) {
+	if (out->pipe == pipe)
+		outbox_lost(out);
+	else
 		out->gone = pipe;
-		return;
-	}
-	nng_outbox_redial(out);
-	outbox_tell(out, false);
 }
 
 static void on_outbox_mail(void *ctx UNUSED, struct mail *m)
