@@ -444,14 +444,19 @@ int nodes_queue(struct nodes *n, struct node_worker *w, struct frame *delivery,
 {
 	int rc = linkq_push(&w->queue, delivery, lane, drop_class);
 
-	if (rc == 0)
-		want_flush(n, w);
-	return rc;
+	if (rc != 0)
+		return rc;
+	if (n->prompt_left > 0) {
+		n->prompt_left--;
+		w->prompt = true;
+	}
+	want_flush(n, w);
+	return 0;
 }
 
 static bool batch_due(const struct node_worker *w, uint64_t now_ms)
 {
-	return w->batch_count > 0 ||
+	return w->batch_count > 0 || w->prompt ||
 	       linkq_bytes(&w->queue) >= NODES_BATCH_BYTES ||
 	       now_ms - w->batch_at_ms >= NODES_BATCH_MS;
 }
@@ -490,6 +495,7 @@ static int send_batch(struct nodes *n, struct node_worker *w, uint64_t now_ms)
 	w->batch_bytes = 0;
 	w->batch_at_ms = now_ms;
 	w->ack_due = false;
+	w->prompt = false;
 	n->counters.batches++;
 	return 0;
 }
@@ -523,8 +529,12 @@ static bool flush_worker(struct nodes *n, struct node_worker *w,
 
 bool nodes_flush(struct nodes *n, uint64_t now_ms)
 {
+	uint64_t earned = (now_ms - n->flushed_ms) * NODES_PROMPT_PER_MS;
 	struct list waiting, *node;
 
+	n->flushed_ms = now_ms;
+	n->prompt_left =
+		min_of(n->prompt_left + earned, (uint64_t)NODES_PROMPT_BURST);
 	list_init(&waiting);
 	while ((node = list_pop_front(&n->pending)) != NULL) {
 		struct node_worker *w =

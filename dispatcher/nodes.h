@@ -14,7 +14,9 @@
  * Deliveries wait in the worker's priority queue (linkq) and leave in batches:
  * an idle link sends at the end of the loop turn, a busy one when
  * NODES_BATCH_BYTES are ready or NODES_BATCH_MS have passed since its last
- * batch; never more than the link's credit allows.
+ * batch; never more than the link's credit allows. As long as all links
+ * together carry fewer than NODES_PROMPT_PER_MS deliveries, none is busy: the
+ * sends cost little then, and every message saves the wait.
  */
 #ifndef STENTOR_DISPATCHER_NODES_H
 #define STENTOR_DISPATCHER_NODES_H
@@ -35,6 +37,8 @@
 #define NODES_BATCH_BYTES_MAX (64u << 10)
 #define NODES_BATCH_MS	      2
 #define NODES_BATCH_FRAMES    512
+#define NODES_PROMPT_PER_MS   2
+#define NODES_PROMPT_BURST    32
 #define NODES_NAME_MAX	      128 /* bytes of a node's name */
 #define NODES_SWEEP_SHARDS    4	  /* of the routing table, at each tick */
 
@@ -62,6 +66,7 @@ struct node_worker {
 	char *link_address, *dialed;
 	void *socket; /* the owner's */
 	bool connected, draining, ack_due;
+	bool prompt; /* what waits goes at the end of this turn */
 	enum node_worker_phase phase;
 	struct link_state link;
 	struct linkq queue;
@@ -111,6 +116,8 @@ struct nodes {
 	struct node_worker *by_id[INTEREST_WORKERS_MAX];
 	unsigned worker_count;
 	uint16_t next_id;
+	uint64_t prompt_left; /* deliveries that need not wait */
+	uint64_t flushed_ms;
 	struct interest interest;
 	struct arena arena;
 	struct nodes_counters counters;
