@@ -61,7 +61,7 @@ SIM     := $(patsubst tests/sim/%.c,$(B)/sim/%,$(wildcard tests/sim/*.c))
 BENCH   := $(patsubst tests/bench/%.c,$(B)/bench/%,$(wildcard tests/bench/*.c))
 FUZZ    := $(patsubst tests/fuzz/%.c,$(B)/fuzz/%,$(wildcard tests/fuzz/fuzz_*.c))
 
-.PHONY: all run test bench fuzz debug asan tsan unit sim layers tidy \
+.PHONY: all run test bench fuzz debug asan tsan unit sim replays layers tidy \
 	format format-check install clean help setup programs
 .DELETE_ON_ERROR:
 .SECONDARY:
@@ -158,9 +158,10 @@ run: setup
 
 unit: $(UNIT)
 sim: $(SIM)
+replays: $(FUZZ)
 
 test: setup
-	$(Q)$(MAKE) --no-print-directory programs unit sim $(FUZZ)
+	$(Q)$(MAKE) --no-print-directory programs unit sim replays
 	$(Q)tests/run-tests
 
 bench: setup
@@ -168,7 +169,7 @@ bench: setup
 	$(Q)$(PYTHON) tests/bench/bench.py $(BENCH_FLAGS)
 
 debug asan tsan:
-	$(Q)$(MAKE) --no-print-directory MODE=$@ programs unit sim
+	$(Q)$(MAKE) --no-print-directory MODE=$@ programs unit sim replays
 
 FUZZ_SECONDS ?= 30
 fuzz:
