@@ -753,7 +753,7 @@ int nng_outbox_send(struct nng_outbox *out, const struct iovec *pieces,
 		total += pieces[i].iov_len;
 	if (total > NNGIO_MESSAGE_MAX)
 		return ERR_TOO_LARGE;
-	if (!out->open)
+	if (out->pipe == 0) /* nng would queue it for whoever comes */
 		return ERR_AGAIN;
 	check(nng_msg_alloc(&msg, 0) == 0);
 	/* Without this each append would reallocate exactly. */
