@@ -191,11 +191,12 @@ class Process:
     def pid(self):
         return self.popen.pid
 
-    def start(self):
+    def start(self, **override):
         assert self.popen is None or self.popen.poll() is not None
+        options = {**self.options, **override}
         with open(self.log_path, "ab") as log:
             self.popen = subprocess.Popen(
-                [str(self.binary)] + option_list(self.options),
+                [str(self.binary)] + option_list(options),
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                 env=clean_env(**{_MARK: self.cluster.mark}),
                 start_new_session=True)
@@ -208,7 +209,7 @@ class Process:
         os.kill(self.pid, signo)
 
     def kill(self):
-        """kill -9; its workers must end by themselves."""
+        """kill -9"""
         self.popen.kill()
         self.popen.wait()
 
@@ -356,6 +357,13 @@ class Node(Process):
     def worker_names(self):
         return {(self.name, i) for i in range(self.workers)}
 
+    def kill(self):
+        """kill -9 of the supervisor; its workers must end by themselves."""
+        workers = self.worker_pids()
+        super().kill()
+        wait_until(lambda: not any(alive(p) for p in workers), 5,
+                   f"workers of {self.name} end with their supervisor")
+
     def kill_worker(self, pid, signo=signal.SIGKILL):
         self.expect_deaths = True
         os.kill(pid, signo)
@@ -390,8 +398,12 @@ class Cluster:
                 raise
 
     def start(self):
-        for p in self.processes:
-            p.start()
+        # Nobody waits for a cluster that is only being set up, so it need not
+        # wait for workers; a test's own restarts do, as in real life.
+        for d in self.dispatchers:
+            d.start(settle_ms=200)
+        for n in self.nodes:
+            n.start()
         self.wait_ready()
         for n in self.nodes:
             n.first_pids = n.worker_pids()

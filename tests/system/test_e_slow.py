@@ -37,7 +37,8 @@ def test_slow_reader_is_bounded(make_cluster, channel):
 
         def acted():
             m = c.n.metrics()
-            return (m.total("stentor_messages_dropped_total") > 100
+            return (m.total("stentor_messages_dropped_total",
+                            reason="slow_consumer") > 100
                     or m.total("stentor_connections_closed_total",
                                reason="slow") >= 1)
         sent = flood(c, channel, quick, acted)
@@ -62,7 +63,8 @@ def test_slow_reader_recovers(make_cluster, channel):
         quick.wait_ready()
         slow.wait_ready()
         flood(c, channel, quick, lambda: c.n.metric(
-            "stentor_messages_dropped_total") > 10)
+            "stentor_messages_dropped_total",
+            reason="slow_consumer") > 10)
         c.d.publish(channel, "newest")
         slow.wait_data("newest", timeout=15)
         assert not slow.end
@@ -71,7 +73,7 @@ def test_slow_reader_recovers(make_cluster, channel):
 def test_rule_close_closes(make_cluster, channel, tmp_path):
     """lagging: close sends the laggard away, with retry: where it fits."""
     config = tmp_path / "rules.yaml"
-    config.write_text("rules:\n  - pattern: 't:*'\n    lagging: close\n")
+    config.write_text("rules:\n  - match: 't:*'\n    lagging: close\n")
     c = make_cluster(1, 1, 1, dispatcher_options={"config": config},
                      node_options={"config": config})
     assert c.d.channel(channel)["rule"]["lagging"] == "close"
@@ -90,13 +92,15 @@ def test_rule_close_closes(make_cluster, channel, tmp_path):
 
 def test_reader_that_never_reads_again_is_closed(make_cluster, channel):
     """Time without a byte taken is bounded."""
-    c = make_cluster(1, 1, 1, node_options={"write_timeout_ms": 2000})
+    c = make_cluster(1, 1, 1, node_options={"stall_timeout_ms": 2000,
+                                           "heartbeat_ms": 1000})
     with Sse(c.n.port, channel) as quick, \
             Sse(c.n.port, channel, rcvbuf=4096) as slow:
         quick.wait_ready()
         slow.wait_ready()
         flood(c, channel, quick, lambda: c.n.metric(
-            "stentor_messages_dropped_total") > 0)
+            "stentor_messages_dropped_total",
+            reason="slow_consumer") > 0)
 
         def gone():
             pump_once([quick])

@@ -51,7 +51,8 @@ def test_help_shows_environment_names_and_defaults(binary):
 @PROGRAMS
 def test_version(binary):
     r = run([binary, "--version"])
-    assert r.returncode == 0 and re.search(r"\d+\.\d+", r.stdout)
+    assert r.returncode == 0
+    assert re.fullmatch(binary.name + r" \S+\n", r.stdout)
 
 
 BAD = [
@@ -73,8 +74,8 @@ def test_bad_flag(binary, argv):
     r = run([binary, *argv], timeout=5)
     assert r.returncode == CONFIG, r.stderr
     assert r.stderr.strip()
-    word = argv[0].lstrip("-").split("=")[0]
-    assert word in r.stderr, "the message names the option"
+    option, _, value = argv[0].lstrip("-").partition("=")
+    assert option in r.stderr or value and value in r.stderr
 
 
 @pytest.mark.parametrize("argv", [
@@ -117,11 +118,11 @@ def test_unknown_environment_key(binary):
     "just text\n",
     "auth: none\nlog_format: xml\n",
     "auth: none\nrules: 5\n",
-    "auth: none\nrules:\n  - patern: 'a*'\n",
-    "auth: none\nrules:\n  - pattern: 'a*'\n    priority: urgent\n",
-    "auth: none\nrules:\n  - pattern: 'a*'\n    lagging: never\n",
-    "auth: none\nrules:\n  - pattern: 'a b'\n",
-    "auth: none\nrules:\n  - pattern: 'a*b'\n",
+    "auth: none\nrules:\n  - matc: 'a*'\n",
+    "auth: none\nrules:\n  - match: 'a*'\n    priority: urgent\n",
+    "auth: none\nrules:\n  - match: 'a*'\n    lagging: never\n",
+    "auth: none\nrules:\n  - match: 'a b'\n",
+    "auth: none\nrules:\n  - match: 'a*b'\n",
     "\x00\xff",
 ], ids=range(12))
 def test_bad_file(binary, tmp_path, text):
@@ -201,11 +202,11 @@ def node_argv(base):
 def test_connections_that_files_do_not_allow():
     """Asked for and can't be had: an error that names the limit."""
     base = free_ports(4)
-    p = run_limited(node_argv(base) + ["--max-connections=5000"], 256, 256)
+    p = run_limited(node_argv(base) + ["--max-connections=5000"], 1024, 1024)
     out, err = p.communicate(timeout=10)
     assert p.returncode == CONFIG, err
     assert "max-connections" in err or "max_connections" in err
-    assert "256" in err
+    assert "1024" in err
 
 
 def test_default_connections_are_lowered_with_a_warning():
@@ -232,7 +233,7 @@ def test_logs_are_json(cluster):
     for p in (cluster.d, cluster.n):
         for line in p.log().splitlines():
             record = json.loads(line)
-            assert {"ts", "level", "msg"} <= set(record), line
+            assert {"ts", "level", "id"} <= set(record), line
 
 
 def test_log_format_text(make_cluster):
@@ -244,7 +245,7 @@ def test_log_format_text(make_cluster):
 
 def test_bad_rules_on_sighup_change_nothing(make_cluster, tmp_path):
     path = tmp_path / "c.yaml"
-    path.write_text("rules:\n  - pattern: 'a*'\n    lagging: close\n")
+    path.write_text("rules:\n  - match: 'a*'\n    lagging: close\n")
     c = make_cluster(1, 1, 1, dispatcher_options={"config": path},
                      node_options={"config": path})
     rule = c.d.channel("abc")["rule"]
@@ -256,7 +257,7 @@ def test_bad_rules_on_sighup_change_nothing(make_cluster, tmp_path):
     path2.write_text("")
     wait_until(lambda: "rules" in c.d.log(), 5, "the mistake is logged")
     assert c.d.channel("abc")["rule"] == rule
-    path.write_text("rules:\n  - pattern: 'ab*'\n    lagging: drop_oldest\n")
+    path.write_text("rules:\n  - match: 'ab*'\n    lagging: drop_oldest\n")
     c.d.signal(signal.SIGHUP)
     c.n.signal(signal.SIGHUP)
     wait_until(lambda: c.d.channel("abc")["rule"]["pattern"] == "ab*", 5,
@@ -274,7 +275,7 @@ def test_sighup_without_a_file(cluster):
 def test_version_endpoint(cluster):
     for p in (cluster.d, cluster.n):
         status, _, body = p.get("/version")
-        assert status == 200 and re.search(rb"\d+\.\d+", body)
+        assert status == 200 and p.binary.name.encode() in body
         assert p.get("/livez")[0] == 200
         assert p.get("/nothing")[0] == 404
         assert harness.http_get(p.admin_port, "/metrics",

@@ -90,7 +90,7 @@ def test_whole_node_is_summed(cluster22, channel):
     c = cluster22
     before = c.n.metric("stentor_connections")
     subs = [Sse(c.n.port, channel).wait_ready() for _ in range(20)]
-    assert c.n.metric("stentor_connections") == before + 20
+    wait_until(lambda: c.n.metric("stentor_connections") == before + 20)
     for s in subs:
         s.close()
 

@@ -12,7 +12,7 @@ from sse import Sse
 
 
 def ctl(cluster, *argv, **kw):
-    return run([CTL, "--dispatcher", f"127.0.0.1:{cluster.d.api_port}",
+    return run([CTL, "--dispatcher", f"http://127.0.0.1:{cluster.d.api_port}",
                 *argv], **kw)
 
 
@@ -47,8 +47,8 @@ def test_publish_of_a_bad_channel(cluster):
 
 def test_tail(cluster, channel):
     """tail subscribes at a node and prints until Ctrl-C."""
-    argv = [CTL, "--dispatcher", f"127.0.0.1:{cluster.d.api_port}",
-            "--node", f"127.0.0.1:{cluster.n.port}", "tail", channel]
+    argv = [CTL, "--dispatcher", f"http://127.0.0.1:{cluster.d.api_port}",
+            "--node", f"http://127.0.0.1:{cluster.n.port}", "tail", channel]
     p = subprocess.Popen([str(a) for a in argv], stdout=subprocess.PIPE,
                          stderr=subprocess.PIPE, stdin=subprocess.DEVNULL,
                          env=clean_env())
@@ -78,7 +78,7 @@ def test_tail(cluster, channel):
 
 def test_no_dispatcher():
     port = harness.free_ports(1)
-    r = run([CTL, "--dispatcher", f"127.0.0.1:{port}", "nodes"])
+    r = run([CTL, "--dispatcher", f"http://127.0.0.1:{port}", "nodes"])
     assert r.returncode not in (0, None)
     assert str(port) in r.stderr
 
