@@ -250,8 +250,8 @@ static void read_head(struct api *api, const struct http1_request *q,
 		request_field(r, &api->table, q->headers[i].name,
 			      strlen(q->headers[i].name), q->headers[i].value,
 			      strlen(q->headers[i].value));
-	/* gRPC needs HTTP/2. */
-	if (r->content == CONTENT_GRPC)
+	/* gRPC and streams need HTTP/2. */
+	if (request_framed(r))
 		r->content = CONTENT_NONE;
 }
 

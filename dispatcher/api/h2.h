@@ -2,7 +2,7 @@
  *
  * h2.c holds nghttp2 between a connection's input and output and defends
  * against abuse; h2_call.c is one stream: gRPC (unary and streaming) or a
- * Connect unary call.
+ * Connect (unary and streaming).
  *
  *   HEADERS -> head ok? -- no --> answer --------------------> stream closes
  *                |                  ^                               |

@@ -108,17 +108,20 @@ static ssize_t on_provide(nghttp2_session *s UNUSED, int32_t stream_id UNUSED,
 	return (ssize_t)n;
 }
 
-static const char *grpc_content_type(const struct request *r)
+static const char *framed_content_type(const struct request *r)
 {
+	if (r->content == CONTENT_CONNECT_STREAM)
+		return r->codec == CODEC_JSON ? "application/connect+json"
+					      : "application/connect+proto";
 	if (!r->subtype)
 		return "application/grpc";
 	return r->codec == CODEC_JSON ? "application/grpc+json"
 				      : "application/grpc+proto";
 }
 
-/* The head of a gRPC answer; alone if the outcome stands and nothing is
+/* The head of a framed answer; alone if the outcome stands and nothing is
  * queued. */
-static void respond_grpc(struct h2_call *call)
+static void respond_framed(struct h2_call *call)
 {
 	static const nghttp2_nv ok = NV_STATIC(":status", "200");
 	static const nghttp2_nv accept =
@@ -128,11 +131,13 @@ static void respond_grpc(struct h2_call *call)
 	bool alone = call->ended && call->out.len == 0;
 	char message[GRPC_MESSAGE_MAX];
 	nghttp2_nv fields[ANSWER_FIELDS];
-	size_t n = 3;
+	size_t n = 2;
 
 	fields[0] = ok;
-	fields[1] = nv("content-type", grpc_content_type(&call->request), true);
-	fields[2] = accept;
+	fields[1] =
+		nv("content-type", framed_content_type(&call->request), true);
+	if (call->request.content == CONTENT_GRPC)
+		fields[n++] = accept;
 	if (alone)
 		n += status_fields(call, fields + n, message);
 	nghttp2_submit_response(call->h2->session, call->stream_id, fields, n,
@@ -205,7 +210,7 @@ static void overflow(struct h2_call *call)
 static void h2_send(struct rpc_call *rpc, const ProtobufCMessage *m)
 {
 	struct h2_call *call = container_of(rpc, struct h2_call, rpc);
-	bool grpc = call->request.content == CONTENT_GRPC;
+	bool framed = request_framed(&call->request);
 	size_t before;
 	int n;
 
@@ -217,24 +222,24 @@ static void h2_send(struct rpc_call *rpc, const ProtobufCMessage *m)
 	}
 	before = call->out.len;
 	n = message_encode(&call->out, m, call->request.codec,
-			   grpc ? GRPC_PREFIX : 0);
+			   framed ? GRPC_PREFIX : 0);
 	if (n < 0 || (size_t)n > API_ANSWER_MAX) {
 		call->out.len = before;
 		overflow(call);
 		return;
 	}
 	queued(call, before);
-	if (grpc)
+	if (framed)
 		grpc_prefix(call->out.bytes + before, (size_t)n, false);
 	if (call->h2->queued_bytes > API_CONNECTION_QUEUE_MAX ||
 	    call->api->queued_bytes > API_QUEUES_MAX)
 		overflow(call);
-	if (!grpc)
+	if (!framed)
 		return; /* the status line waits for the outcome */
 	if (call->responded)
 		resume(call);
 	else
-		respond_grpc(call);
+		respond_framed(call);
 	conn_mark_dirty(call->h2->conn);
 }
 
@@ -254,6 +259,31 @@ static void queue_error(struct h2_call *call)
 	queued(call, before);
 }
 
+/* Connect ends a stream with a message of its own, flag 2: the outcome. */
+static void queue_end(struct h2_call *call)
+{
+	static const uint8_t head[GRPC_PREFIX] = {0};
+	const char *text = call->text ? call->text : "";
+	size_t before = call->out.len, len;
+	int rv = buf_append(&call->out, head, GRPC_PREFIX);
+
+	if (call->code == GRPC_OK) {
+		rv |= buf_append(&call->out, "{}", 2);
+	} else {
+		rv |= buf_append(&call->out, "{\"error\":", 9);
+		rv |= connect_error(&call->out, call->code, text);
+		rv |= buf_append(&call->out, "}", 1);
+	}
+	if (rv != 0) { /* no room: the stream just ends */
+		call->out.len = before;
+		return;
+	}
+	len = call->out.len - before - GRPC_PREFIX;
+	grpc_prefix(call->out.bytes + before, len, false);
+	call->out.bytes[before] = 2;
+	queued(call, before);
+}
+
 void h2_call_end(struct h2_call *call, enum grpc_code code, const char *text)
 {
 	if (call->ended || !call->stream_open)
@@ -266,11 +296,13 @@ void h2_call_end(struct h2_call *call, enum grpc_code code, const char *text)
 	}
 	call->code = code;
 	call->text = text[0] ? xstrdup(text) : NULL;
-	if (call->request.content == CONTENT_GRPC) {
+	if (request_framed(&call->request)) {
+		if (call->request.content == CONTENT_CONNECT_STREAM)
+			queue_end(call);
 		if (call->responded)
 			resume(call);
 		else
-			respond_grpc(call);
+			respond_framed(call);
 	} else {
 		if (code != GRPC_OK)
 			queue_error(call);

@@ -108,17 +108,17 @@ static void arm_timer(struct h2_call *call)
 	api_timer_arm(call->api, &call->timer, delay);
 }
 
-static void grpc_head_done(struct h2_call *call)
+static void framed_head_done(struct h2_call *call)
 {
 	const struct request *r = &call->request;
 
 	if (!r->entry)
 		h2_call_abort(call, GRPC_UNIMPLEMENTED, "unknown method");
 	else if (r->timeout_bad)
-		h2_call_abort(call, GRPC_INTERNAL, "malformed grpc-timeout");
+		h2_call_abort(call, GRPC_INTERNAL, "malformed timeout");
 	else if (r->encoding == ENCODING_UNKNOWN)
 		h2_call_abort(call, GRPC_UNIMPLEMENTED,
-			      "unknown grpc-encoding; gzip is supported");
+			      "unknown encoding; gzip is supported");
 }
 
 void h2_call_head_done(struct h2_call *call)
@@ -130,8 +130,8 @@ void h2_call_head_done(struct h2_call *call)
 		rpc_count(&call->api->table, NULL, GRPC_UNIMPLEMENTED);
 		return;
 	}
-	if (call->request.content == CONTENT_GRPC)
-		grpc_head_done(call);
+	if (request_framed(&call->request))
+		framed_head_done(call);
 	if (!call->ended)
 		arm_timer(call);
 }
@@ -181,7 +181,7 @@ static void deliver(struct h2_call *call, const uint8_t *bytes, size_t len,
 	ProtobufCMessage *m;
 	enum grpc_code code;
 
-	if (r->content == CONTENT_GRPC)
+	if (request_framed(r))
 		code = request_message(r, &api->arena, &api->scratch, bytes,
 				       len, compressed, max, &m, why);
 	else
@@ -205,7 +205,7 @@ static void reader_failed(struct h2_call *call, int rv)
 			 (size_t)call->api->limits.message_bytes_max);
 		h2_call_abort(call, GRPC_RESOURCE_EXHAUSTED, why);
 	} else {
-		h2_call_abort(call, GRPC_INTERNAL, "malformed gRPC framing");
+		h2_call_abort(call, GRPC_INTERNAL, "malformed framing");
 	}
 }
 
@@ -244,8 +244,7 @@ static bool announces_too_much(const struct h2_call *call)
 {
 	const uint8_t *b = call->body.bytes;
 
-	if (call->request.content != CONTENT_GRPC ||
-	    call->body.len < GRPC_PREFIX)
+	if (!request_framed(&call->request) || call->body.len < GRPC_PREFIX)
 		return false;
 	return ((uint64_t)b[1] << 24 | (uint64_t)b[2] << 16 |
 		(uint64_t)b[3] << 8 | b[4]) >
@@ -283,8 +282,8 @@ void h2_call_data(struct h2_call *call, const uint8_t *bytes, size_t len)
 		forget_body(call);
 }
 
-/* A unary gRPC request: exactly one message. */
-static void unary_grpc_done(struct h2_call *call)
+/* A unary request in gRPC's framing: exactly one message. */
+static void unary_framed_done(struct h2_call *call)
 {
 	const uint8_t *bytes = call->body.bytes, *message;
 	size_t left = call->body.len, message_len;
@@ -331,8 +330,8 @@ void h2_call_body_done(struct h2_call *call)
 	}
 	if (client_streams(call))
 		stream_done(call);
-	else if (call->request.content == CONTENT_GRPC)
-		unary_grpc_done(call);
+	else if (request_framed(&call->request))
+		unary_framed_done(call);
 	else
 		deliver(call, call->body.bytes, call->body.len, false);
 	forget_body(call);

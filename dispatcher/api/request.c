@@ -64,6 +64,13 @@ static void set_content(struct request *r, const char *value)
 		r->codec = CODEC_JSON;
 		return;
 	}
+	r->content = CONTENT_CONNECT_STREAM;
+	if (type_is(value, "application/connect+proto"))
+		return;
+	if (type_is(value, "application/connect+json")) {
+		r->codec = CODEC_JSON;
+		return;
+	}
 	r->content = CONTENT_CONNECT;
 	if (type_is(value, "application/proto"))
 		return;
@@ -114,7 +121,8 @@ void request_field(struct request *r, struct rpc_table *table, const char *name,
 		set_path(r, table, value, value_len);
 	else if (FIELD("content-type"))
 		set_content(r, value);
-	else if (FIELD("grpc-encoding") || FIELD("content-encoding"))
+	else if (FIELD("grpc-encoding") || FIELD("content-encoding") ||
+		 FIELD("connect-content-encoding"))
 		r->encoding = encoding_of(value);
 	else if (FIELD("grpc-timeout"))
 		set_timeout(r, grpc_timeout_ms(value, &r->timeout_ms));
@@ -148,7 +156,10 @@ int request_check(struct request *r)
 		return 405;
 	streams = r->entry->method->client_streaming ||
 		  r->entry->method->server_streaming;
-	return r->content == CONTENT_NONE || streams ? 415 : 0;
+	return r->content == (streams ? CONTENT_CONNECT_STREAM
+				      : CONTENT_CONNECT)
+		       ? 0
+		       : 415;
 }
 
 enum grpc_code request_message(const struct request *r, struct message_arena *a,
@@ -324,19 +335,20 @@ enum grpc_code request_connect_message(struct request *r,
 			       out, why);
 }
 
-void connect_error(struct buf *out, enum grpc_code code, const char *text)
+int connect_error(struct buf *out, enum grpc_code code, const char *text)
 {
 	size_t len = strlen(text);
 	char *quoted = xmalloc(6 * len + 2);
+	int rv;
 
 	/* Texts may quote what a client sent, cut anywhere. */
 	while (!utf8_valid(text, len))
 		len--;
 	len = json_quote(quoted, text, len);
-	if (buf_printf(out, "{\"code\":\"%s\",\"message\":%.*s}",
-		       grpc_code_connect(code), (int)len, quoted) != 0)
-		buf_clear(out, 0);
+	rv = buf_printf(out, "{\"code\":\"%s\",\"message\":%.*s}",
+			grpc_code_connect(code), (int)len, quoted);
 	free(quoted);
+	return rv;
 }
 
 const char *connect_content_type(enum message_codec codec)

@@ -20,6 +20,7 @@ enum request_content {
 	CONTENT_NONE, /* no content-type, or not one of ours */
 	CONTENT_GRPC,
 	CONTENT_CONNECT,
+	CONTENT_CONNECT_STREAM, /* framed like gRPC; HTTP/2 only */
 };
 
 struct request {
@@ -49,7 +50,8 @@ int request_check(struct request *r);
 const char *request_allow(const struct request *r);
 #define REQUEST_ACCEPT_POST                                       \
 	"application/json, application/proto, application/grpc, " \
-	"application/grpc+proto, application/grpc+json"
+	"application/grpc+proto, application/grpc+json, "         \
+	"application/connect+proto, application/connect+json"
 /* What a browser's page may send. */
 #define REQUEST_CORS_HEADERS                                           \
 	"content-type, connect-protocol-version, connect-timeout-ms, " \
@@ -70,8 +72,15 @@ enum grpc_code request_connect_message(struct request *r,
 				       size_t len, size_t max,
 				       ProtobufCMessage **out, char *why);
 
-/* Appends Connect's error object. */
-void connect_error(struct buf *out, enum grpc_code code, const char *text);
+/* Messages have gRPC's framing. */
+static inline bool request_framed(const struct request *r)
+{
+	return r->content == CONTENT_GRPC ||
+	       r->content == CONTENT_CONNECT_STREAM;
+}
+
+/* Appends Connect's error object. ERR_FULL: there is no room for it. */
+int connect_error(struct buf *out, enum grpc_code code, const char *text);
 const char *connect_content_type(enum message_codec codec);
 
 #endif

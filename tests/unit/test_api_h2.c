@@ -235,6 +235,8 @@ static void test_grpc_answers(void **state)
 		 ""},
 		{SAY, "application/json", BODY("{\"data\":\"fail\"}"), "400",
 		 ""},
+		{STREAM, "application/json", BODY("{}"), "415", ""},
+		{SAY, "application/connect+proto", BODY(HELLO), "415", ""},
 		{SAY, "text/plain", BODY("x"), "415", ""},
 		{"/x", "application/json", BODY("{}"), "404", ""},
 	};
@@ -273,6 +275,38 @@ static void test_grpc_body_and_message(void **state)
 	until(f, c, a->closed);
 	assert_string_equal(a->message, "no \"%C3%BC\" 100%25");
 	assert_int_equal(a->len, 0);
+	client_free(c);
+	api_end(f, 1000);
+}
+
+static void test_connect_stream(void **state)
+{
+	struct api_fixture *f = *state;
+	struct h2_client *c;
+	struct answer *a;
+
+	api_begin(f, &api_test_limits);
+	c = client_new(f, 65535);
+	a = request(c, STREAM, "application/connect+proto", BODY(HELLO), false,
+		    NULL, NULL);
+	until(f, c, a->closed);
+	assert_string_equal(a->type, "application/connect+proto");
+	assert_int_equal(a->len, 12 + 7);
+	assert_memory_equal(a->body + 12, "\2\0\0\0\2{}", 7);
+	a = request(c, STREAM, "application/connect+json", BODY("\0\0\0\0\1{"),
+		    false, NULL, NULL);
+	until(f, c, a->closed);
+	assert_string_equal(a->status, "200");
+	assert_int_equal(a->body[0], 2);
+	assert_non_null(strstr((char *)a->body + 5,
+			       "{\"error\":{\"code\":\"invalid_argument\""));
+	/* One request, many answers. */
+	health_set(f->health, "", true);
+	a = request(c, "/grpc.health.v1.Health/Watch",
+		    "application/connect+json", BODY("\0\0\0\0\2{}"), false,
+		    NULL, NULL);
+	until(f, c, a->len > 5);
+	assert_string_equal((char *)a->body + 5, "{\"status\":\"SERVING\"}");
 	client_free(c);
 	api_end(f, 1000);
 }
@@ -738,6 +772,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		TEST(test_grpc_answers),
 		TEST(test_grpc_body_and_message),
+		TEST(test_connect_stream),
 		TEST(test_grpc_encodings),
 		TEST(test_grpc_stream_of_single_bytes),
 		TEST(test_grpc_deadline),
