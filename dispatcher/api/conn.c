@@ -9,13 +9,14 @@
 #include <string.h>
 #include <sys/socket.h>
 
-#define H2_PREFACE     "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 #define H2_PREFACE_LEN 24
 /* nghttp2 hands out a frame at a time, at most 16 KiB and its head; h1 a whole
  * answer. */
 #define CONN_OUT_MAX (API_OUT_HIGH + API_ANSWER_MAX + (64u << 10))
 /* A small buffer is kept between writes, a large one is not. */
 #define CONN_OUT_KEEP (16u << 10)
+
+static const char h2_preface[] = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 static void on_alloc(uv_handle_t *h, size_t suggested UNUSED, uv_buf_t *b)
 {
@@ -28,7 +29,7 @@ static enum close_reason sniff(struct conn *c, const uint8_t *bytes, size_t len)
 {
 	size_t held = c->sniffed_len;
 	size_t n = min_of(len, H2_PREFACE_LEN - held);
-	bool h2 = memcmp(bytes, H2_PREFACE + held, n) == 0;
+	bool h2 = memcmp(bytes, &h2_preface[held], n) == 0;
 	enum close_reason reason;
 
 	if (h2 && held + n < H2_PREFACE_LEN) {
