@@ -3,9 +3,10 @@
 #include <dirent.h>
 
 #define ORDERED	    10000
-#define NNG_THREADS 10 /* with one processor: see facts in nngshim.c */
+#define NNG_THREADS 11 /* 10 with one processor; a sanitizer adds one */
 
 static struct tls_fixture tls;
+static unsigned threads_before; /* nng was initialised */
 
 static unsigned threads(void)
 {
@@ -22,7 +23,7 @@ static unsigned threads(void)
 static void test_nngio_starts_few_threads(void **state)
 {
 	(void)state;
-	assert_in_range(threads(), 2, 1 + NNG_THREADS);
+	assert_in_range(threads() - threads_before, 1, NNG_THREADS);
 	assert_true(sysconf(_SC_NPROCESSORS_ONLN) >= 1);
 	assert_int_equal(sysconf(_SC_PAGESIZE), getpagesize());
 }
@@ -256,6 +257,7 @@ int main(int argc, char **argv)
 
 	if (argc > 1 && strcmp(argv[0], "peer") == 0)
 		return peer_main(argv);
+	threads_before = threads();
 	nngio_process_init();
 	return cmocka_run_group_tests(tests, setup, teardown);
 }

@@ -22,6 +22,15 @@
 #define SILENT_MS   1500
 #define TURN_MAX_MS 1000
 
+/* What nng does not free when its reaper is stuck, and the messages that 1.5
+ * loses when they are sent as their connection goes (nng #1713), are leaks, but
+ * not ours; test_nngio.c looks for those. */
+const char *__lsan_default_suppressions(void);
+const char *__lsan_default_suppressions(void)
+{
+	return "leak:libnng.so\n";
+}
+
 static struct tls_fixture tls;
 
 struct peer {
@@ -169,13 +178,14 @@ static void stress(struct loop_fixture *f,
 {
 	/* Outlives a failed test, whose outboxes may still tell it things. */
 	static struct stress s;
-	uint64_t end_ms = clock_monotonic_ms() + STRESS_MS;
-	uint64_t kill_ms = clock_monotonic_ms() + KILL_MS;
+	uint64_t end_ms, kill_ms;
 
 	s = (struct stress){.f = f, .certificates = certificates, .random = 42};
 	stress_start(&s);
 	loop_until(f, s.inbox.ups >= SENDERS && s.link[0].ups > 0);
 	loop_guard_start(f, 10 * STRESS_MS);
+	end_ms = clock_monotonic_ms() + STRESS_MS;
+	kill_ms = clock_monotonic_ms() + KILL_MS;
 	for (uint64_t now_ms; (now_ms = clock_monotonic_ms()) < end_ms;) {
 		stress_turn(&s);
 		s.longest_ms =
