@@ -50,13 +50,13 @@
 
 void nngio_process_init(void);
 
-/* nng has a race, over tls+tcp in all versions up to 1.12, that stops the one
- * thread which buries connections: one goes while a message of it is between
- * two records. From then on no loss of a connection is told any more, and the
- * descriptors of lost ones stay open; connecting, sending and receiving go on,
- * and nothing here ever waits for that thread. True once it has been seen: the
- * process should be replaced when it suits. Links must notice silence by
- * themselves and call nng_outbox_redial(). */
+/* nng 1.5 has a race over tls+tcp (not seen with 1.12) that stops the one
+ * thread which buries connections: when one goes while a message of it is
+ * between two records. From then on no loss of a connection is told any more,
+ * and the descriptors of lost ones stay open; connecting, sending and receiving
+ * go on, and nothing here ever waits for that thread. True once it has been
+ * seen: the process should be replaced when it suits. Links must notice silence
+ * by themselves and call nng_outbox_redial(). */
 bool nngio_stuck(void);
 
 /* Certificates for tls+tcp:// addresses: PEM files. All NULL: plain tcp. */
