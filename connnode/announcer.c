@@ -360,6 +360,21 @@ void announcer_disconnected(struct announcer *a, struct upstream *u)
 	link_down(a, u, "connection");
 }
 
+/* A dispatcher process keeps one link with us, the newest. What still comes by
+ * an older one, dialled to another of its addresses, would be out of order. */
+static void end_older_links(struct announcer *a, const struct upstream *u,
+			    uint64_t now_ms)
+{
+	list_for_each (node, &a->upstreams) {
+		struct upstream *older =
+			container_of(node, struct upstream, in_announcer);
+
+		if (older != u && older->phase == UPSTREAM_UP &&
+		    memcmp(&older->key, &u->key, sizeof(u->key)) == 0)
+			restart(a, older, now_ms);
+	}
+}
+
 static void link_up(struct announcer *a, struct upstream *u, const LinkFrame *f,
 		    uint64_t now_ms)
 {
@@ -377,6 +392,7 @@ static void link_up(struct announcer *a, struct upstream *u, const LinkFrame *f,
 	u->link.last_rx_ms = now_ms;
 	u->phase = UPSTREAM_UP;
 	u->speak_at_ms = now_ms;
+	end_older_links(a, u, now_ms);
 	log_info("LINK-UP", "dispatcher=%s name=%s version=%s", u->address,
 		 u->name, ack->version);
 	if (ack->config_hash != a->identity.config_hash)

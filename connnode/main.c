@@ -129,12 +129,13 @@ static int load_options(struct connnode_options *o, struct rules *rules,
 }
 
 static int run_worker(struct connnode_options *o, struct rules rules,
-		      const struct worker_args *role, const char *config)
+		      const struct worker_args *role, int argc, char *argv[])
 {
 	struct worker_start start = {
 		.options = o,
 		.rules = rules,
-		.config = config,
+		.argc = argc,
+		.argv = argv,
 		.index = role->index,
 		.link_url = role->link_url,
 		.connections_max = role->connections_max,
@@ -174,16 +175,14 @@ int main(int argc, char *argv[])
 	struct rules rules = {0};
 	struct worker_args role;
 	bool is_worker = take_role(&argc, &argv, &role);
-	const char *config;
 	int rc;
 
 	rc = load_options(&o, &rules, argc, argv);
 	if (rc != 0)
 		return rc > 0 ? 0 : CONFIG_EXIT;
-	config = config_file(&connnode_program, argc, argv);
 	signal(SIGPIPE, SIG_IGN);
 	if (is_worker)
-		return run_worker(&o, rules, &role, config);
+		return run_worker(&o, rules, &role, argc, argv);
 	log_init("connnode", (enum log_level)o.log_level, o.log_format == 0);
 	rules_free(&rules);
 	rc = fit_connections(&o, config_given(&connnode_program,

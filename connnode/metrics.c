@@ -24,14 +24,15 @@ const struct metric_desc node_metrics[NM_COUNT] = {
 			 "Requests that did not become an event stream; full "
 			 "and draining are told to come back."},
 	[NM_CLOSED] = {"connections_closed_total", METRIC_COUNTER, "reason",
-		       close_names, "Event streams ended."},
+		       close_names, "Event streams ended, by cause."},
 	[NM_SUBSCRIPTIONS] = {"subscriptions", METRIC_GAUGE, PLAIN,
 			      "Subscriptions, over all event streams."},
 	[NM_CHANNELS] = {"channels", METRIC_GAUGE, PLAIN,
 			 "Channels that a worker has subscribers for, added "
 			 "up over workers."},
 	[NM_RECEIVED] = {"messages_received_total", METRIC_COUNTER, "class",
-			 priority_names, "Messages from dispatchers."},
+			 priority_names,
+			 "Messages from dispatchers, one for each worker."},
 	[NM_DELIVERED] = {"messages_delivered_total", METRIC_COUNTER, "class",
 			  priority_names,
 			  "Messages taken by the kernel, one for each "
@@ -44,7 +45,7 @@ const struct metric_desc node_metrics[NM_COUNT] = {
 	[NM_BYTES_SENT] = {"bytes_sent_total", METRIC_COUNTER, PLAIN,
 			   "Bytes the kernel took for event streams."},
 	[NM_HEARTBEATS] = {"heartbeats_sent_total", METRIC_COUNTER, PLAIN,
-			   "Heartbeat comments."},
+			   "Heartbeat comments sent."},
 	[NM_DELIVERY_LATENCY] = {"delivery_latency_seconds", METRIC_HISTOGRAM,
 				 PLAIN,
 				 "From a publish accepted by a dispatcher to "
@@ -56,15 +57,17 @@ const struct metric_desc node_metrics[NM_COUNT] = {
 			       "Subscribers told ready although a dispatcher "
 			       "had not acknowledged in time."},
 	[NM_SEND_QUEUE_BYTES] = {"send_queue_bytes", METRIC_GAUGE, PLAIN,
-				 "Bytes that wait for slow event streams."},
-	[NM_FANOUT_BACKLOG_BYTES] = {"fanout_backlog_bytes", METRIC_GAUGE,
-				     PLAIN,
-				     "Messages whose fan-out is under way."},
+				 "Bytes queued for event streams and not yet "
+				 "taken by the kernel."},
+	[NM_FANOUT_BACKLOG_BYTES] =
+		{"fanout_backlog_bytes", METRIC_GAUGE, PLAIN,
+		 "Bytes of messages whose fan-out is under way."},
 	[NM_BLOCKED] = {"blocked_connections", METRIC_GAUGE, PLAIN,
 			"Event streams whose socket takes no more bytes."},
 	[NM_LOOP_LAG] = {"event_loop_lag_seconds", METRIC_HISTOGRAM, PLAIN,
 			 "How late a worker's 100 ms timer fired."},
-	[NM_DRAINING] = {"draining", METRIC_GAUGE, PLAIN, "Workers draining."},
+	[NM_DRAINING] = {"draining", METRIC_GAUGE, PLAIN,
+			 "Workers that send their clients away."},
 	[NM_DISPATCHERS_UP] = {"dispatcher_links_up", METRIC_GAUGE, PLAIN,
 			       "Links to dispatchers that stand, over all "
 			       "workers."},

@@ -256,21 +256,23 @@ static void on_request(struct session *s, const struct http1_request *r)
 void request_feed(struct session *s, const char *bytes, size_t len)
 {
 	const struct http1_request *r;
-	struct http1 *parser = s->parser;
 	size_t used;
-	int rc = http1_feed(parser, bytes, len, &used, &r);
+	int rc;
 
+	if (s->parser == NULL)
+		s->parser = request_parser_take(s->worker);
+	rc = http1_feed(s->parser, bytes, len, &used, &r);
 	if (rc > 0)
 		on_request(s, r);
 	else if (rc < 0)
-		reject(s, REJECT_BAD_REQUEST, http1_status(parser), "",
-		       http1_why(parser));
+		reject(s, REJECT_BAD_REQUEST, http1_status(s->parser), "",
+		       http1_why(s->parser));
 }
 
 void request_time_out(struct session *s)
 {
 	/* A connection that never asked for anything gets no answer. */
-	if (http1_started(s->parser))
+	if (s->parser != NULL)
 		answer(s, 408, "text/plain; charset=utf-8", "",
 		       "the request took too long\n", 26, false);
 	else

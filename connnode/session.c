@@ -103,7 +103,6 @@ void session_accept(struct worker *w)
 		uv_close((uv_handle_t *)&s->tcp, on_unaccepted_closed);
 		return;
 	}
-	s->parser = request_parser_take(w);
 	session_move(s, SESSION_HEAD);
 	session_arm(s, w->options->head_timeout_ms);
 }
@@ -138,7 +137,8 @@ static void end_head(struct session *s)
 {
 	if (s->phase != SESSION_HEAD)
 		return;
-	request_parser_give(s->worker, s->parser);
+	if (s->parser != NULL)
+		request_parser_give(s->worker, s->parser);
 	s->blocked = NULL;
 }
 

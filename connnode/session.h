@@ -41,7 +41,7 @@ struct session {
 	struct wheel_timer timer;
 	struct outq out;
 	union {
-		struct http1 *parser; /* HEAD */
+		struct http1 *parser; /* HEAD; NULL before the first byte */
 		uv_write_t *blocked; /* STREAM, LEAVING: waits for the socket */
 	};
 	struct subscription first; /* most streams have one channel */

@@ -151,23 +151,27 @@ static void on_term(uv_signal_t *handle, int number UNUSED)
 	worker_drain(container_of(handle, struct worker, term));
 }
 
+/* Reads everything again, as at the start; rules and log level take effect. */
 static void on_hangup(uv_signal_t *handle, int number UNUSED)
 {
 	struct worker *w = container_of(handle, struct worker, hangup);
-	struct rules fresh = {0}, old;
+	struct connnode_options options = {0};
+	struct rules fresh = {0}, old = w->rules;
 
-	if (w->config == NULL ||
-	    rules_load(&connnode_program, w->config, &fresh) != 0) {
-		log_warn("RELOAD-FAILED", "file=%s",
-			 w->config ? w->config : "none");
+	if (config_load(&connnode_program, &options, &fresh, w->argc,
+			w->argv) != 0) {
+		log_warn("RELOAD-FAILED", "what=\"the old configuration "
+					  "stays\"");
+		config_free(&connnode_program, &options);
 		return;
 	}
-	old = w->rules;
 	w->rules = fresh;
 	channels_apply_rules(&w->channels, &w->rules);
 	rules_free(&old);
 	w->announcer.identity.config_hash = fresh.hash;
-	log_info("RELOADED", "file=%s rules=%zu", w->config, fresh.count);
+	log_set_level((enum log_level)options.log_level);
+	log_info("RELOADED", "rules=%zu", fresh.count);
+	config_free(&connnode_program, &options);
 }
 
 /* Without its supervisor a worker has nobody who watches over it. */
@@ -275,7 +279,8 @@ int worker_run(const struct worker_start *s)
 	w->options = s->options;
 	w->rules = s->rules;
 	w->index = s->index;
-	w->config = s->config;
+	w->argc = s->argc;
+	w->argv = s->argv;
 	w->connections_max = s->connections_max;
 	w->shared = shared_attach(s->shared_fd);
 	metrics_init(&w->metrics, node_metrics, NM_COUNT, w->shared->cells);

@@ -85,14 +85,16 @@ struct worker {
 	double drain_owed; /* streams to be sent away by now */
 	uv_signal_t term, interrupt, hangup;
 	struct parent_watch parent;
-	const char *config; /* file to read again, or NULL */
+	int argc;
+	char **argv; /* to read the configuration again */
 };
 
 /* What a worker process is started with; all borrowed but the rules. */
 struct worker_start {
 	const struct connnode_options *options;
-	struct rules rules;   /* taken */
-	const char *config;   /* file to read again on SIGHUP, or NULL */
+	struct rules rules; /* taken */
+	int argc;
+	char **argv;	      /* to read the configuration again on SIGHUP */
 	const char *link_url; /* where this worker listens for batches */
 	unsigned index;
 	uint64_t connections_max; /* its share of the node's */

@@ -130,7 +130,7 @@ static void check_ready(struct dispatcher *d)
 		return;
 	d->ready = true;
 	d->publisher.open = true;
-	health_set(d->health, "", true);
+	health_set_all(d->health, d->services, true);
 	log_info("READY", "workers=%u", d->nodes.worker_count);
 }
 

@@ -14,7 +14,8 @@
 struct signals {
 	uv_signal_t term, interrupt, hangup;
 	struct dispatcher *dispatcher;
-	const char *config; /* file to read again */
+	int argc;
+	char **argv; /* to read the configuration again */
 };
 
 static int load_options(struct dispatcher *d, int argc, char *argv[])
@@ -105,27 +106,32 @@ static void on_term(uv_signal_t *handle, int number)
 		_exit(0);
 	d->draining = true;
 	d->publisher.open = false;
-	health_set(d->health, "", false);
+	health_set_all(d->health, d->services, false);
 	log_info("DRAIN", "signal=%d", number);
 	api_drain(d->api, d->options.drain_seconds * 1000, on_drained, d);
 }
 
+/* Reads everything again, as at the start; rules and log level take effect. */
 static void on_hangup(uv_signal_t *handle, int number UNUSED)
 {
 	struct signals *s = container_of(handle, struct signals, hangup);
 	struct dispatcher *d = s->dispatcher;
+	struct dispatcher_options options = {0};
 	struct rules fresh = {0};
 
-	if (s->config == NULL ||
-	    rules_load(&dispatcher_program, s->config, &fresh) != 0) {
-		log_warn("RELOAD-FAILED", "file=%s",
-			 s->config ? s->config : "none");
+	if (config_load(&dispatcher_program, &options, &fresh, s->argc,
+			s->argv) != 0) {
+		log_warn("RELOAD-FAILED", "what=\"the old configuration "
+					  "stays\"");
+		config_free(&dispatcher_program, &options);
 		return;
 	}
 	rules_free(&d->rules);
 	d->rules = fresh;
 	d->nodes.config.config_hash = fresh.hash;
-	log_info("RELOADED", "file=%s rules=%zu", s->config, fresh.count);
+	log_set_level((enum log_level)options.log_level);
+	log_info("RELOADED", "rules=%zu", fresh.count);
+	config_free(&dispatcher_program, &options);
 }
 
 static void watch(struct signals *s, uv_signal_t *handle, uv_signal_cb cb,
@@ -140,12 +146,11 @@ static void watch(struct signals *s, uv_signal_t *handle, uv_signal_cb cb,
 int main(int argc, char *argv[])
 {
 	struct dispatcher *d = xcalloc(1, sizeof(*d));
-	struct signals signals = {.dispatcher = d};
+	struct signals signals = {.dispatcher = d, .argc = argc, .argv = argv};
 	int rc = load_options(d, argc, argv);
 
 	if (rc != 0)
 		return rc > 0 ? 0 : CONFIG_EXIT;
-	signals.config = config_file(&dispatcher_program, argc, argv);
 	log_init("dispatcher", (enum log_level)d->options.log_level,
 		 d->options.log_format == 0);
 	signal(SIGPIPE, SIG_IGN);

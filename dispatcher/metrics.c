@@ -106,9 +106,10 @@ static const struct link_family {
 	 "1 while the worker is in the routing table, its snapshot complete.",
 	 link_up},
 	{"link_queue_bytes", METRIC_GAUGE,
-	 "Deliveries that wait for the worker.", link_queue_bytes},
+	 "Bytes of deliveries that wait for the worker.", link_queue_bytes},
 	{"link_unacked_bytes", METRIC_GAUGE,
-	 "Sent to the worker and not acknowledged by it.", link_unacked_bytes},
+	 "Bytes sent to the worker and not acknowledged by it.",
+	 link_unacked_bytes},
 	{"link_messages_total", METRIC_COUNTER,
 	 "Deliveries sent since the link came up.", link_messages},
 };
@@ -213,7 +214,8 @@ static void render_counters(const struct nodes *n, struct metrics_text *t)
 	       "(channel, worker) pairs in the routing table.",
 	       interest_entries(&n->interest));
 	single(t, "interest_bytes", METRIC_GAUGE,
-	       "Memory of the routing table.", interest_bytes(&n->interest));
+	       "Memory of the routing table, bytes.",
+	       interest_bytes(&n->interest));
 	single(t, "interest_full_total", METRIC_COUNTER,
 	       "Announcements that found the routing table full.",
 	       c->interest_full);

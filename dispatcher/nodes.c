@@ -446,10 +446,10 @@ int nodes_queue(struct nodes *n, struct node_worker *w, struct frame *delivery,
 
 	if (rc != 0)
 		return rc;
-	if (n->prompt_left > 0) {
-		n->prompt_left--;
+	if (n->pressure < NODES_CALM_BURST)
 		w->prompt = true;
-	}
+	if (n->pressure < NODES_PRESSURE_MAX)
+		n->pressure++;
 	want_flush(n, w);
 	return 0;
 }
@@ -529,12 +529,11 @@ static bool flush_worker(struct nodes *n, struct node_worker *w,
 
 bool nodes_flush(struct nodes *n, uint64_t now_ms)
 {
-	uint64_t earned = (now_ms - n->flushed_ms) * NODES_PROMPT_PER_MS;
+	uint64_t leaked = (now_ms - n->flushed_ms) * NODES_CALM_PER_MS;
 	struct list waiting, *node;
 
 	n->flushed_ms = now_ms;
-	n->prompt_left =
-		min_of(n->prompt_left + earned, (uint64_t)NODES_PROMPT_BURST);
+	n->pressure -= min_of(n->pressure, leaked);
 	list_init(&waiting);
 	while ((node = list_pop_front(&n->pending)) != NULL) {
 		struct node_worker *w =

@@ -15,7 +15,7 @@
  * an idle link sends at the end of the loop turn, a busy one when
  * NODES_BATCH_BYTES are ready or NODES_BATCH_MS have passed since its last
  * batch; never more than the link's credit allows. As long as all links
- * together carry fewer than NODES_PROMPT_PER_MS deliveries, none is busy: the
+ * together carry fewer than NODES_CALM_PER_MS deliveries, none is busy: the
  * sends cost little then, and every message saves the wait.
  */
 #ifndef STENTOR_DISPATCHER_NODES_H
@@ -37,8 +37,9 @@
 #define NODES_BATCH_BYTES_MAX (64u << 10)
 #define NODES_BATCH_MS	      2
 #define NODES_BATCH_FRAMES    512
-#define NODES_PROMPT_PER_MS   2
-#define NODES_PROMPT_BURST    32
+#define NODES_CALM_PER_MS     2
+#define NODES_CALM_BURST      32  /* deliveries above that rate */
+#define NODES_PRESSURE_MAX    256 /* takes 112 ms to calm down from */
 #define NODES_NAME_MAX	      128 /* bytes of a node's name */
 #define NODES_SWEEP_SHARDS    4	  /* of the routing table, at each tick */
 
@@ -116,7 +117,8 @@ struct nodes {
 	struct node_worker *by_id[INTEREST_WORKERS_MAX];
 	unsigned worker_count;
 	uint16_t next_id;
-	uint64_t prompt_left; /* deliveries that need not wait */
+	/* Deliveries queued less NODES_CALM_PER_MS: a leaky bucket. */
+	uint64_t pressure;
 	uint64_t flushed_ms;
 	struct interest interest;
 	struct arena arena;

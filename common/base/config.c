@@ -317,8 +317,9 @@ static int apply_file(const struct program *program, const char *path,
 /* --- public ----------------------------------------------------------------
  */
 
-const char *config_file(const struct program *program, int argc,
-			char *const argv[])
+/* Path of the --config file (owned by argv or the environment), or NULL. */
+static const char *config_path(const struct program *program, int argc,
+			       char *const argv[])
 {
 	const char *path = find_flag(program, "config", argc, argv);
 	char name[CONFIG_NAME_MAX];
@@ -333,7 +334,7 @@ bool config_given(const struct program *program, const char *name, int argc,
 		  char *const argv[])
 {
 	const struct option *o = find(program->options, name, strlen(name));
-	const char *path = config_file(program, argc, argv);
+	const char *path = config_path(program, argc, argv);
 	char env[CONFIG_NAME_MAX];
 	struct config_file *file;
 	bool given;
@@ -353,7 +354,7 @@ bool config_given(const struct program *program, const char *name, int argc,
 static int load(const struct program *program, void *out, struct rules *rules,
 		int argc, char *const argv[])
 {
-	const char *path = config_file(program, argc, argv);
+	const char *path = config_path(program, argc, argv);
 	struct config_file *file = NULL;
 	int err = 0;
 
@@ -382,7 +383,7 @@ int config_load(const struct program *program, void *out, struct rules *rules,
 
 	apply_defaults(program, config_builtins, &builtins);
 	err = apply_flags(program, config_builtins, &builtins, argc, argv);
-	free(builtins.config); /* config_file() finds it, also for SIGHUP */
+	free(builtins.config); /* config_path() finds it */
 	if (err < 0)
 		return err;
 	if (builtins.help)

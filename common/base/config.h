@@ -83,20 +83,11 @@ struct program {
 int config_load(const struct program *program, void *out, struct rules *rules,
 		int argc, char *const argv[]) MUST_CHECK;
 
-/* Path of the --config file that was read (owned by argv or the environment),
- * or NULL. */
-const char *config_file(const struct program *program, int argc,
-			char *const argv[]);
-
 /* Whether a flag, the environment or the file sets the option `name`; else it
  * holds its default. After a config_load() that went well. */
 bool config_given(const struct program *program, const char *name, int argc,
 		  char *const argv[]);
 
-/* Reads only the rules of a file (the keys of all of it are checked), for
- * SIGHUP. On error a message is on stderr and *rules is untouched. */
-int rules_load(const struct program *program, const char *path,
-	       struct rules *rules) MUST_CHECK;
 void rules_free(struct rules *rules);
 
 /* Frees the strings in `out`. */

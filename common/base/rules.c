@@ -116,19 +116,6 @@ int rules_build(const struct program *program, const char *source,
 	return 0;
 }
 
-int rules_load(const struct program *program, const char *path,
-	       struct rules *rules)
-{
-	struct config_file *file;
-	int err = config_file_read(program, path, true, &file);
-
-	if (err < 0)
-		return err;
-	err = rules_build(program, path, file->rows, file->row_count, rules);
-	config_file_free(program, file);
-	return err;
-}
-
 void rules_free(struct rules *rules)
 {
 	for (size_t i = 0; i < rules->count; i++)

@@ -93,8 +93,9 @@ static void api_maybe_drained(struct api *api)
 	    api->connection_count > 0 || api->calls > 0)
 		return;
 	api->drained = true;
-	api->handles = 2;
+	api->handles = 3;
 	uv_close((uv_handle_t *)&api->prepare, on_handle_closed);
+	uv_close((uv_handle_t *)&api->gather, on_handle_closed);
 	uv_close((uv_handle_t *)&api->tick, on_handle_closed);
 }
 
@@ -127,6 +128,17 @@ void api_timer_arm(struct api *api, struct api_timer *t, uint64_t delay_ms)
 {
 	wheel_arm(&api->wheel, &t->in_wheel, api_now(api) + delay_ms);
 	tick_start(api);
+}
+
+static void on_gathered(uv_timer_t *t)
+{
+	h2_calls_gathered(t->data);
+}
+
+void api_gather(struct api *api)
+{
+	if (!uv_is_active((uv_handle_t *)&api->gather))
+		uv_timer_start(&api->gather, on_gathered, API_GATHER_MS, 0);
 }
 
 static void on_accept(struct listener *l)
@@ -170,6 +182,7 @@ int api_start(uv_loop_t *loop, const char *address,
 	rpc_table_init(&api->table, services);
 	list_init(&api->connections);
 	list_init(&api->dirty);
+	list_init(&api->gathering);
 	slab_init(&api->h2_calls, sizeof(struct h2_call));
 	message_arena_init(&api->arena);
 	buf_init(&api->scratch, API_SCRATCH_MAX);
@@ -181,7 +194,8 @@ int api_start(uv_loop_t *loop, const char *address,
 	uv_prepare_start(&api->prepare, on_prepare);
 	uv_unref((uv_handle_t *)&api->prepare);
 	uv_timer_init(loop, &api->tick);
-	api->tick.data = api;
+	uv_timer_init(loop, &api->gather);
+	api->tick.data = api->gather.data = api;
 	*out = api;
 	return 0;
 }

@@ -58,6 +58,7 @@ struct h2_call {
 	struct api *api;
 	struct list in_session;
 	struct list in_attention;
+	struct list in_gathering; /* api->gathering: answers wait */
 	struct api_timer timer;
 	int32_t stream_id;
 	bool stream_open;
@@ -78,6 +79,11 @@ struct h2_call {
 	size_t held_bytes;	   /* of both, as accounted for */
 	struct buf out;		   /* answers, from out_sent on unsent */
 	size_t out_sent;
+	/* Of a stream: when it last answered, answers that gather since, and
+	 * answers that are not to, because gathering them brought no company.
+	 */
+	uint64_t answered_ms;
+	uint32_t gathered, prompt;
 	enum grpc_code code;
 	char *text; /* of the outcome; NULL: none */
 };
@@ -106,6 +112,8 @@ void h2_call_end(struct h2_call *call, enum grpc_code code, const char *text);
 /* The same without gRPC or Connect: a bare HTTP status. */
 void h2_call_end_http(struct h2_call *call, int status);
 void h2_call_want_attention(struct h2_call *call);
+/* The time of answers that gather is over. */
+void h2_calls_gathered(struct api *api);
 /* Forgets `bytes` of its queue. */
 void h2_call_unqueue(struct h2_call *call, size_t bytes);
 /* Frees the call if nothing holds it any more. */

@@ -179,9 +179,52 @@ static void respond_http(struct h2_call *call, int status, const char *type)
 
 static void resume(struct h2_call *call)
 {
+	list_remove(&call->in_gathering);
+	call->gathered = 0;
+	call->answered_ms = api_now(call->api);
 	if (call->deferred) {
 		call->deferred = false;
 		nghttp2_session_resume_data(call->h2->session, call->stream_id);
+	}
+}
+
+/* A stream that answers often gathers its answers for API_GATHER_MS, because a
+ * write costs more than everything else that a message needs. Where nothing
+ * came along with an answer, its client waits for each: then the next
+ * API_GATHER_PROMPT leave at once. True if the answer stays. */
+static bool gather(struct h2_call *call)
+{
+	struct api *api = call->api;
+
+	if (!call->rpc.method->client_streaming || !call->deferred ||
+	    call->out.len - call->out_sent >= API_GATHER_BYTES)
+		return false;
+	call->gathered++;
+	if (!list_empty(&call->in_gathering))
+		return true;
+	if (call->prompt > 0) {
+		call->prompt--;
+		return false;
+	}
+	if (api_now(api) - call->answered_ms > API_GATHER_MS)
+		return false;
+	list_push_back(&api->gathering, &call->in_gathering);
+	api_gather(api);
+	return true;
+}
+
+void h2_calls_gathered(struct api *api)
+{
+	struct list *node;
+
+	while ((node = list_pop_front(&api->gathering)) != NULL) {
+		struct h2_call *call =
+			container_of(node, struct h2_call, in_gathering);
+
+		if (call->gathered == 1)
+			call->prompt = API_GATHER_PROMPT;
+		resume(call);
+		conn_mark_dirty(call->h2->conn);
 	}
 }
 
@@ -236,10 +279,12 @@ static void h2_send(struct rpc_call *rpc, const ProtobufCMessage *m)
 		overflow(call);
 	if (!framed)
 		return; /* the status line waits for the outcome */
-	if (call->responded)
-		resume(call);
-	else
+	if (!call->responded)
 		respond_framed(call);
+	else if (gather(call))
+		return;
+	else
+		resume(call);
 	conn_mark_dirty(call->h2->conn);
 }
 

@@ -26,6 +26,7 @@ struct h2_call *h2_call_new(struct h2 *h2, int32_t stream_id)
 	call->stream_open = true;
 	list_push_back(&h2->calls, &call->in_session);
 	list_init(&call->in_attention);
+	list_init(&call->in_gathering);
 	wheel_timer_init(&call->timer.in_wheel);
 	call->timer.fire = on_timer;
 	request_init(&call->request);
@@ -370,6 +371,7 @@ void h2_call_stream_closed(struct h2_call *call)
 	call->stream_open = false;
 	wheel_cancel(&call->timer.in_wheel);
 	list_remove(&call->in_attention);
+	list_remove(&call->in_gathering);
 	h2_call_unqueue(call, call->out.len - call->out_sent);
 	forget_body(call);
 	if (call->running && !call->rpc.cancelled) {
@@ -388,6 +390,7 @@ void h2_call_detach(struct h2_call *call)
 	h2_call_unqueue(call, call->out.len - call->out_sent);
 	list_remove(&call->in_session);
 	list_remove(&call->in_attention);
+	list_remove(&call->in_gathering);
 	call->h2 = NULL;
 	if (call->stream_open)
 		h2_call_stream_closed(call);

@@ -28,6 +28,9 @@
 #define API_OUT_HIGH	   (256u << 10) /* a connection's ready bytes */
 #define API_TICK_MS	   10		/* precision of deadlines */
 #define API_SWEEP_MAX_MS   1000		/* precision of timeouts, at most */
+#define API_GATHER_MS	   1		/* answers of a busy stream */
+#define API_GATHER_BYTES   (8u << 10)	/* are sent without waiting */
+#define API_GATHER_PROMPT  64		/* answers at once in a ping-pong */
 #define API_GOAWAY_WAIT_MS 1000		/* for the round trip of a GOAWAY */
 #define API_KEEPALIVE_S	   60	/* silence before TCP asks if a peer lives */
 #define API_LINGER_MS	   2000 /* for a refused peer to read why */
@@ -79,6 +82,8 @@ struct api {
 	uint64_t sweep_every_ms, swept_ms;
 	struct list connections;
 	struct list dirty;
+	struct list gathering; /* struct h2_call.in_gathering */
+	uv_timer_t gather;     /* runs while that is not empty */
 	size_t connection_count;
 	size_t calls; /* that handlers have not ended */
 	struct slab h2_calls;
@@ -104,6 +109,8 @@ void api_timer_arm(struct api *api, struct api_timer *t, uint64_t delay_ms);
 /* A handler has a call now, or has ended it. */
 void api_call_begun(struct api *api);
 void api_call_ended(struct api *api);
+/* Calls h2_calls_gathered() in API_GATHER_MS. */
+void api_gather(struct api *api);
 /* Accounts for bytes held; false when the port's budget forbids it. */
 bool api_body_take(struct api *api, size_t bytes) MUST_CHECK;
 void api_body_give(struct api *api, size_t bytes);

@@ -269,8 +269,6 @@ static void test_config_given_tells_set_from_default(void **state)
 	assert_true(config_given(&program, "workers", 5, argv));
 	assert_false(config_given(&program, "drain", 5, argv));
 	assert_false(config_given(&program, "auth", 1, argv));
-	assert_string_equal(config_file(&program, 5, argv), f->path);
-	assert_null(config_file(&program, 1, argv));
 }
 
 static void test_config_refuses_bad_flags(void **state)
@@ -530,26 +528,6 @@ static void test_config_rules_are_bounded(void **state)
 	free(text);
 }
 
-static void test_config_rules_load_again(void **state)
-{
-	struct fixture *f = *state;
-	struct rules rules = {0};
-	char text[512];
-	int saved, rc;
-	FILE *err;
-
-	write_file(f, "workers: 3\nrules:\n- match: a\n");
-	assert_int_equal(rules_load(&program, f->path, &rules), 0);
-	assert_int_equal(rules.count, 2);
-	write_file(f, "rules:\n- match: a*b\n");
-	err = redirect(STDERR_FILENO, &saved);
-	rc = rules_load(&program, f->path, &rules);
-	restore(err, STDERR_FILENO, saved, text, sizeof(text));
-	assert_int_equal(rc, ERR_CONFIG);
-	assert_int_equal(rules.count, 2); /* untouched */
-	rules_free(&rules);
-}
-
 #define CASE(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 
 int main(void)
@@ -570,7 +548,6 @@ int main(void)
 		CASE(test_config_rules_hash_tells_differences),
 		CASE(test_config_rules_refuse_nonsense),
 		CASE(test_config_rules_are_bounded),
-		CASE(test_config_rules_load_again),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
