@@ -62,7 +62,7 @@ BENCH   := $(patsubst tests/bench/%.c,$(B)/bench/%,$(wildcard tests/bench/*.c))
 FUZZ    := $(patsubst tests/fuzz/%.c,$(B)/fuzz/%,$(wildcard tests/fuzz/fuzz_*.c))
 
 .PHONY: all run test bench fuzz debug asan tsan unit sim replays layers tidy \
-	format format-check install clean help setup programs
+	format format-check reference install clean help setup programs
 .DELETE_ON_ERROR:
 .SECONDARY:
 
@@ -78,6 +78,7 @@ help:
 	@echo "make fuzz       libFuzzer on each parser, FUZZ_SECONDS=30 each"
 	@echo "make debug asan tsan    the programs and unit tests in that mode"
 	@echo "make layers tidy format format-check   the gates of CI"
+	@echo "make reference  deploy/reference.md anew: options and metrics"
 	@echo "make install PREFIX=/usr/local"
 
 # --- programs ---------------------------------------------------------------
@@ -184,6 +185,9 @@ format-check:
 	$(Q)clang-format --dry-run --Werror $(FORMATTED)
 tidy: $(GEN_H)
 	$(Q)clang-tidy --quiet $(filter %.c,$(FORMATTED)) -- $(CPPFLAGS) -std=gnu11
+
+reference: programs
+	$(Q)$(PYTHON) deploy/reference.py
 
 install: programs
 	install -d $(DESTDIR)$(PREFIX)/bin

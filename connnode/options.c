@@ -30,7 +30,7 @@ static const struct option options[] = {
 	STRING("listen", listen, "0.0.0.0:8080",
 	       "event streams (SSE) for browsers, and the demo page"),
 	STRING("admin-listen", admin_listen, "0.0.0.0:8081",
-	       "whole node: /metrics /livez /readyz /version /debug/*"),
+	       "whole node: /metrics /livez /readyz /version /debug/workers"),
 	STRING("dispatchers", dispatchers, "tcp://127.0.0.1:7071",
 	       "their links: comma-separated list, or dns:NAME:PORT, looked up "
 	       "again and again"),

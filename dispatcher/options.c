@@ -35,7 +35,7 @@ static const struct option options[] = {
 	STRING("link-listen", link_listen, "tcp://0.0.0.0:7071",
 	       "workers' control requests (nng); tls+tcp:// with certificates"),
 	STRING("admin-listen", admin_listen, "0.0.0.0:7072",
-	       "/metrics /livez /readyz /version /debug/*"),
+	       "/metrics /livez /readyz /version"),
 	STRING("name", name, "", "name of this dispatcher; empty: host name"),
 	STRING("store", store, "memory:",
 	       "where history is kept; this version keeps none and knows just "
