@@ -72,7 +72,7 @@ def test_descriptors_do_not_leak(make_cluster, channel):
     other = open_fds(c.dispatchers[1].pid)
     for _ in range(30):
         c.d.kill()
-        c.d.start().wait_ready()
+        c.d.start(settle_ms=100).wait_ready()
     c.wait_ready()
     wait_until(lambda: open_fds(worker) <= fds + 4, 15,
                "the worker's descriptors are given back")
