@@ -352,7 +352,7 @@ class Node(Process):
         self.first_pids = None
 
     def worker_pids(self):
-        return children(self.pid)
+        return [p for p in children(self.pid) if alive(p)]
 
     def worker_names(self):
         return {(self.name, i) for i in range(self.workers)}
