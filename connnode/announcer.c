@@ -80,6 +80,7 @@ void announcer_remove(struct announcer *a UNUSED, struct upstream *u)
 	queue_clear(u);
 	list_remove(&u->in_announcer);
 	free(u->address);
+	free(u->own_address);
 	free(u->name);
 	free(u);
 }
@@ -183,7 +184,8 @@ static void greet(struct announcer *a, struct upstream *u, uint64_t now_ms)
 	hello.node = (char *)id->node;
 	hello.worker = id->worker;
 	hello.incarnation = id->incarnation;
-	hello.link_address = (char *)id->link_address;
+	hello.link_address =
+		u->own_address ? u->own_address : (char *)id->link_address;
 	hello.listen_address = (char *)id->listen_address;
 	hello.dialed = u->address;
 	hello.version = (char *)id->version;
@@ -333,6 +335,12 @@ static void restart(struct announcer *a, struct upstream *u, uint64_t now_ms)
 	u->phase = UPSTREAM_GREETING;
 	u->greetings = 0;
 	link_state_init(&u->link, random_nonzero(), now_ms);
+}
+
+void announcer_own_address(struct upstream *u, const char *link_address)
+{
+	free(u->own_address);
+	u->own_address = xstrdup(link_address);
 }
 
 void announcer_connected(struct announcer *a, struct upstream *u,

@@ -86,8 +86,9 @@ struct upstream_mark {
 
 struct upstream {
 	struct list in_announcer;
-	char *address; /* as dialled: "tcp://10.0.0.7:7071" */
-	void *socket;  /* the owner's */
+	char *address;	   /* as dialled: "tcp://10.0.0.7:7071" */
+	char *own_address; /* where it is to dial us; NULL: identity's */
+	void *socket;	   /* the owner's */
 	enum upstream_phase phase;
 	struct link_state link;
 	struct hash_key key;  /* of interest keys, the dispatcher's choice */
@@ -112,6 +113,8 @@ void announcer_fini(struct announcer *a);
 struct upstream *announcer_add(struct announcer *a, const char *address);
 void announcer_remove(struct announcer *a, struct upstream *u);
 
+/* Where this dispatcher is to dial us, from now on (copied). */
+void announcer_own_address(struct upstream *u, const char *link_address);
 /* The socket of an upstream connected or lost its connection. */
 void announcer_connected(struct announcer *a, struct upstream *u,
 			 uint64_t now_ms);

@@ -81,4 +81,8 @@ const struct metric_desc node_metrics[NM_COUNT] = {
 	[NM_LINK_FRAMES_MALFORMED] = {"link_frames_malformed_total",
 				      METRIC_COUNTER, PLAIN,
 				      "Frames that could not be decoded."},
+	[NM_NNG_STUCK] = {"nng_stuck", METRIC_GAUGE, PLAIN,
+			  "Workers whose nng library no longer reports lost "
+			  "connections (silence still ends their links); "
+			  "restart them when convenient."},
 };

@@ -7,17 +7,14 @@
 #include "common/io/listener.h"
 #include "common/io/nngio.h"
 
-#include <arpa/inet.h>
 #include <netdb.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <unistd.h>
 
-#define URL_MAX	       300
-#define DNS_SCHEME     "dns:"
-#define REDIAL_WAIT_MS 1000 /* before a socket that could not be made again */
+#define URL_MAX	   300
+#define DNS_SCHEME "dns:"
 
 struct uplink {
 	struct worker *worker;
@@ -29,8 +26,6 @@ struct uplink {
 	bool looking_up, stopped;
 	uint64_t look_up_at_ms;
 	unsigned dispatchers;
-	char link_address[URL_MAX]; /* told to dispatchers */
-	char listen_address[ADDRESS_TEXT];
 	uint16_t link_port;
 };
 
@@ -38,37 +33,41 @@ struct uplink {
 struct dial {
 	struct uplink *uplink;
 	struct upstream *upstream;
-	struct nng_outbox *outbox; /* NULL: to be opened at open_at_ms */
-	uint64_t open_at_ms;
+	struct nng_outbox *outbox;
 	bool listed; /* in the last answer of the name service */
 };
 
 /* --- sockets ---------------------------------------------------------------
  */
 
+/* What dispatchers are told to dial: link-advertise, or the address that we
+ * reach them from. */
+static void tell_own_address(struct dial *d)
+{
+	struct uplink *up = d->uplink;
+	const char *host = up->worker->options->link_advertise;
+	char url[URL_MAX];
+	bool bare_v6;
+
+	if (host[0] == '\0')
+		host = nng_outbox_local_host(d->outbox);
+	bare_v6 = strchr(host, ':') != NULL && host[0] != '[';
+	snprintf(url, sizeof(url), bare_v6 ? "%s[%s]:%u" : "%s%s:%u",
+		 up->scheme, host, up->link_port);
+	announcer_own_address(d->upstream, url);
+}
+
 static void on_dial_event(void *ctx, bool up)
 {
 	struct dial *d = ctx;
 	struct worker *w = d->uplink->worker;
 
-	if (up)
-		announcer_connected(&w->announcer, d->upstream, worker_now(w));
-	else
+	if (!up) {
 		announcer_disconnected(&w->announcer, d->upstream);
-}
-
-static void dial_open(struct dial *d)
-{
-	struct uplink *up = d->uplink;
-	int rc = nng_outbox_open(up->worker->loop, d->upstream->address,
-				 &up->tls, on_dial_event, d, &d->outbox);
-
-	if (rc == 0)
 		return;
-	log_warn("LINK-DIAL", "dispatcher=%s err=%s", d->upstream->address,
-		 err_name(rc));
-	d->outbox = NULL;
-	d->open_at_ms = worker_now(up->worker) + REDIAL_WAIT_MS;
+	}
+	tell_own_address(d);
+	announcer_connected(&w->announcer, d->upstream, worker_now(w));
 }
 
 static struct upstream *upstream_find(struct worker *w, const char *address)
@@ -83,36 +82,47 @@ static struct upstream *upstream_find(struct worker *w, const char *address)
 	return NULL;
 }
 
-static void add_dispatcher(struct uplink *up, const char *address)
+/* Dials it, if that is not done already. Errors are those of our own address or
+ * certificates. */
+static int add_dispatcher(struct uplink *up, const char *address)
 {
 	struct worker *w = up->worker;
 	struct upstream *u = upstream_find(w, address);
 	struct dial *d;
+	int rc;
 
 	if (u != NULL) {
 		((struct dial *)u->socket)->listed = true;
-		return;
+		return 0;
 	}
 	if (up->dispatchers == UPLINK_DISPATCHERS_MAX) {
 		log_warn("DISPATCHERS-FULL", "address=%s max=%d", address,
 			 UPLINK_DISPATCHERS_MAX);
-		return;
+		return 0;
 	}
 	d = xcalloc(1, sizeof(*d));
 	d->uplink = up;
 	d->listed = true;
 	d->upstream = announcer_add(&w->announcer, address);
 	d->upstream->socket = d;
+	rc = nng_outbox_open(w->loop, address, &up->tls, on_dial_event, d,
+			     &d->outbox);
+	if (rc != 0) {
+		log_error("LINK-DIAL", "dispatcher=%s err=%s", address,
+			  err_name(rc));
+		announcer_remove(&w->announcer, d->upstream);
+		free(d);
+		return rc;
+	}
 	up->dispatchers++;
-	dial_open(d);
+	return 0;
 }
 
 static void drop_dispatcher(struct uplink *up, struct upstream *u)
 {
 	struct dial *d = u->socket;
 
-	if (d->outbox != NULL)
-		nng_outbox_close(d->outbox);
+	nng_outbox_close(d->outbox);
 	free(d);
 	announcer_remove(&up->worker->announcer, u);
 	up->dispatchers--;
@@ -121,23 +131,13 @@ static void drop_dispatcher(struct uplink *up, struct upstream *u)
 static int on_send(void *ctx UNUSED, struct upstream *u,
 		   const struct iovec *pieces, size_t count)
 {
-	struct dial *d = u->socket;
-
-	if (d->outbox == NULL)
-		return ERR_AGAIN;
-	return nng_outbox_send(d->outbox, pieces, count);
+	return nng_outbox_send(((struct dial *)u->socket)->outbox, pieces,
+			       count);
 }
 
-/* The socket is opened again from the tick: this may be called from one of its
- * own events. */
 static void on_redial(void *ctx UNUSED, struct upstream *u)
 {
-	struct dial *d = u->socket;
-
-	if (d->outbox != NULL)
-		nng_outbox_close(d->outbox);
-	d->outbox = NULL;
-	d->open_at_ms = 0;
+	nng_outbox_redial(((struct dial *)u->socket)->outbox);
 }
 
 static void on_deliver(void *ctx, LinkDelivery *const *deliveries, size_t count)
@@ -211,19 +211,21 @@ bool uplink_list_valid(const char *list)
 	return true;
 }
 
-static void add_list(struct uplink *up, const char *list)
+static int add_list(struct uplink *up, const char *list)
 {
 	char url[URL_MAX];
+	int rc = 0;
 
-	while (*list != '\0') {
+	while (*list != '\0' && rc == 0) {
 		size_t len = strcspn(list, ",");
 
 		memcpy(url, list, len);
 		url[len] = '\0';
-		add_dispatcher(up, url);
+		rc = add_dispatcher(up, url);
 		list += len;
 		list += strspn(list, ", ");
 	}
+	return rc;
 }
 
 static void unlist_all(struct worker *w)
@@ -248,7 +250,9 @@ static void on_looked_up(uv_getaddrinfo_t *lookup, int status,
 		for (struct addrinfo *a = found; a != NULL; a = a->ai_next) {
 			address_format(a->ai_addr, address);
 			snprintf(url, sizeof(url), "%s%s", up->scheme, address);
-			add_dispatcher(up, url);
+			if (add_dispatcher(up, url) != 0)
+				break; /* logged; the next look-up tries again
+					*/
 		}
 	} else if (!up->stopped) {
 		log_warn("DNS-FAILED", "name=%s err=%s", up->dns_name,
@@ -283,57 +287,7 @@ void uplink_tick(struct worker *w)
 
 		if (!d->listed && u->phase == UPSTREAM_DOWN)
 			drop_dispatcher(up, u);
-		else if (d->outbox == NULL && worker_now(w) >= d->open_at_ms)
-			dial_open(d);
 	}
-}
-
-/* --- our own address -------------------------------------------------------
- */
-
-/* The address of this machine that faces a dispatcher: what the kernel would
- * send from. No packet leaves. */
-static bool facing_address(const char *url, char out[ADDRESS_TEXT])
-{
-	struct sockaddr_storage peer, own;
-	socklen_t len = sizeof(own);
-	const char *at = strstr(url, "://");
-	int fd;
-	bool found = false;
-
-	if (at == NULL || address_parse(at + 3, &peer) != 0)
-		return false;
-	fd = socket(peer.ss_family, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-	if (fd < 0)
-		return false;
-	if (connect(fd, (struct sockaddr *)&peer,
-		    peer.ss_family == AF_INET6
-			    ? sizeof(struct sockaddr_in6)
-			    : sizeof(struct sockaddr_in)) == 0 &&
-	    getsockname(fd, (struct sockaddr *)&own, &len) == 0) {
-		uv_ip_name((struct sockaddr *)&own, out, ADDRESS_TEXT);
-		found = true;
-	}
-	close(fd);
-	return found;
-}
-
-/* What dispatchers are told to dial. */
-static void choose_link_address(struct uplink *up, const char *first_dispatcher)
-{
-	const char *host = up->worker->options->link_advertise;
-	char facing[ADDRESS_TEXT];
-	const char *format = "%s%s:%u";
-
-	if (host[0] == '\0') {
-		host = "127.0.0.1";
-		if (facing_address(first_dispatcher, facing))
-			host = facing;
-	}
-	if (strchr(host, ':') != NULL && host[0] != '[')
-		format = "%s[%s]:%u";
-	snprintf(up->link_address, sizeof(up->link_address), format, up->scheme,
-		 host, up->link_port);
 }
 
 /* --- life cycle ------------------------------------------------------------
@@ -351,7 +305,7 @@ static void identify(struct uplink *up)
 		.node = w->options->name,
 		.worker = w->index,
 		.incarnation = random_nonzero(),
-		.link_address = up->link_address,
+		.link_address = "", /* told for each dispatcher */
 		.listen_address = w->options->listen,
 		.version = stentor_version,
 		.token = w->options->link_token,
@@ -380,7 +334,6 @@ int uplink_start(struct worker *w, const char *link_url)
 		.ca = or_null(o->link_tls_ca),
 		.server_name = or_null(o->link_tls_name),
 	};
-	choose_link_address(up, o->dispatchers);
 	identify(up);
 	rc = nng_inbox_open(w->loop, link_url, &up->tls, on_message, NULL, w,
 			    &up->inbox);
@@ -394,9 +347,9 @@ int uplink_start(struct worker *w, const char *link_url)
 		up->dns_port = xstrdup(port);
 		look_up(up);
 	} else {
-		add_list(up, o->dispatchers);
+		rc = add_list(up, o->dispatchers);
 	}
-	return 0;
+	return rc;
 }
 
 void uplink_stop(struct worker *w)

@@ -104,6 +104,7 @@ static void show_gauges(struct worker *w)
 	metric_set(m, NM_FANOUT_BACKLOG_BYTES, 0, w->fanout.backlog_bytes);
 	metric_set(m, NM_BLOCKED, 0, w->blocked);
 	metric_set(m, NM_DISPATCHERS_UP, 0, announcer_up(a));
+	metric_set(m, NM_NNG_STUCK, 0, nngio_stuck());
 	metric_set(m, NM_LINKS_LOST, 0, a->counters.links_lost);
 	metric_set(m, NM_LINK_GAPS, 0, a->counters.gaps);
 	metric_set(m, NM_LINK_FRAMES_STALE, 0, a->counters.frames_stale);

@@ -231,6 +231,10 @@ static void render_counters(const struct nodes *n, struct metrics_text *t)
 	       "Links made anew because a frame was missing.", c->gaps);
 	single(t, "link_frames_stale_total", METRIC_COUNTER,
 	       "Frames of an earlier epoch, ignored.", c->frames_stale);
+	single(t, "nng_stuck", METRIC_GAUGE,
+	       "1 when the nng library no longer reports lost connections "
+	       "(silence still ends the links); restart when convenient.",
+	       nngio_stuck());
 	single(t, "link_frames_malformed_total", METRIC_COUNTER,
 	       "Frames that could not be decoded.", c->frames_malformed);
 }

@@ -40,6 +40,7 @@
 #include "common/io/mailbox.h"
 #include "common/io/nngshim.h"
 
+#include <arpa/inet.h>
 #include <nng/nng.h>
 #include <nng/protocol/pipeline0/pull.h>
 #include <nng/protocol/pipeline0/push.h>
@@ -88,9 +89,10 @@ enum outbox_mail_kind { OUTBOX_UP, OUTBOX_DOWN, OUTBOX_CLOSED };
 struct outbox_mail {
 	struct mail mail;
 	enum outbox_mail_kind kind;
-	uintptr_t number;  /* of the socket */
-	uint32_t pipe;	   /* OUTBOX_UP, OUTBOX_DOWN */
-	nng_socket socket; /* OUTBOX_CLOSED, and on its way there */
+	uintptr_t number;	    /* of the socket */
+	uint32_t pipe;		    /* OUTBOX_UP, OUTBOX_DOWN */
+	nng_socket socket;	    /* OUTBOX_CLOSED, and on its way there */
+	char local[NNGIO_HOST_MAX]; /* OUTBOX_UP: our end's address */
 };
 
 struct nng_outbox {
@@ -103,6 +105,7 @@ struct nng_outbox {
 	uintptr_t number; /* of the socket; none is used twice */
 	uint32_t pipe;	  /* 0: not connected */
 	uint32_t gone;	  /* its REM_POST came before its ADD_POST */
+	char local[NNGIO_HOST_MAX];
 	nng_outbox_event_cb on_event;
 	void *ctx;
 };
@@ -564,6 +567,20 @@ bool nngio_stuck(void)
 /* --- one outbox ----------------------------------------------------------- */
 
 /* On an nng thread, maybe after the outbox has gone. */
+/* The host part of a connection's own address; "" where nng does not tell. */
+static void local_host(nng_pipe pipe, char out[NNGIO_HOST_MAX])
+{
+	nng_sockaddr a;
+
+	out[0] = '\0';
+	if (nng_pipe_get_addr(pipe, NNG_OPT_LOCADDR, &a) != 0)
+		return;
+	if (a.s_family == NNG_AF_INET)
+		inet_ntop(AF_INET, &a.s_in.sa_addr, out, NNGIO_HOST_MAX);
+	else if (a.s_family == NNG_AF_INET6)
+		inet_ntop(AF_INET6, a.s_in6.sa_addr, out, NNGIO_HOST_MAX);
+}
+
 static void on_outbox_pipe(nng_pipe pipe, nng_pipe_ev event, void *arg)
 {
 	struct outbox_mail *mail = xcalloc(1, sizeof(*mail));
@@ -571,6 +588,8 @@ static void on_outbox_pipe(nng_pipe pipe, nng_pipe_ev event, void *arg)
 	mail->kind = event == NNG_PIPE_EV_ADD_POST ? OUTBOX_UP : OUTBOX_DOWN;
 	mail->number = (uintptr_t)arg;
 	mail->pipe = (uint32_t)nng_pipe_id(pipe);
+	if (mail->kind == OUTBOX_UP)
+		local_host(pipe, mail->local);
 	mail->mail.bytes = sizeof(*mail);
 	if (!mailbox_post(hub.mailbox, &mail->mail))
 		free(mail);
@@ -698,19 +717,18 @@ static void on_outbox_mail(void *ctx UNUSED, struct mail *m)
 	enum outbox_mail_kind kind = mail->kind;
 	uintptr_t number = mail->number;
 	uint32_t pipe = mail->pipe;
-	struct nng_outbox *out;
+	struct nng_outbox *out = hub_find(number);
 
+	if (out != NULL && kind == OUTBOX_UP)
+		memcpy(out->local, mail->local, sizeof(out->local));
 	free(mail);
-	if (kind == OUTBOX_CLOSED) {
+	if (kind == OUTBOX_CLOSED)
 		on_socket_closed(number);
-		return;
-	}
-	out = hub_find(number);
 	if (out == NULL)
 		return;
 	if (kind == OUTBOX_UP)
 		outbox_up(out, pipe);
-	else
+	else if (kind == OUTBOX_DOWN)
 		outbox_down(out, pipe);
 }
 
@@ -765,6 +783,11 @@ int nng_outbox_send(struct nng_outbox *out, const struct iovec *pieces,
 	if (code != 0)
 		nng_msg_free(msg);
 	return err_from_nng(code);
+}
+
+const char *nng_outbox_local_host(const struct nng_outbox *out)
+{
+	return out->local;
 }
 
 bool nng_outbox_connected(const struct nng_outbox *out)

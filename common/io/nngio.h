@@ -46,6 +46,7 @@
 #define NNGIO_CLOSE_MAX_MS 5000
 /* Sockets being closed at once; more are left open. */
 #define NNGIO_CLOSING_MAX 64
+#define NNGIO_HOST_MAX	  64
 #define NNGIO_PEM_MAX	  (256u << 10) /* bytes of one certificate file */
 
 void nngio_process_init(void);
@@ -107,6 +108,9 @@ int nng_outbox_open(uv_loop_t *loop, const char *url,
 int nng_outbox_send(struct nng_outbox *out, const struct iovec *pieces,
 		    size_t count) MUST_CHECK;
 bool nng_outbox_connected(const struct nng_outbox *out);
+/* The address of this machine that the newest connection leaves from; "" before
+ * the first. Borrowed until the outbox is closed. */
+const char *nng_outbox_local_host(const struct nng_outbox *out);
 /* Gives the connection up, if any, without a callback, and dials anew: for a
  * link that has been silent too long. */
 void nng_outbox_redial(struct nng_outbox *out);
