@@ -82,32 +82,6 @@ static int fit_connections(struct connnode_options *o, bool asked_for)
 	return 0;
 }
 
-static int check_options(const struct connnode_options *o)
-{
-	struct sockaddr_storage address;
-	const char *link = strstr(o->link_listen, "://");
-
-	if (o->auth != 1)
-		return config_fault("--auth jwt: tokens are not supported by "
-				    "this version; say --auth none");
-	if (address_parse(o->listen, &address) != 0)
-		return config_fault("--listen %s: not HOST:PORT", o->listen);
-	if (link == NULL || address_parse(link + 3, &address) != 0)
-		return config_fault("--link-listen %s: not tcp://HOST:PORT or "
-				    "tls+tcp://HOST:PORT",
-				    o->link_listen);
-	if (!uplink_list_valid(o->dispatchers))
-		return config_fault("--dispatchers %s: not a list of "
-				    "tcp://HOST:PORT, nor dns:NAME:PORT",
-				    o->dispatchers);
-	if (o->retry_min_ms > o->retry_max_ms)
-		return config_fault("--retry-min-ms %llu is more than "
-				    "--retry-max-ms %llu",
-				    (unsigned long long)o->retry_min_ms,
-				    (unsigned long long)o->retry_max_ms);
-	return 0;
-}
-
 static int load_options(struct connnode_options *o, struct rules *rules,
 			int argc, char *argv[])
 {
@@ -115,7 +89,7 @@ static int load_options(struct connnode_options *o, struct rules *rules,
 	int rc = config_load(&connnode_program, o, rules, argc, argv);
 
 	if (rc == 0)
-		rc = check_options(o);
+		rc = connnode_options_check(o);
 	if (rc != 0)
 		return rc;
 	if (o->name[0] == '\0') {

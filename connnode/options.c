@@ -1,5 +1,13 @@
 #include "connnode/options.h"
 
+#include "common/base/err.h"
+#include "common/io/linkurl.h"
+#include "common/io/listener.h"
+#include "connnode/uplink.h"
+
+#include <stdio.h>
+#include <string.h>
+
 static const char *const auth_modes[] = {"jwt", "none", NULL};
 static const char *const log_levels[] = {"debug", "info", "warn", "error",
 					 NULL};
@@ -107,3 +115,50 @@ const struct program connnode_program = {
 	.options = options,
 	.env_prefix = "STENTOR_",
 };
+
+static const char *or_null(const char *text)
+{
+	return text[0] != '\0' ? text : NULL;
+}
+
+struct nng_tls_files connnode_link_tls(const struct connnode_options *o)
+{
+	return (struct nng_tls_files){
+		.cert = or_null(o->link_tls_cert),
+		.key = or_null(o->link_tls_key),
+		.ca = or_null(o->link_tls_ca),
+		.server_name = or_null(o->link_tls_name),
+	};
+}
+
+static const char *fault_of(const struct connnode_options *o,
+			    char text[LINKURL_FAULT])
+{
+	struct nng_tls_files tls = connnode_link_tls(o);
+	struct sockaddr_storage address;
+
+	if (o->auth != AUTH_NONE)
+		return "--auth jwt: tokens are not supported by this version; "
+		       "say --auth none";
+	if (address_parse(o->listen, &address) != 0)
+		return "--listen: not HOST:PORT";
+	if (address_parse(o->admin_listen, &address) != 0)
+		return "--admin-listen: not HOST:PORT";
+	if (!uplink_list_valid(o->dispatchers))
+		return "--dispatchers: not a list of tcp://HOST:PORT, nor "
+		       "dns:NAME:PORT";
+	if (o->retry_min_ms > o->retry_max_ms)
+		return "--retry-min-ms is more than --retry-max-ms";
+	return linkurl_listen_fault(o->link_listen, &tls, text);
+}
+
+int connnode_options_check(const struct connnode_options *o)
+{
+	char text[LINKURL_FAULT];
+	const char *fault = fault_of(o, text);
+
+	if (fault == NULL)
+		return 0;
+	fprintf(stderr, "stentor-connnode: %s\n", fault);
+	return ERR_CONFIG;
+}

@@ -3,6 +3,9 @@
 #define STENTOR_CONNNODE_OPTIONS_H
 
 #include "common/base/config.h"
+#include "common/io/nngio.h"
+
+enum auth_mode { AUTH_JWT, AUTH_NONE };
 
 struct connnode_options {
 	char *listen, *admin_listen;
@@ -22,5 +25,10 @@ struct connnode_options {
 };
 
 extern const struct program connnode_program;
+
+/* Borrows from the options. */
+struct nng_tls_files connnode_link_tls(const struct connnode_options *o);
+/* What the table can't say. On a fault there is a message on stderr. */
+int connnode_options_check(const struct connnode_options *o) MUST_CHECK;
 
 #endif

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #define ANSWER_MAX (1u << 20) /* bytes of one answer that is no stream */
+#define FAULT_MAX  96	      /* bytes of a text that says what is wrong */
 #define VALUE_MAX  4096	      /* bytes of one query parameter */
 
 struct http1 *request_parser_take(struct worker *w)
@@ -152,7 +153,7 @@ static int want_channel(struct stream_request *want, const char *name,
 /* Fills `want`; a text says what is wrong, NULL that all is well. */
 static const char *read_query(const struct worker *w,
 			      const struct http1_request *r,
-			      struct stream_request *want)
+			      struct stream_request *want, char text[FAULT_MAX])
 {
 	const char *cursor = r->query;
 	char name[32], value[VALUE_MAX];
@@ -163,8 +164,14 @@ static const char *read_query(const struct worker *w,
 		if (strcmp(name, "channel") == 0) {
 			rc = want_channel(want, value,
 					  w->options->channels_max);
-			if (rc == ERR_FULL)
-				return "channel: too many in one request";
+			if (rc == ERR_FULL) {
+				snprintf(text, FAULT_MAX,
+					 "channel: more than %llu in one "
+					 "request",
+					 (unsigned long long)
+						 w->options->channels_max);
+				return text;
+			}
 			if (rc != 0)
 				return "channel: must be 1 to 128 bytes of "
 				       "[A-Za-z0-9_.:~@/-]";
@@ -185,13 +192,13 @@ static void subscribe(struct session *s, const struct http1_request *r)
 {
 	struct worker *w = s->worker;
 	struct stream_request *want = &w->wanted;
-	char cors[REQUEST_CORS_MAX];
+	char cors[REQUEST_CORS_MAX], text[FAULT_MAX];
 	const char *fault;
 
 	want->count = 0;
 	want->json = false;
 	request_cors(w->options, http1_get(r, "origin"), cors);
-	fault = read_query(w, r, want);
+	fault = read_query(w, r, want, text);
 	if (fault != NULL)
 		reject(s, REJECT_BAD_REQUEST, 400, cors, fault);
 	else if (w->draining)

@@ -35,7 +35,6 @@ static void session_move(struct session *s, enum session_phase phase)
 		list_push_back(lists[phase], &s->in_worker);
 	if (phase == SESSION_STREAM)
 		w->stream_count++;
-	s->started_ms = worker_now(w);
 }
 
 /* --- reading ---------------------------------------------------------------
@@ -200,6 +199,7 @@ void session_push(struct session *s, struct frame *f)
 {
 	outq_push(&s->out, f);
 	s->worker->queued_bytes += f->len;
+	s->spoke |= f != s->worker->heartbeat;
 	mark_dirty(s);
 }
 
@@ -286,8 +286,6 @@ static void took(struct session *s, size_t bytes, struct tally *t)
 
 	outq_sent(&s->out, bytes);
 	s->worker->queued_bytes -= bytes;
-	s->started_ms = worker_now(s->worker);
-	s->wrote = true;
 	t->bytes += bytes;
 	while ((f = outq_pop_sent(&s->out)) != NULL) {
 		tally_frame(t, f);
@@ -312,6 +310,8 @@ static void on_unblocked(uv_write_t *req, int status)
 		return;
 	s->blocked = NULL;
 	w->blocked--;
+	if (s->phase == SESSION_STREAM)
+		session_arm(s, jittered(w->options->heartbeat_ms));
 	if (status != 0) {
 		session_doom(s, CLOSED_CLIENT);
 		return;
@@ -320,6 +320,23 @@ static void on_unblocked(uv_write_t *req, int status)
 	took(s, outq_first_left(&s->out), &t);
 	tally_end(&t);
 	mark_dirty(s);
+}
+
+/* Blocked, the timer is for the stall: what libuv still has to write must get
+ * less until it fires. */
+static void watch_stall(struct session *s)
+{
+	s->stuck_bytes = uv_stream_get_write_queue_size((uv_stream_t *)&s->tcp);
+	session_arm(s, s->worker->options->stall_timeout_ms);
+}
+
+static void check_stall(struct session *s)
+{
+	if (uv_stream_get_write_queue_size((uv_stream_t *)&s->tcp) <
+	    s->stuck_bytes)
+		watch_stall(s);
+	else
+		session_doom(s, CLOSED_STALLED);
 }
 
 /* The socket is full: libuv writes the rest of the first frame when it can,
@@ -343,6 +360,8 @@ static void block(struct session *s)
 	}
 	s->blocked = req;
 	s->worker->blocked++;
+	if (s->phase == SESSION_STREAM)
+		watch_stall(s);
 }
 
 static ssize_t write_some(struct session *s, size_t *offered)
@@ -418,7 +437,6 @@ void session_on_timer(struct session *s)
 {
 	struct worker *w = s->worker;
 	const struct connnode_options *o = w->options;
-	uint64_t still_ms = worker_now(w) - s->started_ms;
 
 	switch ((enum session_phase)s->phase) {
 	case SESSION_HEAD:
@@ -433,18 +451,16 @@ void session_on_timer(struct session *s)
 	case SESSION_CLOSING:
 		return;
 	}
-	if (is_blocked(s) && still_ms >= o->stall_timeout_ms) {
-		session_doom(s, CLOSED_STALLED);
+	if (is_blocked(s)) {
+		check_stall(s);
 		return;
 	}
-	/* A stream that was written to since the last time needs no proof of
-	 * life, one that takes nothing no further bytes. */
-	if (!s->wrote && !is_blocked(s)) {
+	/* A stream that was spoken to since the last time needs no proof of
+	 * life. */
+	if (!s->spoke) {
 		session_push(s, w->heartbeat);
 		metric_add(&w->metrics, NM_HEARTBEATS, 0, 1);
 	}
-	s->wrote = false;
-	session_arm(s, is_blocked(s) ? min_of(jittered(o->heartbeat_ms),
-					      o->stall_timeout_ms)
-				     : jittered(o->heartbeat_ms));
+	s->spoke = false;
+	session_arm(s, jittered(o->heartbeat_ms));
 }

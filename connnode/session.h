@@ -47,14 +47,15 @@ struct session {
 	struct subscription first; /* most streams have one channel */
 	struct subscription *more; /* the others, `subscriptions` - 1 */
 	uint64_t generation;	   /* announcement to be confirmed */
-	uint64_t started_ms; /* this phase, or when the last bytes were taken */
 	uint64_t ready_by_ms;
+	size_t stuck_bytes; /* blocked: left when the stall timer was armed */
 	int fd;
 	uint16_t subscriptions;
 	uint16_t stray; /* bytes received after the request */
 	uint8_t phase;
 	uint8_t cause; /* enum close_cause, once doomed */
-	bool json, doomed, wrote, last_words;
+	bool json, doomed, last_words;
+	bool spoke; /* more than heartbeats was queued since the last one */
 };
 
 /* Accepts one connection of the worker's listener. */

@@ -7,6 +7,7 @@
 #include "common/base/version.h"
 #include "common/io/admin.h"
 #include "common/io/children.h"
+#include "common/io/linkurl.h"
 #include "common/io/listener.h"
 #include "connnode/metrics.h"
 #include "connnode/shared.h"
@@ -18,7 +19,6 @@
 #include <unistd.h>
 
 #define WATCH_MS       500
-#define URL_MAX	       300
 #define NUMBER_MAX     24
 #define LINK_PORTS_MAX 65535
 
@@ -27,7 +27,7 @@ struct slot {
 	struct metrics metrics; /* in `shared` */
 	int shared_fd;
 	bool was_ready;
-	char index[NUMBER_MAX], share[NUMBER_MAX], link_url[URL_MAX];
+	char index[NUMBER_MAX], share[NUMBER_MAX], link_url[LINKURL_MAX];
 	char **argv;
 };
 
@@ -295,7 +295,7 @@ static int choose_link_url(struct supervisor *s, unsigned i)
 		return ERR_ADDRESS;
 	snprintf(slot->link_url, sizeof(slot->link_url), "%.*s:%lu",
 		 (int)(colon - url), url, port);
-	fd = address_reserve(strstr(slot->link_url, "://") + 3, &real);
+	fd = address_reserve(linkurl_address(slot->link_url), &real);
 	if (fd < 0)
 		return fd;
 	close(fd);

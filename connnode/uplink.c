@@ -4,6 +4,7 @@
 #include "common/base/log.h"
 #include "common/base/mem.h"
 #include "common/base/version.h"
+#include "common/io/linkurl.h"
 #include "common/io/listener.h"
 #include "common/io/nngio.h"
 
@@ -13,7 +14,6 @@
 #include <string.h>
 #include <sys/socket.h>
 
-#define URL_MAX	   300
 #define DNS_SCHEME "dns:"
 
 struct uplink {
@@ -46,7 +46,7 @@ static void tell_own_address(struct dial *d)
 {
 	struct uplink *up = d->uplink;
 	const char *host = up->worker->options->link_advertise;
-	char url[URL_MAX];
+	char url[LINKURL_MAX];
 	bool bare_v6;
 
 	if (host[0] == '\0')
@@ -186,20 +186,23 @@ static bool split_dns(const char *text, char *name, char *port, size_t size)
 
 static bool url_valid(const char *url, size_t len)
 {
-	size_t tcp = strlen("tcp://"), tls = strlen("tls+tcp://");
+	char copy[LINKURL_MAX];
+	const char *address;
 
-	if (len >= URL_MAX)
+	if (len >= sizeof(copy))
 		return false;
-	return (len > tcp && strncmp(url, "tcp://", tcp) == 0) ||
-	       (len > tls && strncmp(url, "tls+tcp://", tls) == 0);
+	memcpy(copy, url, len);
+	copy[len] = '\0';
+	address = linkurl_address(copy);
+	return address != NULL && strrchr(address, ':') > address;
 }
 
 bool uplink_list_valid(const char *list)
 {
-	char name[URL_MAX], port[URL_MAX];
+	char name[LINKURL_MAX], port[LINKURL_MAX];
 
 	if (strncmp(list, DNS_SCHEME, strlen(DNS_SCHEME)) == 0)
-		return split_dns(list, name, port, URL_MAX);
+		return split_dns(list, name, port, LINKURL_MAX);
 	while (*list != '\0') {
 		size_t len = strcspn(list, ",");
 
@@ -213,7 +216,7 @@ bool uplink_list_valid(const char *list)
 
 static int add_list(struct uplink *up, const char *list)
 {
-	char url[URL_MAX];
+	char url[LINKURL_MAX];
 	int rc = 0;
 
 	while (*list != '\0' && rc == 0) {
@@ -242,7 +245,7 @@ static void on_looked_up(uv_getaddrinfo_t *lookup, int status,
 			 struct addrinfo *found)
 {
 	struct uplink *up = container_of(lookup, struct uplink, lookup);
-	char address[ADDRESS_TEXT], url[URL_MAX];
+	char address[ADDRESS_TEXT], url[LINKURL_MAX];
 
 	up->looking_up = false;
 	if (status == 0 && !up->stopped) {
@@ -293,11 +296,6 @@ void uplink_tick(struct worker *w)
 /* --- life cycle ------------------------------------------------------------
  */
 
-static const char *or_null(const char *text)
-{
-	return text[0] != '\0' ? text : NULL;
-}
-
 static void identify(struct uplink *up)
 {
 	struct worker *w = up->worker;
@@ -320,7 +318,7 @@ int uplink_start(struct worker *w, const char *link_url)
 {
 	const struct connnode_options *o = w->options;
 	struct uplink *up = xcalloc(1, sizeof(*up));
-	char name[URL_MAX], port[URL_MAX];
+	char name[LINKURL_MAX], port[LINKURL_MAX];
 	int rc;
 
 	w->uplink = up;
@@ -328,12 +326,7 @@ int uplink_start(struct worker *w, const char *link_url)
 	up->scheme =
 		strncmp(link_url, "tls+", 4) == 0 ? "tls+tcp://" : "tcp://";
 	up->link_port = (uint16_t)atoi(strrchr(link_url, ':') + 1);
-	up->tls = (struct nng_tls_files){
-		.cert = or_null(o->link_tls_cert),
-		.key = or_null(o->link_tls_key),
-		.ca = or_null(o->link_tls_ca),
-		.server_name = or_null(o->link_tls_name),
-	};
+	up->tls = connnode_link_tls(o);
 	identify(up);
 	rc = nng_inbox_open(w->loop, link_url, &up->tls, on_message, NULL, w,
 			    &up->inbox);
@@ -342,7 +335,7 @@ int uplink_start(struct worker *w, const char *link_url)
 			  err_name(rc));
 		return rc;
 	}
-	if (split_dns(o->dispatchers, name, port, URL_MAX)) {
+	if (split_dns(o->dispatchers, name, port, LINKURL_MAX)) {
 		up->dns_name = xstrdup(name);
 		up->dns_port = xstrdup(port);
 		look_up(up);

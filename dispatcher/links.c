@@ -147,11 +147,6 @@ static void on_tick(uv_timer_t *timer)
 	check_ready(d);
 }
 
-static const char *or_null(const char *text)
-{
-	return text[0] != '\0' ? text : NULL;
-}
-
 int links_start(struct dispatcher *d)
 {
 	const struct dispatcher_options *o = &d->options;
@@ -166,12 +161,7 @@ int links_start(struct dispatcher *d)
 	};
 	int rc;
 
-	d->link_tls = (struct nng_tls_files){
-		.cert = or_null(o->link_tls_cert),
-		.key = or_null(o->link_tls_key),
-		.ca = or_null(o->link_tls_ca),
-		.server_name = or_null(o->link_tls_name),
-	};
+	d->link_tls = dispatcher_link_tls(o);
 	nodes_init(&d->nodes, &config, &ops, d);
 	counts_init(&d->counts, &d->nodes);
 	rc = nng_inbox_open(d->loop, o->link_listen, &d->link_tls, on_message,

@@ -24,21 +24,10 @@ static int load_options(struct dispatcher *d, int argc, char *argv[])
 	char host[256] = "dispatcher";
 	int rc = config_load(&dispatcher_program, o, &d->rules, argc, argv);
 
+	if (rc == 0)
+		rc = dispatcher_options_check(o);
 	if (rc != 0)
 		return rc;
-	if (o->auth != AUTH_NONE) {
-		fprintf(stderr, "stentor-dispatcher: --auth jwt: tokens are "
-				"not supported by this version; say "
-				"--auth none\n");
-		return ERR_CONFIG;
-	}
-	if (strcmp(o->store, "memory:") != 0) {
-		fprintf(stderr,
-			"stentor-dispatcher: --store %s: this version keeps no "
-			"history and knows just memory:\n",
-			o->store);
-		return ERR_CONFIG;
-	}
 	if (o->name[0] == '\0') {
 		gethostname(host, sizeof(host) - 1);
 		free(o->name);
@@ -159,8 +148,9 @@ int main(int argc, char *argv[])
 		 (unsigned long long)config_raise_nofile());
 	d->loop = uv_default_loop();
 	uv_update_time(d->loop);
-	if (start(d) != 0)
-		return 1;
+	rc = start(d);
+	if (rc != 0)
+		return rc == ERR_CONFIG ? CONFIG_EXIT : 1;
 	watch(&signals, &signals.term, on_term, SIGTERM);
 	watch(&signals, &signals.interrupt, on_term, SIGINT);
 	watch(&signals, &signals.hangup, on_hangup, SIGHUP);

@@ -48,6 +48,31 @@ static void replace_text(char **text, const char *by)
 	*text = xstrdup(by);
 }
 
+/* Lists stay sorted, for people to read. */
+static struct list *node_before(struct nodes *n, const char *name)
+{
+	struct list *before = &n->nodes;
+
+	list_for_each (each, &n->nodes) {
+		if (strcmp(container_of(each, struct node, in_nodes)->name,
+			   name) < 0)
+			before = each;
+	}
+	return before;
+}
+
+static struct list *worker_before(struct node *node, uint32_t index)
+{
+	struct list *before = &node->workers;
+
+	list_for_each (each, &node->workers) {
+		if (container_of(each, struct node_worker, in_node)->index <
+		    index)
+			before = each;
+	}
+	return before;
+}
+
 static struct node *node_get(struct nodes *n, const Hello *hello)
 {
 	struct node *node = node_find(n, hello->node);
@@ -56,7 +81,7 @@ static struct node *node_get(struct nodes *n, const Hello *hello)
 		node = xcalloc(1, sizeof(*node));
 		node->name = xstrdup(hello->node);
 		list_init(&node->workers);
-		list_push_back(&n->nodes, &node->in_nodes);
+		list_insert_after(node_before(n, hello->node), &node->in_nodes);
 	}
 	replace_text(&node->version, hello->version);
 	replace_text(&node->listen_address, hello->listen_address);
@@ -121,6 +146,7 @@ static void worker_free(struct nodes *n, struct node_worker *w)
 	hmap_remove(&n->by_epoch, &w->by_epoch);
 	n->by_id[w->id] = NULL;
 	n->worker_count--;
+	n->connecting -= w->phase == NODE_WORKER_CONNECTING;
 	for (unsigned i = 0; i < w->batch_count; i++)
 		frame_release(w->batch[i]);
 	linkq_clear(&w->queue);
@@ -269,6 +295,8 @@ static const char *hello_fault(const struct nodes *n, const LinkFrame *f)
 	if (strncmp(h->link_address, "tcp://", 6) != 0 &&
 	    strncmp(h->link_address, "tls+tcp://", 10) != 0)
 		return "link address";
+	if (n->connecting >= NODES_CONNECTING_MAX)
+		return "too many workers are being dialled";
 	return NULL;
 }
 
@@ -295,13 +323,14 @@ static void worker_add(struct nodes *n, const LinkFrame *f, uint64_t now_ms)
 	w->dialed = xstrdup(hello->dialed);
 	w->since_wall_ms = n->ops->wall_ms(n->ctx);
 	list_init(&w->in_pending);
-	list_push_back(&w->node->workers, &w->in_node);
+	list_insert_after(worker_before(w->node, w->index), &w->in_node);
 	linkq_init(&w->queue, n->config.queue_bytes);
 	link_state_init(&w->link, random_nonzero(), now_ms);
 	w->link.peer_epoch = f->sender_epoch;
 	hmap_insert(&n->by_epoch, &w->by_epoch, w->link.epoch);
 	n->by_id[id] = w;
 	n->worker_count++;
+	n->connecting++;
 	log_info("WORKER-HELLO", "node=%s worker=%u address=%s version=%s",
 		 hello->node, hello->worker, hello->link_address,
 		 hello->version);
@@ -348,8 +377,10 @@ void nodes_connected(struct nodes *n, struct node_worker *w, uint64_t now_ms)
 	w->connected = true;
 	w->link.last_rx_ms = now_ms;
 	acknowledge_hello(n, w);
-	if (w->phase == NODE_WORKER_CONNECTING)
+	if (w->phase == NODE_WORKER_CONNECTING) {
 		w->phase = NODE_WORKER_SYNCING;
+		n->connecting--;
+	}
 }
 
 void nodes_disconnected(struct nodes *n, struct node_worker *w)

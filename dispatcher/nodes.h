@@ -41,7 +41,9 @@
 #define NODES_CALM_BURST      32  /* deliveries above that rate */
 #define NODES_PRESSURE_MAX    256 /* takes 112 ms to calm down from */
 #define NODES_NAME_MAX	      128 /* bytes of a node's name */
-#define NODES_SWEEP_SHARDS    4	  /* of the routing table, at each tick */
+/* Dialled at once: more come back with their next hello. */
+#define NODES_CONNECTING_MAX 256
+#define NODES_SWEEP_SHARDS   4 /* of the routing table, at each tick */
 
 enum node_worker_phase {
 	NODE_WORKER_CONNECTING,
@@ -116,6 +118,7 @@ struct nodes {
 	struct hmap by_epoch;
 	struct node_worker *by_id[INTEREST_WORKERS_MAX];
 	unsigned worker_count;
+	unsigned connecting; /* workers in that phase */
 	uint16_t next_id;
 	/* Deliveries queued less NODES_CALM_PER_MS: a leaky bucket. */
 	uint64_t pressure;

@@ -1,6 +1,12 @@
 #include "dispatcher/options.h"
 
+#include "common/base/err.h"
+#include "common/io/linkurl.h"
+#include "common/io/listener.h"
 #include "dispatcher/interest.h"
+
+#include <stdio.h>
+#include <string.h>
 
 static const char *const auth_modes[] = {"jwt", "none", NULL};
 static const char *const log_levels[] = {"debug", "info", "warn", "error",
@@ -113,3 +119,48 @@ const struct program dispatcher_program = {
 	.options = options,
 	.env_prefix = "STENTOR_",
 };
+
+static const char *or_null(const char *text)
+{
+	return text[0] != '\0' ? text : NULL;
+}
+
+struct nng_tls_files dispatcher_link_tls(const struct dispatcher_options *o)
+{
+	return (struct nng_tls_files){
+		.cert = or_null(o->link_tls_cert),
+		.key = or_null(o->link_tls_key),
+		.ca = or_null(o->link_tls_ca),
+		.server_name = or_null(o->link_tls_name),
+	};
+}
+
+static const char *fault_of(const struct dispatcher_options *o,
+			    char text[LINKURL_FAULT])
+{
+	struct nng_tls_files tls = dispatcher_link_tls(o);
+	struct sockaddr_storage address;
+
+	if (o->auth != AUTH_NONE)
+		return "--auth jwt: tokens are not supported by this version; "
+		       "say --auth none";
+	if (strcmp(o->store, "memory:") != 0)
+		return "--store: this version keeps no history and knows just "
+		       "memory:";
+	if (address_parse(o->api_listen, &address) != 0)
+		return "--api-listen: not HOST:PORT";
+	if (address_parse(o->admin_listen, &address) != 0)
+		return "--admin-listen: not HOST:PORT";
+	return linkurl_listen_fault(o->link_listen, &tls, text);
+}
+
+int dispatcher_options_check(const struct dispatcher_options *o)
+{
+	char text[LINKURL_FAULT];
+	const char *fault = fault_of(o, text);
+
+	if (fault == NULL)
+		return 0;
+	fprintf(stderr, "stentor-dispatcher: %s\n", fault);
+	return ERR_CONFIG;
+}

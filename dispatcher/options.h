@@ -3,6 +3,7 @@
 #define STENTOR_DISPATCHER_OPTIONS_H
 
 #include "common/base/config.h"
+#include "common/io/nngio.h"
 #include "dispatcher/api/rpc.h"
 
 enum auth_mode { AUTH_JWT, AUTH_NONE };
@@ -21,5 +22,10 @@ struct dispatcher_options {
 };
 
 extern const struct program dispatcher_program;
+
+/* Borrows from the options. */
+struct nng_tls_files dispatcher_link_tls(const struct dispatcher_options *o);
+/* What the table can't say. On a fault there is a message on stderr. */
+int dispatcher_options_check(const struct dispatcher_options *o) MUST_CHECK;
 
 #endif

@@ -118,6 +118,7 @@ static struct {
 	uv_loop_t *loop; /* NULL: nothing is open, the mailbox is detached */
 	uv_timer_t *patience; /* with sockets that are being closed */
 	struct list outboxes;
+	struct list retired; /* struct outbox_mail.mail: to be closed */
 	uintptr_t last_number;
 	uintptr_t
 		given_up; /* closings of sockets up to this one count no more */
@@ -473,6 +474,7 @@ static void hub_attach(uv_loop_t *loop)
 	}
 	if (hub.mailbox == NULL) {
 		list_init(&hub.outboxes);
+		list_init(&hub.retired);
 		hub.mailbox = mailbox_new(loop, on_outbox_mail, NULL);
 	} else {
 		mailbox_attach(hub.mailbox, loop);
@@ -484,7 +486,8 @@ static void hub_attach(uv_loop_t *loop)
 /* Lets the loop go when nothing needs it any more. */
 static void hub_maybe_detach(void)
 {
-	if (hub.loop == NULL || !list_empty(&hub.outboxes) || hub.closing > 0)
+	if (hub.loop == NULL || !list_empty(&hub.outboxes) || hub.closing > 0 ||
+	    (!hub.stuck && !list_empty(&hub.retired)))
 		return;
 	hub.loop = NULL;
 	timer_free(hub.patience);
@@ -524,26 +527,39 @@ static void on_patience_ended(uv_timer_t *timer UNUSED)
 	hub_maybe_detach();
 }
 
+/* Closes the sockets that wait for it, NNGIO_CLOSING_MAX at a time. Once nng
+ * is stuck a close would never return: better a descriptor lost than a thread
+ * too. */
+static void close_retired(void)
+{
+	while (!list_empty(&hub.retired) && !hub.stuck &&
+	       hub.closing < NNGIO_CLOSING_MAX) {
+		struct list *node = list_pop_front(&hub.retired);
+		pthread_t thread;
+
+		if (pthread_create(&thread, NULL, close_socket,
+				   container_of(node, struct outbox_mail,
+						mail.in_mailbox)) != 0) {
+			list_push_front(&hub.retired, node);
+			return; /* the next one that is closed tries again */
+		}
+		pthread_detach(thread);
+		if (hub.closing++ == 0)
+			check(uv_timer_start(hub.patience, on_patience_ended,
+					     NNGIO_CLOSE_MAX_MS, 0) == 0);
+	}
+}
+
 static void socket_retire(nng_socket socket, uintptr_t number)
 {
-	struct outbox_mail *mail;
-	pthread_t thread;
+	struct outbox_mail *mail = xcalloc(1, sizeof(*mail));
 
-	if (hub.closing >= NNGIO_CLOSING_MAX || hub.stuck)
-		return; /* better a descriptor lost than a thread too */
-	mail = xcalloc(1, sizeof(*mail));
 	mail->kind = OUTBOX_CLOSED;
 	mail->socket = socket;
 	mail->number = number;
 	mail->mail.bytes = sizeof(*mail);
-	if (pthread_create(&thread, NULL, close_socket, mail) != 0) {
-		free(mail);
-		return;
-	}
-	pthread_detach(thread);
-	if (hub.closing++ == 0)
-		check(uv_timer_start(hub.patience, on_patience_ended,
-				     NNGIO_CLOSE_MAX_MS, 0) == 0);
+	list_push_back(&hub.retired, &mail->mail.in_mailbox);
+	close_retired();
 }
 
 static void on_socket_closed(uintptr_t number)
@@ -556,6 +572,7 @@ static void on_socket_closed(uintptr_t number)
 	if (hub.closing > 0)
 		check(uv_timer_start(hub.patience, on_patience_ended,
 				     NNGIO_CLOSE_MAX_MS, 0) == 0);
+	close_retired();
 	hub_maybe_detach();
 }
 

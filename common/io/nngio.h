@@ -44,8 +44,8 @@
 /* A socket that nng has not closed after this time means that nng's reaper
  * thread is stuck for ever (see nngio_stuck()). */
 #define NNGIO_CLOSE_MAX_MS 5000
-/* Sockets being closed at once; more are left open. */
-#define NNGIO_CLOSING_MAX 64
+/* Sockets being closed at once; more wait for their turn. */
+#define NNGIO_CLOSING_MAX 16
 #define NNGIO_HOST_MAX	  64
 #define NNGIO_PEM_MAX	  (256u << 10) /* bytes of one certificate file */
 
