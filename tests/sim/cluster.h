@@ -1,0 +1,654 @@
+/* cluster.h - dispatchers and workers made of the real pure cores, with the
+ * simulated network below them and subscribers and a publisher above.
+ *
+ * What links.c, uplink.c, worker.c and stream.c do in the programs is done
+ * here, in the same order, without a loop: a process takes a turn when
+ * something reached it, when its tick is due or when nodes_flush() asked for
+ * one.
+ */
+#ifndef STENTOR_TESTS_SIM_CLUSTER_H
+#define STENTOR_TESTS_SIM_CLUSTER_H
+
+#include "connnode/announcer.h"
+#include "connnode/channels.h"
+#include "dispatcher/counts.h"
+#include "dispatcher/publish.h"
+#include "tests/sim/net.h"
+
+#define DISPATCHERS_MAX 3
+#define WORKERS_MAX	5
+#define CHANNELS	6
+#define SUBSCRIBERS_MAX 24 /* of one worker */
+#define TICK_MS		100
+#define SETTLE_MS	2000
+#define QUEUE_BYTES	(4u << 20)
+#define QUEUE_TIGHT	8192
+
+/* A message that a subscriber must get while the link that carries it lives. */
+struct expected {
+	uint64_t link; /* epoch of the dispatcher's side */
+	uint64_t number;
+};
+
+/* What a subscriber gets from one dispatcher. */
+struct feed {
+	uint64_t instance; /* of the dispatcher */
+	uint64_t last;	   /* number of the newest message */
+	struct expected *expected;
+	size_t first, count, cap;
+};
+
+struct subscriber {
+	struct subscription subscription;
+	struct list in_worker;
+	unsigned channel;
+	uint64_t id, generation;
+	bool ready;
+	struct feed feeds[DISPATCHERS_MAX];
+};
+
+struct sim_worker {
+	struct process process;
+	unsigned index;
+	char node[16], address[16];
+	struct channels channels;
+	struct announcer announcer;
+	struct list subscribers;
+	unsigned count, on_channel[CHANNELS];
+	uint64_t tick_ms, dead_until_ms, held_until_ms;
+	uint64_t link; /* sender's epoch of the frame being received */
+};
+
+struct sim_dispatcher {
+	struct process process;
+	unsigned index;
+	struct nodes nodes;
+	struct publisher publisher;
+	struct counts counts;
+	uint64_t tick_ms, again_ms, started_ms, dead_until_ms;
+	uint64_t heard_ms[WORKERS_MAX];
+};
+
+static struct {
+	unsigned dispatchers, workers;
+	bool alias; /* workers know dispatcher 0 by two addresses */
+	bool tight; /* queues so small that messages are dropped */
+	uint64_t subscribers;
+	struct {
+		uint64_t delivered, confirmed, expected, links;
+	} total;
+	struct sim_dispatcher dispatcher[DISPATCHERS_MAX];
+	struct sim_worker worker[WORKERS_MAX];
+} cluster;
+
+static const char *const channel_names[CHANNELS] = {
+	"critical:a", "droppable:a", "a", "b", "c", "score:1"};
+
+static struct rule rules_of_all[] = {
+	{.pattern = "critical:*", .priority = PRIORITY_CRITICAL},
+	{.pattern = "droppable:*", .priority = PRIORITY_DROPPABLE},
+	{.pattern = "*", .priority = PRIORITY_NORMAL},
+};
+static const struct rules rules = {.rule = rules_of_all, .count = 3};
+
+/* "tcp://d0", "tcp://d0b" (the same), "tcp://w3" */
+static struct process *process_at(const char *address)
+{
+	unsigned index = (unsigned)(address[7] - '0');
+
+	return address[6] == 'd' ? &cluster.dispatcher[index].process
+				 : &cluster.worker[index].process;
+}
+
+/* --- subscribers -----------------------------------------------------------
+ */
+
+static void feed_clear(struct feed *f)
+{
+	free(f->expected);
+	*f = (struct feed){0};
+}
+
+static void feed_expect(struct feed *f, uint64_t link, uint64_t number)
+{
+	if (f->first + f->count == f->cap) {
+		memmove(f->expected, f->expected + f->first,
+			f->count * sizeof(*f->expected));
+		f->first = 0;
+		if (f->count * 2 > f->cap || f->cap == 0) {
+			f->cap = max_of(f->cap * 2, 16u);
+			f->expected = xrealloc(f->expected,
+					       f->cap * sizeof(*f->expected));
+		}
+	}
+	f->expected[f->first + f->count++] = (struct expected){link, number};
+	cluster.total.expected++;
+}
+
+/* A message arrived over `link`: what was expected before it must have come,
+ * unless it was sent over another link. */
+static void feed_take(struct subscriber *s, struct feed *f, uint64_t link,
+		      uint64_t number)
+{
+	if (number <= f->last)
+		fail("subscriber %llu of %s got %llu after %llu",
+		     (unsigned long long)s->id, channel_names[s->channel],
+		     (unsigned long long)number, (unsigned long long)f->last);
+	f->last = number;
+	cluster.total.delivered++;
+	while (f->count > 0) {
+		const struct expected *e = &f->expected[f->first];
+
+		if (e->number > number)
+			return;
+		if (e->number < number && e->link == link)
+			fail("subscriber %llu of %s missed %llu, got %llu",
+			     (unsigned long long)s->id,
+			     channel_names[s->channel],
+			     (unsigned long long)e->number,
+			     (unsigned long long)number);
+		f->first++;
+		f->count--;
+	}
+}
+
+static void subscriber_add(struct sim_worker *w, unsigned channel)
+{
+	struct subscriber *s = xcalloc(1, sizeof(*s));
+	const char *name = channel_names[channel];
+	struct channel *ch = channels_get(&w->channels, name, strlen(name));
+
+	s->id = ++cluster.subscribers;
+	s->channel = channel;
+	list_push_back(&w->subscribers, &s->in_worker);
+	w->count++;
+	w->on_channel[channel]++;
+	if (channels_subscribe(&w->channels, ch, &s->subscription,
+			       (struct session *)s, false))
+		announcer_touch(&w->announcer, ch);
+	s->generation = ch->generation;
+	w->process.busy = true;
+	trace("w%llu: subscriber %llu of channel %llu, generation %llu",
+	      w->index, s->id, channel, s->generation);
+}
+
+static void subscriber_remove(struct sim_worker *w, struct subscriber *s)
+{
+	struct channel *ch = s->subscription.channel;
+
+	if (channels_unsubscribe(&w->channels, &s->subscription))
+		announcer_touch(&w->announcer, ch);
+	list_remove(&s->in_worker);
+	w->count--;
+	w->on_channel[s->channel]--;
+	w->process.busy = true;
+	trace("w%llu: subscriber %llu leaves channel %llu", w->index, s->id,
+	      s->channel);
+	for (unsigned i = 0; i < DISPATCHERS_MAX; i++)
+		feed_clear(&s->feeds[i]);
+	free(s);
+}
+
+/* --- worker ----------------------------------------------------------------
+ */
+
+static int on_worker_send(void *ctx UNUSED, struct upstream *u,
+			  const struct iovec *pieces, size_t count)
+{
+	return u->socket ? wire_send(u->socket, pieces, count) : ERR_AGAIN;
+}
+
+/* Opened again at the next tick, as uplink.c does. */
+static void on_worker_redial(void *ctx UNUSED, struct upstream *u)
+{
+	if (u->socket != NULL)
+		wire_close(u->socket);
+	u->socket = NULL;
+}
+
+static void on_worker_deliver(void *ctx, LinkDelivery *const *deliveries,
+			      size_t count)
+{
+	struct sim_worker *w = ctx;
+
+	for (size_t i = 0; i < count; i++) {
+		const LinkDelivery *d = deliveries[i];
+		struct channel *ch = channels_find(&w->channels, d->channel,
+						   strlen(d->channel));
+		/* The data says whence it comes: see publish(). */
+		unsigned from = d->data.data[0] - '0';
+		uint64_t instance =
+			strtoull((char *)d->data.data + 1, NULL, 10);
+
+		if (ch == NULL)
+			continue;
+		list_for_each (node, &ch->subscriptions) {
+			struct subscriber *s = container_of(
+				container_of(node, struct subscription,
+					     in_channel),
+				struct subscriber, subscription);
+			struct feed *f = &s->feeds[from];
+
+			if (instance > f->instance) {
+				feed_clear(f);
+				f->instance = instance;
+			}
+			if (instance == f->instance)
+				feed_take(s, f, w->link, d->message);
+		}
+	}
+}
+
+static const struct announcer_ops worker_ops = {
+	.send = on_worker_send,
+	.redial = on_worker_redial,
+	.deliver = on_worker_deliver,
+};
+
+static void worker_receive(struct process *p, const struct process *from UNUSED,
+			   const uint8_t *bytes, size_t len)
+{
+	struct sim_worker *w = container_of(p, struct sim_worker, process);
+
+	/* linkwire's header begins with the sender's epoch, a fixed64. */
+	memcpy(&w->link, bytes + 1, sizeof(w->link));
+	announcer_receive(&w->announcer, bytes, len, world.now_ms);
+}
+
+static void worker_event(struct process *p, void *owner, bool up)
+{
+	struct sim_worker *w = container_of(p, struct sim_worker, process);
+
+	trace(up ? "w%llu: socket up" : "w%llu: socket down", w->index);
+	if (up)
+		announcer_connected(&w->announcer, owner, world.now_ms);
+	else
+		announcer_disconnected(&w->announcer, owner);
+}
+
+static void worker_dial(struct sim_worker *w, struct upstream *u)
+{
+	u->socket = wire_open(&w->process, process_at(u->address), u);
+}
+
+static void worker_start(struct sim_worker *w)
+{
+	struct announcer_identity id = {
+		.node = w->node,
+		.link_address = w->address,
+		.listen_address = "",
+		.version = "",
+		.token = "",
+		.worker = w->index,
+		.incarnation = random_nonzero(),
+		.connections_max = SUBSCRIBERS_MAX,
+	};
+	char address[16];
+
+	w->process.alive = true;
+	w->process.instance++;
+	w->tick_ms = world.now_ms;
+	w->held_until_ms = 0;
+	w->count = 0;
+	memset(w->on_channel, 0, sizeof(w->on_channel));
+	list_init(&w->subscribers);
+	channels_init(&w->channels, &rules);
+	announcer_init(&w->announcer, &w->channels, &id, &worker_ops, w);
+	for (unsigned i = 0; i < cluster.dispatchers + cluster.alias; i++) {
+		bool alias = i == cluster.dispatchers;
+
+		snprintf(address, sizeof(address), "tcp://d%u%s",
+			 alias ? 0 : i % 10, alias ? "b" : "");
+		worker_dial(w, announcer_add(&w->announcer, address));
+	}
+	trace("w%llu: starts, instance %llu", w->index, w->process.instance);
+}
+
+static void worker_stop(struct sim_worker *w)
+{
+	trace("w%llu: dies", w->index);
+	list_for_each_safe (node, &w->subscribers)
+		subscriber_remove(
+			w, container_of(node, struct subscriber, in_worker));
+	list_for_each (node, &w->announcer.upstreams) {
+		struct upstream *u =
+			container_of(node, struct upstream, in_announcer);
+
+		if (u->socket != NULL)
+			wire_close(u->socket);
+	}
+	cluster.total.links += w->announcer.counters.links_lost;
+	announcer_fini(&w->announcer);
+	channels_fini(&w->channels);
+	w->process.alive = w->process.busy = false;
+}
+
+static void check_promise(const struct sim_worker *w, unsigned channel);
+
+static void worker_confirm(struct sim_worker *w)
+{
+	uint64_t confirmed = announcer_confirmed(&w->announcer);
+
+	list_for_each (node, &w->subscribers) {
+		struct subscriber *s =
+			container_of(node, struct subscriber, in_worker);
+
+		if (s->ready || s->generation > confirmed)
+			continue;
+		s->ready = true;
+		check_promise(w, s->channel);
+		cluster.total.confirmed++;
+		trace("w%llu: subscriber %llu is ready", w->index, s->id);
+	}
+}
+
+static void worker_turn(struct sim_worker *w)
+{
+	bool tick = world.now_ms >= w->tick_ms;
+
+	if (!tick && !w->process.busy)
+		return;
+	w->process.busy = false;
+	w->announcer.hold_acks = world.now_ms < w->held_until_ms;
+	w->announcer.connections = w->count;
+	if (tick) {
+		w->tick_ms = world.now_ms + TICK_MS;
+		announcer_tick(&w->announcer, world.now_ms);
+		list_for_each (node, &w->announcer.upstreams) {
+			struct upstream *u = container_of(node, struct upstream,
+							  in_announcer);
+
+			if (u->socket == NULL)
+				worker_dial(w, u);
+		}
+	}
+	worker_confirm(w);
+	announcer_flush(&w->announcer, world.now_ms);
+}
+
+/* --- dispatcher ------------------------------------------------------------
+ */
+
+static int on_dispatcher_open(void *ctx, struct node_worker *w)
+{
+	struct sim_dispatcher *d = ctx;
+
+	w->socket = wire_open(&d->process, process_at(w->link_address), w);
+	return 0;
+}
+
+static void on_dispatcher_close(void *ctx UNUSED, struct node_worker *w)
+{
+	wire_close(w->socket);
+	w->socket = NULL;
+}
+
+static int on_dispatcher_send(void *ctx UNUSED, struct node_worker *w,
+			      const struct iovec *pieces, size_t count)
+{
+	return wire_send(w->socket, pieces, count);
+}
+
+static void on_dispatcher_counted(void *ctx, uint64_t id, uint64_t subscribers)
+{
+	struct sim_dispatcher *d = ctx;
+
+	counts_answer(&d->counts, id, subscribers);
+}
+
+static uint64_t on_dispatcher_wall(void *ctx UNUSED)
+{
+	return world.now_ms;
+}
+
+static const struct nodes_ops dispatcher_ops = {
+	.open = on_dispatcher_open,
+	.close = on_dispatcher_close,
+	.send = on_dispatcher_send,
+	.counted = on_dispatcher_counted,
+	.wall_ms = on_dispatcher_wall,
+};
+
+static void dispatcher_receive(struct process *p, const struct process *from,
+			       const uint8_t *bytes, size_t len)
+{
+	struct sim_dispatcher *d =
+		container_of(p, struct sim_dispatcher, process);
+
+	if (from != NULL)
+		d->heard_ms[container_of(from, struct sim_worker, process)
+				    ->index] = world.now_ms;
+	nodes_receive(&d->nodes, bytes, len, world.now_ms);
+}
+
+static void dispatcher_event(struct process *p, void *owner, bool up)
+{
+	struct sim_dispatcher *d =
+		container_of(p, struct sim_dispatcher, process);
+	struct node_worker *w = owner;
+
+	trace(up ? "d%llu: socket to w%llu up" : "d%llu: socket to w%llu down",
+	      d->index, w->index);
+	if (up)
+		nodes_connected(&d->nodes, w, world.now_ms);
+	else
+		nodes_disconnected(&d->nodes, w);
+}
+
+static void dispatcher_start(struct sim_dispatcher *d)
+{
+	struct nodes_config config = {
+		.name = d->process.name,
+		.version = "",
+		.token = "",
+		.workers_max = WORKERS_MAX,
+		.queue_bytes = cluster.tight ? QUEUE_TIGHT : QUEUE_BYTES,
+		.interest_max = 10 * WORKERS_MAX * CHANNELS,
+	};
+
+	d->process.alive = true;
+	d->process.instance++;
+	d->tick_ms = d->started_ms = world.now_ms;
+	d->again_ms = NEVER;
+	nodes_init(&d->nodes, &config, &dispatcher_ops, d);
+	publisher_init(&d->publisher, &d->nodes, &rules, 64u << 10);
+	counts_init(&d->counts, &d->nodes);
+	trace("d%llu: starts, instance %llu", d->index, d->process.instance);
+}
+
+static void dispatcher_stop(struct sim_dispatcher *d)
+{
+	trace("d%llu: dies", d->index);
+	cluster.total.links += d->nodes.counters.links_lost;
+	nodes_fini(&d->nodes);
+	d->process.alive = d->process.busy = false;
+}
+
+static void dispatcher_turn(struct sim_dispatcher *d)
+{
+	bool tick = world.now_ms >= d->tick_ms;
+
+	if (!tick && !d->process.busy && world.now_ms < d->again_ms)
+		return;
+	d->process.busy = false;
+	if (tick) {
+		d->tick_ms = world.now_ms + TICK_MS;
+		nodes_tick(&d->nodes, world.now_ms);
+		counts_tick(&d->counts, world.now_ms);
+		if (world.now_ms - d->started_ms >= SETTLE_MS &&
+		    nodes_settled(&d->nodes))
+			d->publisher.open = true;
+	}
+	d->again_ms = NEVER;
+	if (nodes_flush(&d->nodes, world.now_ms))
+		d->again_ms = world.now_ms + 1;
+}
+
+/* --- the whole -------------------------------------------------------------
+ */
+
+/* Whether a dispatcher sends a channel's messages to a worker. */
+static bool routed(const struct sim_dispatcher *d,
+		   const struct node_worker *side, unsigned channel)
+{
+	const char *name = channel_names[channel];
+	uint64_t key = hash_bytes(&d->nodes.key, name, strlen(name));
+	const uint16_t *ids;
+	size_t count = interest_lookup(&d->nodes.interest, key, &ids);
+
+	for (size_t i = 0; i < count; i++) {
+		if (ids[i] == side->id)
+			return true;
+	}
+	return false;
+}
+
+/* The dispatcher's side of a link that both sides hold to be up, or NULL. */
+static struct node_worker *linked(struct sim_dispatcher *d,
+				  struct sim_worker *w)
+{
+	for (unsigned i = 0; i < INTEREST_WORKERS_MAX; i++) {
+		struct node_worker *side = d->nodes.by_id[i];
+
+		if (side == NULL || side->index != w->index ||
+		    side->phase != NODE_WORKER_READY)
+			continue;
+		list_for_each (node, &w->announcer.upstreams) {
+			struct upstream *u = container_of(node, struct upstream,
+							  in_announcer);
+
+			if (u->phase == UPSTREAM_UP &&
+			    u->link.epoch == side->link.peer_epoch &&
+			    u->link.peer_epoch == side->link.epoch)
+				return side;
+		}
+	}
+	return NULL;
+}
+
+/* Whoever is told that a subscription stands must be in the table of every
+ * dispatcher that the worker holds a link to, unless that link is lost and the
+ * worker does not know it yet. */
+static void check_promise(const struct sim_worker *w, unsigned channel)
+{
+	list_for_each (node, &w->announcer.upstreams) {
+		struct upstream *u =
+			container_of(node, struct upstream, in_announcer);
+		struct sim_dispatcher *d = container_of(
+			process_at(u->address), struct sim_dispatcher, process);
+
+		if (u->phase != UPSTREAM_UP || !d->process.alive)
+			continue;
+		for (unsigned i = 0; i < INTEREST_WORKERS_MAX; i++) {
+			const struct node_worker *side = d->nodes.by_id[i];
+
+			if (side != NULL &&
+			    side->link.epoch == u->link.peer_epoch &&
+			    !routed(d, side, channel))
+				fail("w%u: ready on %s, which d%u can't route",
+				     w->index, channel_names[channel],
+				     d->index);
+		}
+	}
+}
+
+/* From now on each ready subscriber whose link stands must get it. */
+static void expect_message(struct sim_dispatcher *d, unsigned channel)
+{
+	for (unsigned i = 0; i < cluster.workers; i++) {
+		struct sim_worker *w = &cluster.worker[i];
+		const struct node_worker *side;
+
+		if (!w->process.alive || w->on_channel[channel] == 0 ||
+		    (side = linked(d, w)) == NULL)
+			continue;
+		list_for_each (node, &w->subscribers) {
+			struct subscriber *s = container_of(
+				node, struct subscriber, in_worker);
+			struct feed *f = &s->feeds[d->index];
+
+			if (s->channel != channel || !s->ready)
+				continue;
+			if (f->instance != d->process.instance)
+				feed_clear(f);
+			f->instance = d->process.instance;
+			feed_expect(f, side->link.epoch, d->publisher.accepted);
+		}
+	}
+}
+
+static void publish(struct sim_dispatcher *d, unsigned channel, size_t len)
+{
+	static char data[64u << 10];
+	Stentor__V1__PublishRequest q = STENTOR__V1__PUBLISH_REQUEST__INIT;
+	struct publish_result r;
+	int head = snprintf(data, sizeof(data), "%u%llu ", d->index,
+			    (unsigned long long)d->process.instance);
+
+	len = max_of(len, (size_t)head);
+	memset(data + head, 'x', len - (size_t)head);
+	data[len] = '\0';
+	q.channel = (char *)channel_names[channel];
+	q.data = data;
+	publish_message(&d->publisher, &q, world.now_ms * 1000, &r);
+	d->process.busy = true;
+	trace("d%llu: publish %llu on channel %llu, code %llu", d->index,
+	      d->publisher.accepted, channel, r.code);
+	if (r.code == GRPC_OK && !cluster.tight)
+		expect_message(d, channel);
+}
+
+static void cluster_turn(void)
+{
+	net_step();
+	for (unsigned i = 0; i < cluster.workers; i++) {
+		if (cluster.worker[i].process.alive)
+			worker_turn(&cluster.worker[i]);
+	}
+	for (unsigned i = 0; i < cluster.dispatchers; i++) {
+		if (cluster.dispatcher[i].process.alive)
+			dispatcher_turn(&cluster.dispatcher[i]);
+	}
+}
+
+static void cluster_begin(void)
+{
+	net_init();
+	memset(&cluster, 0, sizeof(cluster));
+	cluster.dispatchers = 1 + (unsigned)below(DISPATCHERS_MAX);
+	cluster.workers = 1 + (unsigned)below(WORKERS_MAX);
+	cluster.alias = chance(250);
+	cluster.tight = chance(200);
+	for (unsigned i = 0; i < cluster.dispatchers; i++) {
+		struct sim_dispatcher *d = &cluster.dispatcher[i];
+
+		d->index = i;
+		snprintf(d->process.name, PROCESS_NAME, "d%u", i);
+		d->process.receive = dispatcher_receive;
+		d->process.event = dispatcher_event;
+		dispatcher_start(d);
+	}
+	for (unsigned i = 0; i < cluster.workers; i++) {
+		struct sim_worker *w = &cluster.worker[i];
+
+		w->index = i;
+		snprintf(w->process.name, PROCESS_NAME, "w%u", i);
+		snprintf(w->address, sizeof(w->address), "tcp://w%u", i);
+		/* Two workers a node, so that nodes have several. */
+		snprintf(w->node, sizeof(w->node), "node%u", i / 2);
+		w->process.receive = worker_receive;
+		w->process.event = worker_event;
+		worker_start(w);
+	}
+}
+
+static void cluster_end(void)
+{
+	for (unsigned i = 0; i < cluster.workers; i++)
+		worker_stop(&cluster.worker[i]);
+	for (unsigned i = 0; i < cluster.dispatchers; i++)
+		dispatcher_stop(&cluster.dispatcher[i]);
+	net_fini();
+}
+
+#endif
