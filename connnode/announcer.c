@@ -85,8 +85,7 @@ void announcer_remove(struct announcer *a UNUSED, struct upstream *u)
 	free(u);
 }
 
-/* --- sending ---------------------------------------------------------------
- */
+/* --- sending ----------------------------------------------------------- */
 
 static int send_frame(struct announcer *a, struct upstream *u,
 		      const struct link_header *h, const struct frame *control,
@@ -203,8 +202,7 @@ static void greet(struct announcer *a, struct upstream *u, uint64_t now_ms)
 	u->speak_at_ms = now_ms + LINK_GREET_MS;
 }
 
-/* --- interest --------------------------------------------------------------
- */
+/* --- interest ---------------------------------------------------------- */
 
 struct batch {
 	Interest interest;
@@ -323,8 +321,7 @@ static void announce_changes(struct announcer *a)
 	}
 }
 
-/* --- life of a link --------------------------------------------------------
- */
+/* --- life of a link ---------------------------------------------------- */
 
 static void restart(struct announcer *a, struct upstream *u, uint64_t now_ms)
 {
@@ -575,8 +572,7 @@ void announcer_tick(struct announcer *a, uint64_t now_ms)
 	}
 }
 
-/* --- questions -------------------------------------------------------------
- */
+/* --- questions --------------------------------------------------------- */
 
 uint64_t announcer_confirmed(const struct announcer *a)
 {

@@ -68,8 +68,7 @@ void fanout_fini(struct fanout *f)
 		job_free(f, container_of(node, struct fanout_job, in_jobs));
 }
 
-/* --- rendering -------------------------------------------------------------
- */
+/* --- rendering --------------------------------------------------------- */
 
 static enum priority class_of(const LinkDelivery *d)
 {
@@ -104,8 +103,7 @@ static void render(struct fanout *f, struct channel *ch, const LinkDelivery *d,
 		m->json = account(f, sse_render_json(&e, ch->name, NULL), d);
 }
 
-/* --- delivering ------------------------------------------------------------
- */
+/* --- delivering -------------------------------------------------------- */
 
 static void push(struct subscription *sub, const struct message *m,
 		 const struct rule *rule)
@@ -167,8 +165,7 @@ void fanout_deliver(struct worker *w, const LinkDelivery *d)
 	}
 }
 
-/* --- jobs ------------------------------------------------------------------
- */
+/* --- jobs -------------------------------------------------------------- */
 
 static void serve(struct fanout_job *job, struct subscription *sub)
 {

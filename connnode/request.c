@@ -34,8 +34,7 @@ void request_parser_give(struct worker *w, struct http1 *parser)
 	w->parsers.free[w->parsers.count++] = parser;
 }
 
-/* --- answers ---------------------------------------------------------------
- */
+/* --- answers ----------------------------------------------------------- */
 
 /* Is `origin` in the comma-separated list? */
 static bool listed(const char *list, const char *origin)
@@ -103,8 +102,7 @@ static void reject(struct session *s, enum reject_reason reason, int status,
 	       min_of((size_t)len, sizeof(body) - 1), false);
 }
 
-/* --- /v1/subscribe ---------------------------------------------------------
- */
+/* --- /v1/subscribe ----------------------------------------------------- */
 
 #define PREFLIGHT                                                      \
 	"Access-Control-Allow-Methods: GET, HEAD, OPTIONS\r\n"         \
@@ -232,8 +230,7 @@ static void on_subscribe(struct session *s, const struct http1_request *r)
 	}
 }
 
-/* --- dispatch --------------------------------------------------------------
- */
+/* --- dispatch ---------------------------------------------------------- */
 
 static void on_page(struct session *s, const struct http1_request *r,
 		    const struct page *page)

@@ -37,8 +37,7 @@ static void session_move(struct session *s, enum session_phase phase)
 		w->stream_count++;
 }
 
-/* --- reading ---------------------------------------------------------------
- */
+/* --- reading ----------------------------------------------------------- */
 
 static void on_alloc(uv_handle_t *handle, size_t suggested UNUSED,
 		     uv_buf_t *buf)
@@ -106,8 +105,7 @@ void session_accept(struct worker *w)
 	session_arm(s, w->options->head_timeout_ms);
 }
 
-/* --- phases ----------------------------------------------------------------
- */
+/* --- phases ------------------------------------------------------------ */
 
 static bool is_blocked(const struct session *s)
 {
@@ -192,8 +190,7 @@ static void session_close(struct session *s)
 	uv_close((uv_handle_t *)&s->tcp, on_closed);
 }
 
-/* --- writing ---------------------------------------------------------------
- */
+/* --- writing ----------------------------------------------------------- */
 
 void session_push(struct session *s, struct frame *f)
 {
@@ -430,8 +427,7 @@ void sessions_flush(struct worker *w)
 		session_close(container_of(node, struct session, in_dirty));
 }
 
-/* --- time ------------------------------------------------------------------
- */
+/* --- time -------------------------------------------------------------- */
 
 void session_on_timer(struct session *s)
 {

@@ -38,8 +38,7 @@ static struct subscription *subscription_at(struct session *s, unsigned i)
 	return i == 0 ? &s->first : &s->more[i - 1];
 }
 
-/* --- ready -----------------------------------------------------------------
- */
+/* --- ready ------------------------------------------------------------- */
 
 /* {"channels":[{"channel":"a"},...]}; names need no escaping. */
 static char *ready_data(struct session *s, size_t *len)
@@ -96,8 +95,7 @@ void streams_ready(struct worker *w)
 	}
 }
 
-/* --- beginning -------------------------------------------------------------
- */
+/* --- beginning --------------------------------------------------------- */
 
 static void subscribe_to(struct session *s, struct subscription *sub,
 			 const char *name)
@@ -127,8 +125,7 @@ void stream_begin(struct session *s, const struct stream_request *want,
 	list_push_back(&w->waiting, &s->in_waiting);
 }
 
-/* --- ending ----------------------------------------------------------------
- */
+/* --- ending ------------------------------------------------------------ */
 
 void stream_unsubscribe(struct session *s)
 {

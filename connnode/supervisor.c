@@ -47,8 +47,7 @@ struct supervisor {
 	bool draining;
 };
 
-/* --- workers ---------------------------------------------------------------
- */
+/* --- workers ----------------------------------------------------------- */
 
 /* argv of worker i: role, index, address, link, share, then the node's own. */
 static int prepare(void *ctx, unsigned index, char ***argv, int fds[4])
@@ -131,8 +130,7 @@ static void on_watch(uv_timer_t *timer)
 	}
 }
 
-/* --- admin port ------------------------------------------------------------
- */
+/* --- admin port -------------------------------------------------------- */
 
 static void say(struct admin_reply *r, int status, const char *text)
 {
@@ -245,8 +243,7 @@ static const struct admin_route routes[] = {
 	{.path = NULL},
 };
 
-/* --- signals ---------------------------------------------------------------
- */
+/* --- signals ----------------------------------------------------------- */
 
 static void end(struct supervisor *s, int number)
 {
@@ -278,8 +275,7 @@ static void on_hangup(uv_signal_t *handle, int number UNUSED)
 	children_signal(s->children, SIGHUP);
 }
 
-/* --- start -----------------------------------------------------------------
- */
+/* --- start ------------------------------------------------------------- */
 
 /* "tcp://HOST:PORT" of worker i is PORT + i. Also sees that it is free. */
 static int choose_link_url(struct supervisor *s, unsigned i)

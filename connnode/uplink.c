@@ -37,8 +37,7 @@ struct dial {
 	bool listed; /* in the last answer of the name service */
 };
 
-/* --- sockets ---------------------------------------------------------------
- */
+/* --- sockets ----------------------------------------------------------- */
 
 /* What dispatchers are told to dial: link-advertise, or the address that we
  * reach them from. */
@@ -162,8 +161,7 @@ static void on_message(void *ctx, uint32_t pipe UNUSED, const uint8_t *bytes,
 	announcer_receive(&w->announcer, bytes, len, worker_now(w));
 }
 
-/* --- where the dispatchers are ---------------------------------------------
- */
+/* --- where the dispatchers are ----------------------------------------- */
 
 /* Splits "dns:NAME:PORT"; NULL name on anything else. */
 static bool split_dns(const char *text, char *name, char *port, size_t size)
@@ -293,8 +291,7 @@ void uplink_tick(struct worker *w)
 	}
 }
 
-/* --- life cycle ------------------------------------------------------------
- */
+/* --- life cycle -------------------------------------------------------- */
 
 static void identify(struct uplink *up)
 {

@@ -35,8 +35,7 @@ uint32_t worker_retry_ms(const struct worker *w)
 	return (uint32_t)(o->retry_min_ms + random_below(span + 1));
 }
 
-/* --- a turn of the loop ----------------------------------------------------
- */
+/* --- a turn of the loop ------------------------------------------------ */
 
 static void on_spin(uv_idle_t *idle UNUSED)
 {
@@ -84,8 +83,7 @@ static void open_port(struct worker *w)
 		 announcer_up(&w->announcer));
 }
 
-/* --- time ------------------------------------------------------------------
- */
+/* --- time -------------------------------------------------------------- */
 
 static void on_wheel(void *ctx UNUSED, struct wheel_timer *timer)
 {
@@ -144,8 +142,7 @@ static void on_tick(uv_timer_t *timer)
 	show_state(w);
 }
 
-/* --- signals ---------------------------------------------------------------
- */
+/* --- signals ----------------------------------------------------------- */
 
 static void on_term(uv_signal_t *handle, int number UNUSED)
 {
@@ -189,8 +186,7 @@ static void watch_signal(struct worker *w, uv_signal_t *handle, uv_signal_cb cb,
 	check(uv_signal_start(handle, cb, number) == 0);
 }
 
-/* --- life cycle ------------------------------------------------------------
- */
+/* --- life cycle -------------------------------------------------------- */
 
 static void init_tables(struct worker *w)
 {

@@ -77,7 +77,7 @@ void interest_init(struct interest *t, uint64_t pairs_max)
 		   heap_cost(INTEREST_WORKERS_MAX * sizeof(*t->scratch));
 }
 
-/* --- slots ---------------------------------------------------------------- */
+/* --- slots ------------------------------------------------------------- */
 
 static bool slot_is_empty(const struct interest_slot *slot)
 {
@@ -240,7 +240,7 @@ static void slot_delete(const struct interest *t, struct interest_shard *s,
 	s->slot_count--;
 }
 
-/* --- sets of three and more ----------------------------------------------- */
+/* --- sets of three and more -------------------------------------------- */
 
 static struct set *set_new(struct interest *t, struct interest_shard *s,
 			   uint32_t *index)
@@ -345,7 +345,7 @@ static void set_settle(struct interest *t, struct interest_shard *s,
 	}
 }
 
-/* --- the workers of a slot ------------------------------------------------ */
+/* --- the workers of a slot --------------------------------------------- */
 
 static size_t slot_workers(const struct interest_shard *s,
 			   const struct interest_slot *slot,
@@ -412,7 +412,7 @@ static bool slot_remove(struct interest *t, struct interest_shard *s,
 	return true;
 }
 
-/* --- public --------------------------------------------------------------- */
+/* --- public ------------------------------------------------------------ */
 
 void interest_fini(struct interest *t)
 {

@@ -26,7 +26,7 @@ void linkq_init(struct linkq *q, size_t bytes_max)
 	q->max = (struct linkq_sum){(uint32_t)frames_max, bytes_max};
 }
 
-/* --- a lane --------------------------------------------------------------- */
+/* --- a lane ------------------------------------------------------------ */
 
 static struct linkq_entry *lane_at(const struct linkq_lane *lane, uint64_t at)
 {
@@ -110,7 +110,7 @@ static void lane_reset(struct linkq_lane *lane)
 	memset(lane->oldest, 0, sizeof(lane->oldest));
 }
 
-/* --- the queue ------------------------------------------------------------ */
+/* --- the queue --------------------------------------------------------- */
 
 /* Takes a frame, and its reference, out of the queue. */
 static struct frame *take(struct linkq *q, struct linkq_lane *lane,

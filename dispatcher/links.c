@@ -15,8 +15,7 @@ static uint64_t now_ms(const struct dispatcher *d)
 	return uv_now(d->loop);
 }
 
-/* --- what nodes.c asks for -------------------------------------------------
- */
+/* --- what nodes.c asks for --------------------------------------------- */
 
 /* A link's socket, and what its events need to find their way back. */
 struct link_socket {
@@ -94,8 +93,7 @@ static const struct nodes_ops ops = {
 	.wall_ms = wall_ms,
 };
 
-/* --- the loop's turns ------------------------------------------------------
- */
+/* --- the loop's turns -------------------------------------------------- */
 
 static void on_message(void *ctx, uint32_t pipe UNUSED, const uint8_t *bytes,
 		       size_t len)

@@ -74,8 +74,7 @@ static int start(struct dispatcher *d)
 	return 0;
 }
 
-/* --- the end ---------------------------------------------------------------
- */
+/* --- the end ----------------------------------------------------------- */
 
 static void on_drained(void *ctx)
 {

@@ -73,8 +73,7 @@ static void render_fanout(const struct publisher *p, struct metrics_text *t)
 	metrics_sample(t, "fanout_workers_count", "", (double)below);
 }
 
-/* --- links -----------------------------------------------------------------
- */
+/* --- links ------------------------------------------------------------- */
 
 static double link_up(const struct node_worker *w)
 {

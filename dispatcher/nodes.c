@@ -28,8 +28,7 @@ void nodes_init(struct nodes *n, const struct nodes_config *config,
 	arena_init(&n->arena, LINK_DECODED_MAX);
 }
 
-/* --- membership ------------------------------------------------------------
- */
+/* --- membership -------------------------------------------------------- */
 
 static struct node *node_find(const struct nodes *n, const char *name)
 {
@@ -188,8 +187,7 @@ void nodes_fini(struct nodes *n)
 	arena_fini(&n->arena);
 }
 
-/* --- sending ---------------------------------------------------------------
- */
+/* --- sending ----------------------------------------------------------- */
 
 static int send_control(struct nodes *n, struct node_worker *w,
 			const struct link_header *h,
@@ -277,8 +275,7 @@ static void refuse(struct nodes *n, struct node_worker *w, uint64_t epoch,
 	send_greeting(n, w, h, &f);
 }
 
-/* --- greetings -------------------------------------------------------------
- */
+/* --- greetings --------------------------------------------------------- */
 
 static const char *hello_fault(const struct nodes *n, const LinkFrame *f)
 {
@@ -388,8 +385,7 @@ void nodes_disconnected(struct nodes *n, struct node_worker *w)
 	worker_drop(n, w, "connection");
 }
 
-/* --- frames ----------------------------------------------------------------
- */
+/* --- frames ------------------------------------------------------------ */
 
 static void take_interest(struct nodes *n, struct node_worker *w,
 			  const Interest *in)
@@ -467,8 +463,7 @@ void nodes_receive(struct nodes *n, const void *bytes, size_t len,
 	arena_reset(&n->arena);
 }
 
-/* --- deliveries ------------------------------------------------------------
- */
+/* --- deliveries -------------------------------------------------------- */
 
 int nodes_queue(struct nodes *n, struct node_worker *w, struct frame *delivery,
 		enum priority lane, enum priority drop_class)
@@ -577,8 +572,7 @@ bool nodes_flush(struct nodes *n, uint64_t now_ms)
 	return !list_empty(&n->pending);
 }
 
-/* --- time ------------------------------------------------------------------
- */
+/* --- time -------------------------------------------------------------- */
 
 static void tick_worker(struct nodes *n, struct node_worker *w, uint64_t now_ms)
 {

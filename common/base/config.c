@@ -53,8 +53,7 @@ int config_error(const struct program *program, const char *format, ...)
 	return ERR_CONFIG;
 }
 
-/* --- names -----------------------------------------------------------------
- */
+/* --- names ------------------------------------------------------------- */
 
 void config_env_name(const struct program *program, const struct option *option,
 		     char name[CONFIG_NAME_MAX])
@@ -86,8 +85,7 @@ static const struct option *find(const struct option *options, const char *name,
 	return NULL;
 }
 
-/* --- values ----------------------------------------------------------------
- */
+/* --- values ------------------------------------------------------------ */
 
 static int parse_number(const char *text, uint64_t *value, const char **end)
 {
@@ -195,8 +193,7 @@ static int set_value(const struct program *program, const struct option *option,
 	return ERR_CONFIG;
 }
 
-/* --- flags -----------------------------------------------------------------
- */
+/* --- flags ------------------------------------------------------------- */
 
 struct flag {
 	const struct option *option;
@@ -268,8 +265,7 @@ static const char *find_flag(const struct program *program, const char *name,
 	return value;
 }
 
-/* --- the other sources -----------------------------------------------------
- */
+/* --- the other sources ------------------------------------------------- */
 
 static void apply_defaults(const struct program *program,
 			   const struct option *options, void *out)
@@ -314,8 +310,7 @@ static int apply_file(const struct program *program, const char *path,
 	return 0;
 }
 
-/* --- public ----------------------------------------------------------------
- */
+/* --- public ------------------------------------------------------------ */
 
 /* Path of the --config file (owned by argv or the environment), or NULL. */
 static const char *config_path(const struct program *program, int argc,

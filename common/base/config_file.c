@@ -15,8 +15,7 @@
 
 #define FILE_BYTES_MAX (1u << 20)
 
-/* --- what went wrong, and where --------------------------------------------
- */
+/* --- what went wrong, and where ---------------------------------------- */
 
 struct complaint {
 	char what[256];
@@ -84,8 +83,7 @@ static int complain(const struct program *program, const char *path,
 	return config_error(program, "%s: %s%s%s", path, where, c->what, line);
 }
 
-/* --- schema ----------------------------------------------------------------
- */
+/* --- schema ------------------------------------------------------------ */
 
 #define TEXT_SCHEMA                                                \
 	{                                                          \
@@ -167,8 +165,7 @@ static void schema_fini(struct schema *s)
 	free(s->fields);
 }
 
-/* --- reading ---------------------------------------------------------------
- */
+/* --- reading ----------------------------------------------------------- */
 
 static int read_all(const struct program *program, const char *path,
 		    uint8_t *bytes, size_t *len)

@@ -62,8 +62,7 @@ enum log_level log_get_level(void)
 	return __atomic_load_n(&sink.level, __ATOMIC_RELAXED);
 }
 
-/* --- rate limit ------------------------------------------------------------
- */
+/* --- rate limit -------------------------------------------------------- */
 
 static uint32_t hash_id(const char *id)
 {
@@ -111,8 +110,7 @@ static bool limiter_allows(const char *id, uint64_t now_second,
 	return true;
 }
 
-/* --- a line of bounded length ----------------------------------------------
- */
+/* --- a line of bounded length ------------------------------------------ */
 
 struct line {
 	size_t len;
@@ -209,8 +207,7 @@ static void line_escaped(struct line *l, const char *text, size_t len,
 	}
 }
 
-/* --- text to JSON ----------------------------------------------------------
- */
+/* --- text to JSON ------------------------------------------------------ */
 
 /* One piece of the formatted text: key=value, key="value", or, with no key,
  * free text. */
@@ -327,8 +324,7 @@ static void json_member(struct line *l, const struct pair *pair)
 		l->len = start;
 }
 
-/* --- one line --------------------------------------------------------------
- */
+/* --- one line ---------------------------------------------------------- */
 
 static void json_line(struct line *l, enum log_level level, const char *id,
 		      const char *text, uint64_t suppressed)

@@ -33,8 +33,7 @@ static const uint64_t bucket_us[METRIC_BUCKETS] = {
 
 static const char *const type_names[] = {"counter", "gauge", "histogram"};
 
-/* --- cells -----------------------------------------------------------------
- */
+/* --- cells ------------------------------------------------------------- */
 
 static bool ends_with(const char *text, const char *end)
 {
@@ -120,8 +119,7 @@ void metric_observe_us(struct metrics *m, unsigned metric, uint64_t us,
 	metric_add(m, metric, CELL_SUM, us * n);
 }
 
-/* --- text ------------------------------------------------------------------
- */
+/* --- text -------------------------------------------------------------- */
 
 void metrics_printf(struct metrics_text *t, const char *format, ...)
 {
@@ -201,8 +199,7 @@ void metrics_label(char *labels, size_t size, const char *key,
 	labels[used] = '\0';
 }
 
-/* --- exposition ------------------------------------------------------------
- */
+/* --- exposition -------------------------------------------------------- */
 
 static uint64_t sum_of(const struct metrics *const blocks[], size_t count,
 		       size_t metric, uint32_t cell)

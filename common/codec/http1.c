@@ -64,7 +64,7 @@ static int refuse(struct http1 *p, int status, const char *why)
 	return p->err;
 }
 
-/* --- llhttp's callbacks -------------------------------------------------- */
+/* --- llhttp's callbacks ------------------------------------------------ */
 
 static struct http1 *parser_of(llhttp_t *parser)
 {
@@ -221,7 +221,7 @@ static int refuse_llhttp(struct http1 *p, llhttp_errno_t error)
 	}
 }
 
-/* --- the head ------------------------------------------------------------ */
+/* --- the head ---------------------------------------------------------- */
 
 /* Follows the head's bytes: each CR with its LF, each LF with its CR, no line
  * that continues the one before (obsolete folding). */
@@ -383,7 +383,7 @@ static int feed_head(struct http1 *p, const uint8_t *bytes, size_t len,
 	return 0;
 }
 
-/* --- the body ------------------------------------------------------------ */
+/* --- the body ---------------------------------------------------------- */
 
 static int feed_body(struct http1 *p, const uint8_t *bytes, size_t len,
 		     size_t *used)
@@ -414,7 +414,7 @@ static int feed_body(struct http1 *p, const uint8_t *bytes, size_t len,
 	return 0;
 }
 
-/* --- public --------------------------------------------------------------- */
+/* --- public ------------------------------------------------------------ */
 
 struct http1 *http1_new(const struct http1_limits *limits)
 {

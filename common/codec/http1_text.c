@@ -17,7 +17,7 @@ const char *http1_get(const struct http1_request *r, const char *name)
 	return NULL;
 }
 
-/* --- query ---------------------------------------------------------------- */
+/* --- query ------------------------------------------------------------- */
 
 static int query_decode(char *out, size_t max, const char *text, size_t len)
 {
@@ -68,7 +68,7 @@ int http1_query(const char **cursor, char *name, size_t name_max, char *value,
 	return err ? err : 1;
 }
 
-/* --- accept --------------------------------------------------------------- */
+/* --- accept ------------------------------------------------------------ */
 
 /* How closely a media range names the type: 2 "text/html", 1 "text" + "/" +
  * "*", 0 any, -1 not at all. */
@@ -128,7 +128,7 @@ bool http1_accepts(const char *accept, const char *type)
 	return admitted;
 }
 
-/* --- answers -------------------------------------------------------------- */
+/* --- answers ----------------------------------------------------------- */
 
 const char *http1_reason(int status)
 {

@@ -67,7 +67,7 @@ bool json_field_is_map(const ProtobufCFieldDescriptor *f)
 	return strcmp(entry, "Entry") == 0;
 }
 
-/* --- strings -------------------------------------------------------------- */
+/* --- strings ----------------------------------------------------------- */
 
 static bool message_valid(const ProtobufCMessage *m, const char **field,
 			  int depth);

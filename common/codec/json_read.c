@@ -73,7 +73,7 @@ static void path_pop(struct reader *r, size_t len)
 	r->path[len] = '\0';
 }
 
-/* --- scalars -------------------------------------------------------------- */
+/* --- scalars ----------------------------------------------------------- */
 
 struct integer {
 	bool negative;
@@ -247,7 +247,7 @@ static int read_bytes(struct reader *r, const json_t *json, void *at)
 	return 0;
 }
 
-/* --- messages ------------------------------------------------------------- */
+/* --- messages ---------------------------------------------------------- */
 
 static ProtobufCMessage *message_new(const ProtobufCMessageDescriptor *type)
 {

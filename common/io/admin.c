@@ -67,7 +67,7 @@ struct admin {
 
 static void conn_advance(struct conn *c);
 
-/* --- the end of a connection ---------------------------------------------- */
+/* --- the end of a connection ------------------------------------------- */
 
 static void admin_maybe_closed(struct admin *a)
 {
@@ -104,7 +104,7 @@ static void conn_move(struct conn *c, enum conn_state state)
 	list_push_back(&c->admin->conns, &c->in_admin);
 }
 
-/* --- answers -------------------------------------------------------------- */
+/* --- answers ----------------------------------------------------------- */
 
 static void on_shut_down(uv_shutdown_t *req, int status)
 {
@@ -203,7 +203,7 @@ static void conn_refuse(struct conn *c, int status, const char *why,
 	conn_write(c);
 }
 
-/* --- routes --------------------------------------------------------------- */
+/* --- routes ------------------------------------------------------------ */
 
 static bool method_fits(const struct admin_route *route, const char *method)
 {
@@ -288,7 +288,7 @@ static void conn_advance(struct conn *c)
 		conn_read(c);
 }
 
-/* --- connections come ----------------------------------------------------- */
+/* --- connections come -------------------------------------------------- */
 
 static bool conn_idle(const struct conn *c)
 {
@@ -347,7 +347,7 @@ static void on_accept(struct listener *l)
 		conn_read(c);
 }
 
-/* --- time ----------------------------------------------------------------- */
+/* --- time -------------------------------------------------------------- */
 
 static void conn_check(struct conn *c, uint64_t now_ms)
 {
@@ -381,7 +381,7 @@ static void on_timer(uv_timer_t *timer)
 	}
 }
 
-/* --- the whole ------------------------------------------------------------ */
+/* --- the whole --------------------------------------------------------- */
 
 int admin_start(uv_loop_t *loop, const char *address,
 		const struct admin_route *routes, void *ctx, struct admin **out)

@@ -228,7 +228,7 @@ void children_free(struct children *c)
 	free(c);
 }
 
-/* --- in a child ----------------------------------------------------------- */
+/* --- in a child -------------------------------------------------------- */
 
 static void on_lifeline_alloc(uv_handle_t *handle UNUSED, size_t size UNUSED,
 			      uv_buf_t *buf)

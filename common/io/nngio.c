@@ -166,7 +166,7 @@ void nngio_process_init(void)
 	nngshim_one_processor(false);
 }
 
-/* --- certificates --------------------------------------------------------- */
+/* --- certificates ------------------------------------------------------ */
 
 /* The file's text, zero-terminated and the caller's, or NULL. */
 static char *read_pem(const char *path)
@@ -239,7 +239,7 @@ static int tls_config(const char *url, const struct nng_tls_files *files,
 	return err;
 }
 
-/* --- inbox ---------------------------------------------------------------- */
+/* --- inbox ------------------------------------------------------------- */
 
 static struct inbox_mail *inbox_mail_new(enum inbox_mail_kind kind,
 					 nng_pipe pipe)
@@ -443,7 +443,7 @@ void nng_inbox_stop(struct nng_inbox *in)
 	mailbox_detach(in->mailbox);
 }
 
-/* --- outboxes together ---------------------------------------------------- */
+/* --- outboxes together ------------------------------------------------- */
 
 static void on_outbox_mail(void *ctx, struct mail *m);
 
@@ -581,7 +581,7 @@ bool nngio_stuck(void)
 	return hub.stuck;
 }
 
-/* --- one outbox ----------------------------------------------------------- */
+/* --- one outbox -------------------------------------------------------- */
 
 /* On an nng thread, maybe after the outbox has gone. */
 /* The host part of a connection's own address; "" where nng does not tell. */

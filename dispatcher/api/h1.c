@@ -64,7 +64,7 @@ void h1_start(struct conn *c)
 	c->front = &h1_front;
 }
 
-/* --- answers -------------------------------------------------------------- */
+/* --- answers ----------------------------------------------------------- */
 
 static void respond(struct h1 *h1, const struct request *r, int status,
 		    const char *type, const struct buf *body, bool keep_alive,
@@ -117,7 +117,7 @@ static void respond_error(struct h1 *h1, const struct request *r, int status,
 	buf_fini(&body);
 }
 
-/* --- calls ---------------------------------------------------------------- */
+/* --- calls ------------------------------------------------------------- */
 
 static void call_free(struct h1_call *call)
 {
@@ -235,7 +235,7 @@ static void call_start(struct h1 *h1, struct request *r,
 	message_release(&api->arena);
 }
 
-/* --- input ---------------------------------------------------------------- */
+/* --- input ------------------------------------------------------------- */
 
 static void read_head(struct api *api, const struct http1_request *q,
 		      struct request *r)

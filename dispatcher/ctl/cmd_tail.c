@@ -54,7 +54,7 @@ struct tail {
 	bool streaming, too_large, done;
 };
 
-/* --- output --------------------------------------------------------------- */
+/* --- output ------------------------------------------------------------ */
 
 static void print_time(void)
 {
@@ -130,7 +130,7 @@ static void on_event(void *ctx, const struct ctl_sse_event *event)
 		t->done = true;
 }
 
-/* --- one connection ------------------------------------------------------- */
+/* --- one connection ---------------------------------------------------- */
 
 static bool is_stream(CURL *curl)
 {
@@ -231,7 +231,7 @@ static CURLcode perform(struct tail *t, char *why)
 	return rc;
 }
 
-/* --- which node ----------------------------------------------------------- */
+/* --- which node -------------------------------------------------------- */
 
 static bool has_ready_worker(const json_t *node)
 {
@@ -296,7 +296,7 @@ static int find_node(struct tail *t)
 	return rc;
 }
 
-/* --- again and again ------------------------------------------------------ */
+/* --- again and again --------------------------------------------------- */
 
 /* What to do after a connection: an exit code, or AGAIN. */
 #define AGAIN (-1)

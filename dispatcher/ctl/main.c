@@ -82,7 +82,7 @@ static const struct ctl_command commands[] = {
 	{.name = NULL},
 };
 
-/* --- help ----------------------------------------------------------------- */
+/* --- help -------------------------------------------------------------- */
 
 static void print_options(FILE *out, const char *title,
 			  const struct ctl_option *options)
@@ -165,7 +165,7 @@ static int show_help(const struct ctl_args *args)
 	return CTL_OK;
 }
 
-/* --- main ----------------------------------------------------------------- */
+/* --- main -------------------------------------------------------------- */
 
 static int complain_usage(const struct ctl_args *args, const char *problem)
 {

@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* --- answers -------------------------------------------------------------- */
+/* --- answers ----------------------------------------------------------- */
 
 uint64_t ctl_json_number(const json_t *object, const char *key)
 {
@@ -46,7 +46,7 @@ void ctl_print_json(const json_t *value)
 	putchar('\n');
 }
 
-/* --- text ----------------------------------------------------------------- */
+/* --- text -------------------------------------------------------------- */
 
 void ctl_print_text(FILE *out, const char *text, size_t len, int indent)
 {
@@ -103,7 +103,7 @@ void ctl_format_duration(char *text, size_t size, uint64_t ms)
 		snprintf(text, size, "%" PRIu64 "s", seconds);
 }
 
-/* --- tables --------------------------------------------------------------- */
+/* --- tables ------------------------------------------------------------ */
 
 void ctl_table_init(struct ctl_table *t, const char *const *titles)
 {

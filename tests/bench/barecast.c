@@ -103,7 +103,7 @@ static void frame_init(struct worker *w)
 	w->frame_bytes = (uint32_t)n + (uint32_t)size + 4;
 }
 
-/* --- connections -------------------------------------------------------- */
+/* --- connections ------------------------------------------------------- */
 
 static void watch(struct worker *w, int fd)
 {
@@ -182,7 +182,7 @@ static void conn_read(struct worker *w, struct conn *c)
 	w->counters->connections++;
 }
 
-/* --- sending ------------------------------------------------------------ */
+/* --- sending ----------------------------------------------------------- */
 
 /* One delivery: one system call. False: the connection is gone. */
 static bool deliver(struct worker *w, struct conn *c)
@@ -280,7 +280,7 @@ static void on_wake(struct worker *w)
 	timerfd_settime(w->timer, 0, &spec, NULL);
 }
 
-/* --- workers ------------------------------------------------------------ */
+/* --- workers ----------------------------------------------------------- */
 
 static int listener_new(const struct sockaddr_in *addr)
 {
@@ -348,7 +348,7 @@ worker_main(const struct options *options, struct shared *shared,
 	worker_run(&w);
 }
 
-/* --- the parent --------------------------------------------------------- */
+/* --- the parent -------------------------------------------------------- */
 
 struct parent {
 	const struct options *options;

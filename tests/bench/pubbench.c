@@ -45,7 +45,7 @@ struct client {
 	size_t out_len;
 };
 
-/* --- requests ----------------------------------------------------------- */
+/* --- requests ---------------------------------------------------------- */
 
 static char *put_varint(char *out, uint64_t value)
 {
@@ -168,7 +168,7 @@ static void call_open(struct client *cl, struct call *c)
 		die("request: %s", nghttp2_strerror(c->stream_id));
 }
 
-/* --- answers ------------------------------------------------------------ */
+/* --- answers ----------------------------------------------------------- */
 
 /* More answers than requests show as a code too many in the report. */
 static void call_answered(struct client *cl, struct call *c, uint32_t code)
@@ -265,7 +265,7 @@ static int on_stream_close(nghttp2_session *session, int32_t stream_id,
 	return 0;
 }
 
-/* --- the connection ----------------------------------------------------- */
+/* --- the connection ---------------------------------------------------- */
 
 static void session_init(struct client *cl)
 {

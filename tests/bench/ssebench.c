@@ -88,7 +88,7 @@ struct client {
 	char buffer[CARRY_MAX + READ_MAX];
 };
 
-/* --- what arrives ------------------------------------------------------- */
+/* --- what arrives ------------------------------------------------------ */
 
 static void conn_is_ready(struct client *cl, struct conn *c)
 {
@@ -201,7 +201,7 @@ static bool take_head(struct client *cl, struct conn *c, char *text, size_t len)
 	return take_body(cl, c, end, 0, end, len - (size_t)(end - text));
 }
 
-/* --- connections -------------------------------------------------------- */
+/* --- connections ------------------------------------------------------- */
 
 static void conn_close(struct client *cl, struct conn *c)
 {
@@ -324,7 +324,7 @@ static void conn_event(struct client *cl, struct conn *c, uint32_t what)
 		conn_watch(cl, c, EPOLL_CTL_MOD, EPOLLIN);
 }
 
-/* --- one process -------------------------------------------------------- */
+/* --- one process ------------------------------------------------------- */
 
 static void open_more(struct client *cl)
 {
@@ -380,7 +380,7 @@ client_main(const struct options *options, struct counters *counters,
 	client_run(&cl);
 }
 
-/* --- the parent --------------------------------------------------------- */
+/* --- the parent -------------------------------------------------------- */
 
 struct parent {
 	const struct options *options;

@@ -100,8 +100,7 @@ static struct process *process_at(const char *address)
 				 : &cluster.worker[index].process;
 }
 
-/* --- subscribers -----------------------------------------------------------
- */
+/* --- subscribers ------------------------------------------------------- */
 
 static void feed_clear(struct feed *f)
 {
@@ -189,8 +188,7 @@ static void subscriber_remove(struct sim_worker *w, struct subscriber *s)
 	free(s);
 }
 
-/* --- worker ----------------------------------------------------------------
- */
+/* --- worker ------------------------------------------------------------ */
 
 static int on_worker_send(void *ctx UNUSED, struct upstream *u,
 			  const struct iovec *pieces, size_t count)
@@ -366,8 +364,7 @@ static void worker_turn(struct sim_worker *w)
 	announcer_flush(&w->announcer, world.now_ms);
 }
 
-/* --- dispatcher ------------------------------------------------------------
- */
+/* --- dispatcher -------------------------------------------------------- */
 
 static int on_dispatcher_open(void *ctx, struct node_worker *w)
 {
@@ -484,8 +481,7 @@ static void dispatcher_turn(struct sim_dispatcher *d)
 		d->again_ms = world.now_ms + 1;
 }
 
-/* --- the whole -------------------------------------------------------------
- */
+/* --- the whole --------------------------------------------------------- */
 
 /* Whether a dispatcher sends a channel's messages to a worker. */
 static bool routed(const struct sim_dispatcher *d,

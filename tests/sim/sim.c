@@ -41,8 +41,7 @@ static struct {
 	uint64_t steps, published, converge_ms_max;
 } total;
 
-/* --- invariants ------------------------------------------------------------
- */
+/* --- invariants -------------------------------------------------------- */
 
 static void check_link(struct sim_dispatcher *d, const struct node_worker *w)
 {
@@ -179,8 +178,7 @@ static void check_nothing_missed(void)
 	}
 }
 
-/* --- what happens ----------------------------------------------------------
- */
+/* --- what happens ------------------------------------------------------ */
 
 static struct sim_worker *any_worker(void)
 {
@@ -298,8 +296,7 @@ static void step(uint64_t ms)
 	total.steps++;
 }
 
-/* --- a run -----------------------------------------------------------------
- */
+/* --- a run ------------------------------------------------------------- */
 
 static void turmoil(void)
 {

@@ -35,8 +35,7 @@ static struct {
 	uint64_t traced;
 } world;
 
-/* --- chance ----------------------------------------------------------------
- */
+/* --- chance ------------------------------------------------------------ */
 
 /* splitmix64 */
 static uint64_t chance_next(void)
@@ -65,8 +64,7 @@ ssize_t getrandom(void *bytes, size_t len, unsigned flags UNUSED)
 	return (ssize_t)len;
 }
 
-/* --- trace -----------------------------------------------------------------
- */
+/* --- trace ------------------------------------------------------------- */
 
 static void trace_add(const char *format, unsigned long long a,
 		      unsigned long long b, unsigned long long c,
@@ -98,8 +96,7 @@ static void trace_print(void)
 	}
 }
 
-/* --- failure ---------------------------------------------------------------
- */
+/* --- failure ----------------------------------------------------------- */
 
 static void PRINTF(1, 2) fail(const char *format, ...)
 {

@@ -21,7 +21,7 @@
 
 #define PEER_NAME "link.test"
 
-/* --- certificates --------------------------------------------------------- */
+/* --- certificates ------------------------------------------------------ */
 
 struct tls_fixture {
 	char dir[64];
@@ -70,7 +70,7 @@ static inline void tls_fini(struct tls_fixture *t)
 	assert_int_equal(system(command), 0);
 }
 
-/* --- a place to listen ---------------------------------------------------- */
+/* --- a place to listen ------------------------------------------------- */
 
 struct place {
 	int reserved;
@@ -93,7 +93,7 @@ static inline void place_fini(struct place *p)
 	close(p->reserved);
 }
 
-/* --- both ends, watched --------------------------------------------------- */
+/* --- both ends, watched ------------------------------------------------ */
 
 struct inbox_probe {
 	struct nng_inbox *in;
@@ -181,7 +181,7 @@ static inline int send_number(struct nng_outbox *out, uint32_t number,
 	return nng_outbox_send(out, pieces, array_len(pieces));
 }
 
-/* --- other processes ------------------------------------------------------ */
+/* --- other processes --------------------------------------------------- */
 
 /* Starts this program as `role url [directory of certificates]`. */
 static inline pid_t peer_start(const char *role, const char *url,

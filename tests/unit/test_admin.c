@@ -12,7 +12,7 @@
 
 #define BIG (4u << 20)
 
-/* --- the server ----------------------------------------------------------- */
+/* --- the server -------------------------------------------------------- */
 
 static void handle_text(void *ctx, const struct http1_request *request,
 			struct admin_reply *reply)
@@ -66,7 +66,7 @@ static void server_start(struct loop_fixture *f, struct server *s)
 			 0);
 }
 
-/* --- a client ------------------------------------------------------------- */
+/* --- a client ---------------------------------------------------------- */
 
 struct client {
 	int fd;
@@ -128,7 +128,7 @@ static void client_stop(struct client *c)
 
 #define GET(path) "GET " path " HTTP/1.1\r\nhost: a\r\n\r\n"
 
-/* --- tests ---------------------------------------------------------------- */
+/* --- tests ------------------------------------------------------------- */
 
 static void test_admin_keeps_a_connection_alive(void **state)
 {

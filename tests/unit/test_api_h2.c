@@ -699,7 +699,7 @@ static void test_h2_idle_connection_leaves(void **state)
 	api_end(f, 1000);
 }
 
-/* --- services of every server --- */
+/* --- services of every server ------------------------------------------ */
 
 static void test_health_check_and_watch(void **state)
 {

@@ -31,7 +31,7 @@ static void report(char event, unsigned index)
 	check(write(REPORT_FD, &r, sizeof(r)) == sizeof(r));
 }
 
-/* --- the children --------------------------------------------------------- */
+/* --- the children ------------------------------------------------------ */
 
 static void on_orphaned(struct parent_watch *w)
 {
@@ -53,7 +53,7 @@ static int child_main(const char *role, unsigned index)
 	return uv_loop_close(&loop);
 }
 
-/* --- the supervisor ------------------------------------------------------- */
+/* --- the supervisor ---------------------------------------------------- */
 
 struct boss {
 	struct children *children;

@@ -76,8 +76,7 @@ static const struct program program = {
 	.env_prefix = "STENTOR_",
 };
 
-/* --- fixture: stdout and stderr of each load, one YAML file -----------------
- */
+/* --- fixture: stdout and stderr of each load, one YAML file ------------ */
 
 struct fixture {
 	struct settings s;
@@ -201,8 +200,7 @@ static void assert_file_refused(struct fixture *f, const char *yaml,
 	assert_refused(f, rc, expected);
 }
 
-/* --- options ----------------------------------------------------------------
- */
+/* --- options ----------------------------------------------------------- */
 
 static void test_config_defaults(void **state)
 {
@@ -360,8 +358,7 @@ static void test_config_raises_open_files(void **state)
 	assert_int_equal(limit.rlim_cur, limit.rlim_max);
 }
 
-/* --- the file --------------------------------------------------------------
- */
+/* --- the file ---------------------------------------------------------- */
 
 static void test_config_file_may_be_empty(void **state)
 {
@@ -420,8 +417,7 @@ static void test_config_file_refuses_garbage(void **state)
 	free(large);
 }
 
-/* --- rules -----------------------------------------------------------------
- */
+/* --- rules ------------------------------------------------------------- */
 
 static void test_config_rules_first_match_decides(void **state)
 {

@@ -147,7 +147,7 @@ static void test_interest_drop(void **state)
 	interest_fini(&t);
 }
 
-/* --- against a naive model ------------------------------------------------ */
+/* --- against a naive model --------------------------------------------- */
 
 #define KEYS	700
 #define WORKERS 40
@@ -270,7 +270,7 @@ static void test_interest_long_runs(void **state)
 	interest_fini(&t);
 }
 
-/* --- size ----------------------------------------------------------------- */
+/* --- size -------------------------------------------------------------- */
 
 #define PAIRS	   1000000u
 #define BYTES_MAX  24

@@ -15,7 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* --- a message of every type ---------------------------------------------- */
+/* --- a message of every type ------------------------------------------- */
 
 struct entry {
 	ProtobufCMessage base;
@@ -120,7 +120,7 @@ static void every_init(ProtobufCMessage *m)
 	*(struct every *)m = (struct every){.base.descriptor = &every_type};
 }
 
-/* --- helpers -------------------------------------------------------------- */
+/* --- helpers ----------------------------------------------------------- */
 
 static ProtobufCMessage *parse(const ProtobufCMessageDescriptor *type,
 			       const char *text)
@@ -171,7 +171,7 @@ static void assert_rewritten(const ProtobufCMessageDescriptor *type,
 #define BAD(text, why) assert_refused(&every_type, text, why)
 #define PUBLISH	       &stentor__v1__publish_request__descriptor
 
-/* --- tests ---------------------------------------------------------------- */
+/* --- tests ------------------------------------------------------------- */
 
 static void test_json_reads_a_publish_request(void **state)
 {

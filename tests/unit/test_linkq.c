@@ -243,7 +243,7 @@ static void test_linkq_clear(void **state)
 	linkq_fini(&q);
 }
 
-/* --- against a naive model ------------------------------------------------ */
+/* --- against a naive model --------------------------------------------- */
 
 struct message {
 	uint32_t number, len;
