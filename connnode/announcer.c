@@ -141,6 +141,12 @@ static void take_acks(struct upstream *u)
 	}
 }
 
+/* Memory of a frame that waits: small ones cost more than their bytes. */
+static size_t cost(const struct frame *control)
+{
+	return sizeof(struct upstream_frame) + sizeof(*control) + control->len;
+}
+
 static void pump(struct announcer *a, struct upstream *u, uint64_t now_ms)
 {
 	while (!list_empty(&u->queue)) {
@@ -151,7 +157,7 @@ static void pump(struct announcer *a, struct upstream *u, uint64_t now_ms)
 			return;
 		mark(u, f->generation);
 		list_remove(&f->in_queue);
-		u->queue_bytes -= f->control->len;
+		u->queue_bytes -= cost(f->control);
 		frame_release(f->control);
 		free(f);
 	}
@@ -166,7 +172,7 @@ static void enqueue(struct upstream *u, struct frame *control,
 	f->control = control;
 	f->generation = generation;
 	list_push_back(&u->queue, &f->in_queue);
-	u->queue_bytes += control->len;
+	u->queue_bytes += cost(control);
 }
 
 static void greet(struct announcer *a, struct upstream *u, uint64_t now_ms)

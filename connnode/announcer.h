@@ -29,7 +29,7 @@
 #include <sys/uio.h>
 
 #define ANNOUNCER_KEYS_PER_FRAME 4096
-#define ANNOUNCER_QUEUE_MAX	 (16u << 20) /* bytes waiting for one upstream */
+#define ANNOUNCER_QUEUE_MAX	 (16u << 20) /* memory waiting for one upstream */
 #define ANNOUNCER_GREETINGS_MAX \
 	20 /* unanswered, then the socket is redialled */
 

@@ -1,0 +1,533 @@
+#include "connnode/announcer.h"
+
+#include "tests/unit/link_fixture.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#define FRAME_INIT STENTOR__LINK__V1__FRAME__INIT
+#define THEIRS	   77
+
+static struct rule match_all = {.pattern = "*", .priority = PRIORITY_NORMAL};
+static const struct rules rules = {.rule = &match_all, .count = 1};
+
+/* A worker's announcer and what it did. */
+struct fixture {
+	struct channels channels;
+	struct announcer a;
+	struct sent sent;
+	struct upstream *last; /* that something was sent to */
+	unsigned redials, deliveries;
+	char delivered[64];
+};
+
+static int on_send(void *ctx, struct upstream *u, const struct iovec *pieces,
+		   size_t count)
+{
+	struct fixture *f = ctx;
+
+	f->last = u;
+	return sent_take(&f->sent, pieces, count);
+}
+
+static void on_redial(void *ctx, struct upstream *u UNUSED)
+{
+	((struct fixture *)ctx)->redials++;
+}
+
+static void on_deliver(void *ctx, LinkDelivery *const *d, size_t count)
+{
+	struct fixture *f = ctx;
+
+	f->deliveries += (unsigned)count;
+	snprintf(f->delivered, sizeof(f->delivered), "%s", d[0]->channel);
+}
+
+static const struct announcer_ops ops = {on_send, on_redial, on_deliver};
+
+static int set_up(void **state)
+{
+	struct fixture *f = xcalloc(1, sizeof(*f));
+	struct announcer_identity id = {
+		.node = "n",
+		.link_address = "tcp://w:1",
+		.listen_address = "w:2",
+		.version = "v",
+		.token = "secret",
+		.worker = 3,
+		.incarnation = 9,
+	};
+
+	sent_init(&f->sent);
+	channels_init(&f->channels, &rules);
+	announcer_init(&f->a, &f->channels, &id, &ops, f);
+	*state = f;
+	return 0;
+}
+
+static int tear_down(void **state)
+{
+	struct fixture *f = *state;
+
+	announcer_fini(&f->a);
+	channels_fini(&f->channels);
+	sent_fini(&f->sent);
+	free(f);
+	return 0;
+}
+
+/* --- the dispatcher's side -------------------------------------------------
+ */
+
+static void feed(struct fixture *f, struct link_header h, LinkFrame *content,
+		 uint64_t now_ms)
+{
+	struct frame *bytes = peer_frame(h, content);
+
+	announcer_receive(&f->a, bytes->bytes, bytes->len, now_ms);
+	frame_release(bytes);
+}
+
+/* Answers the hello of an upstream. */
+static void welcome_as(struct fixture *f, struct upstream *u, uint64_t epoch,
+		       uint8_t key[16], uint64_t now_ms)
+{
+	Stentor__Link__V1__HelloAck ack = STENTOR__LINK__V1__HELLO_ACK__INIT;
+	LinkFrame content = FRAME_INIT;
+
+	ack.dispatcher = (char *)"d";
+	ack.hash_key.data = key;
+	ack.hash_key.len = 16;
+	content.hello_ack = &ack;
+	feed(f, (struct link_header){epoch, u->link.epoch, 0, 0, 0}, &content,
+	     now_ms);
+}
+
+static struct upstream *link_up(struct fixture *f, const char *address,
+				uint8_t key_byte)
+{
+	struct upstream *u = announcer_add(&f->a, address);
+	uint8_t key[16];
+
+	memset(key, key_byte, sizeof(key));
+	announcer_connected(&f->a, u, 1000);
+	welcome_as(f, u, THEIRS, key, 1000);
+	assert_int_equal(u->phase, UPSTREAM_UP);
+	return u;
+}
+
+/* The next frame in sequence, acknowledging all up to `ack`. */
+static void speak(struct fixture *f, struct upstream *u, uint64_t ack,
+		  LinkFrame *content, uint64_t now_ms)
+{
+	LinkFrame empty = FRAME_INIT;
+
+	feed(f,
+	     (struct link_header){u->link.peer_epoch, u->link.epoch,
+				  u->link.rx_seq + 1, ack, 0},
+	     content ? content : &empty, now_ms);
+}
+
+/* --- channels --------------------------------------------------------------
+ */
+
+static struct channel *join_channel(struct fixture *f, struct subscription *s,
+				    const char *name)
+{
+	struct channel *ch = channels_get(&f->channels, name, strlen(name));
+
+	if (channels_subscribe(&f->channels, ch, s, NULL, false))
+		announcer_touch(&f->a, ch);
+	return ch;
+}
+
+static void leave_channel(struct fixture *f, struct subscription *s)
+{
+	struct channel *ch = s->channel;
+
+	if (channels_unsubscribe(&f->channels, s))
+		announcer_touch(&f->a, ch);
+}
+
+static uint64_t key_of(const struct upstream *u, const char *name)
+{
+	return hash_bytes(&u->key, name, strlen(name));
+}
+
+/* --- tests -----------------------------------------------------------------
+ */
+
+static void test_announcer_greets_until_answered(void **state)
+{
+	struct fixture *f = *state;
+	struct upstream *u = announcer_add(&f->a, "tcp://d:1");
+	const LinkFrame *hello;
+
+	announcer_tick(&f->a, 500);
+	assert_int_equal(f->sent.count, 0); /* no connection yet */
+	announcer_connected(&f->a, u, 1000);
+	hello = sent_decode(&f->sent, 0);
+	assert_string_equal(hello->hello->node, "n");
+	assert_string_equal(hello->hello->token, "secret");
+	assert_string_equal(hello->hello->dialed, "tcp://d:1");
+	assert_string_equal(hello->hello->link_address, "tcp://w:1");
+	assert_int_equal(hello->hello->worker, 3);
+	assert_int_equal(hello->hello->incarnation, 9);
+	assert_int_equal(hello->sender_epoch, u->link.epoch);
+	assert_int_equal(hello->seq, 0);
+	announcer_tick(&f->a, 1000 + LINK_GREET_MS - 1);
+	assert_int_equal(f->sent.count, 1);
+	announcer_tick(&f->a, 1000 + LINK_GREET_MS);
+	assert_int_equal(f->sent.count, 2);
+	assert_int_equal(sent_decode(&f->sent, 1)->sender_epoch, u->link.epoch);
+	for (unsigned i = 2; i < ANNOUNCER_GREETINGS_MAX; i++)
+		announcer_tick(&f->a, 1000 + i * LINK_GREET_MS);
+	assert_int_equal(f->redials, 0);
+	announcer_tick(&f->a, 1000000);
+	assert_int_equal(f->redials, 1);
+	assert_int_equal(u->phase, UPSTREAM_DOWN);
+}
+
+static void test_announcer_snapshot_then_changes(void **state)
+{
+	struct fixture *f = *state;
+	struct subscription a, b, c;
+	struct upstream *u;
+	const LinkFrame *frame;
+
+	join_channel(f, &a, "a");
+	join_channel(f, &b, "b");
+	announcer_flush(&f->a, 1000);
+	u = link_up(f, "tcp://d:1", 1);
+	/* hello, snapshot */
+	assert_int_equal(f->sent.count, 2);
+	frame = sent_decode(&f->sent, 1);
+	assert_int_equal(frame->seq, 1);
+	assert_int_equal(frame->receiver_epoch, THEIRS);
+	assert_int_equal(frame->interest->n_add, 2);
+	assert_true(frame->interest->snapshot_end);
+	sent_clear(&f->sent);
+
+	join_channel(f, &c, "c");
+	leave_channel(f, &a);
+	announcer_flush(&f->a, 1001);
+	assert_int_equal(f->sent.count, 1);
+	frame = sent_decode(&f->sent, 0);
+	assert_int_equal(frame->seq, 2);
+	assert_int_equal(frame->interest->n_add, 1);
+	assert_int_equal(frame->interest->add[0], key_of(u, "c"));
+	assert_int_equal(frame->interest->n_remove, 1);
+	assert_int_equal(frame->interest->remove[0], key_of(u, "a"));
+	assert_null(channels_find(&f->channels, "a", 1));
+	sent_clear(&f->sent);
+
+	/* What is undone within a turn is not told. */
+	leave_channel(f, &b);
+	join_channel(f, &b, "b");
+	join_channel(f, &a, "a");
+	leave_channel(f, &a);
+	announcer_flush(&f->a, 1002);
+	assert_int_equal(f->sent.count, 0);
+	assert_null(channels_find(&f->channels, "a", 1));
+	leave_channel(f, &b);
+	leave_channel(f, &c);
+	announcer_flush(&f->a, 1003);
+	assert_int_equal(f->channels.by_name.count, 0);
+}
+
+static void test_announcer_confirms_what_all_acknowledged(void **state)
+{
+	struct fixture *f = *state;
+	struct subscription s;
+	struct channel *ch;
+	struct upstream *one = link_up(f, "tcp://d:1", 1);
+	struct upstream *two = link_up(f, "tcp://d:2", 2);
+
+	assert_int_equal(announcer_up(&f->a), 2);
+	ch = join_channel(f, &s, "a");
+	assert_true(ch->generation > announcer_confirmed(&f->a));
+	announcer_flush(&f->a, 1001);
+	assert_true(ch->generation > announcer_confirmed(&f->a));
+	speak(f, one, one->link.tx_seq, NULL, 1002);
+	assert_true(ch->generation > announcer_confirmed(&f->a));
+	speak(f, two, two->link.tx_seq - 1, NULL, 1002);
+	assert_true(ch->generation > announcer_confirmed(&f->a));
+	speak(f, two, two->link.tx_seq, NULL, 1003);
+	assert_int_equal(announcer_confirmed(&f->a), ch->generation);
+	/* One that is gone holds nobody back. */
+	announcer_disconnected(&f->a, two);
+	assert_int_equal(announcer_confirmed(&f->a), ch->generation);
+	announcer_disconnected(&f->a, one);
+	assert_int_equal(announcer_confirmed(&f->a), 0);
+	assert_int_equal(f->a.counters.links_lost, 2);
+	leave_channel(f, &s);
+}
+
+/* A new link is not confirmed by what an older one had. */
+static void test_announcer_confirms_a_new_link_anew(void **state)
+{
+	struct fixture *f = *state;
+	struct upstream *u = link_up(f, "tcp://d:1", 1);
+	struct subscription s;
+	struct channel *ch = join_channel(f, &s, "a");
+	uint8_t key[16] = {1};
+
+	announcer_flush(&f->a, 1001);
+	speak(f, u, u->link.tx_seq, NULL, 1002);
+	assert_int_equal(announcer_confirmed(&f->a), ch->generation);
+	announcer_connected(&f->a, u, 1003);
+	welcome_as(f, u, THEIRS + 1, key, 1004);
+	assert_true(ch->generation > announcer_confirmed(&f->a));
+	speak(f, u, u->link.tx_seq, NULL, 1005);
+	assert_int_equal(announcer_confirmed(&f->a), ch->generation);
+	leave_channel(f, &s);
+}
+
+/* More generations under way than there are marks: confirmed late, never
+ * early. */
+static void test_announcer_many_generations(void **state)
+{
+	struct fixture *f = *state;
+	struct upstream *u = link_up(f, "tcp://d:1", 1);
+	struct subscription s;
+	uint64_t sent_before[2 * UPSTREAM_MARKS];
+
+	for (unsigned i = 0; i < 2 * UPSTREAM_MARKS; i++) {
+		if (i % 2 == 0)
+			join_channel(f, &s, "a");
+		else
+			leave_channel(f, &s);
+		announcer_flush(&f->a, 1001);
+		sent_before[i] = u->link.tx_seq;
+	}
+	for (unsigned i = 0; i < 2 * UPSTREAM_MARKS; i++) {
+		speak(f, u, sent_before[i], NULL, 1002);
+		assert_true(announcer_confirmed(&f->a) <= i + 1);
+	}
+	assert_int_equal(announcer_confirmed(&f->a), 2 * UPSTREAM_MARKS);
+}
+
+static void test_announcer_push_back(void **state)
+{
+	struct fixture *f = *state;
+	struct upstream *u = link_up(f, "tcp://d:1", 1);
+	struct subscription s;
+	struct channel *ch = join_channel(f, &s, "a");
+	uint64_t seq = u->link.tx_seq;
+
+	f->sent.answer = ERR_AGAIN;
+	announcer_flush(&f->a, 1001);
+	announcer_tick(&f->a, 1001); /* no heartbeat before what waits */
+	assert_int_equal(u->link.tx_seq, seq);
+	assert_true(u->queue_bytes > 0);
+	speak(f, u, seq, NULL, 1002);
+	assert_true(ch->generation > announcer_confirmed(&f->a));
+	f->sent.answer = 0;
+	sent_clear(&f->sent);
+	announcer_flush(&f->a, 1003);
+	assert_int_equal(f->sent.count, 1);
+	assert_int_equal(sent_decode(&f->sent, 0)->seq, seq + 1);
+	assert_int_equal(u->queue_bytes, 0);
+	leave_channel(f, &s);
+}
+
+static void test_announcer_gap(void **state)
+{
+	struct fixture *f = *state;
+	struct upstream *u = link_up(f, "tcp://d:1", 1);
+	uint64_t epoch = u->link.epoch;
+	LinkFrame content = FRAME_INIT;
+
+	sent_clear(&f->sent);
+	feed(f, (struct link_header){THEIRS, epoch, 2, 0, 0}, &content, 1001);
+	assert_int_equal(f->a.counters.gaps, 1);
+	assert_int_equal(u->phase, UPSTREAM_GREETING);
+	assert_int_not_equal(u->link.epoch, epoch);
+	assert_int_equal(f->sent.count, 1); /* greeted at once */
+	assert_non_null(sent_decode(&f->sent, 0)->hello);
+	/* What still comes for the older epoch is nobody's. */
+	feed(f, (struct link_header){THEIRS, epoch, 1, 0, 0}, &content, 1002);
+	assert_int_equal(f->a.counters.frames_stale, 1);
+}
+
+static void test_announcer_refused(void **state)
+{
+	struct fixture *f = *state;
+	struct upstream *u = link_up(f, "tcp://d:1", 1);
+	Stentor__Link__V1__Refuse r = STENTOR__LINK__V1__REFUSE__INIT;
+	LinkFrame content = FRAME_INIT;
+	struct link_header h = {THEIRS, u->link.epoch, 0, 0, 0};
+
+	content.refuse = &r;
+	r.reason = STENTOR__LINK__V1__REFUSE_REASON__REFUSE_REASON_RESET;
+	sent_clear(&f->sent);
+	feed(f, h, &content, 2000);
+	assert_int_equal(f->sent.count, 1);
+	assert_int_equal(u->phase, UPSTREAM_GREETING);
+	feed(f, h, &content, 2000); /* of the older epoch: ignored */
+	assert_int_equal(f->sent.count, 1);
+	r.reason = STENTOR__LINK__V1__REFUSE_REASON__REFUSE_REASON_DUPLICATE;
+	h.receiver_epoch = u->link.epoch;
+	feed(f, h, &content, 2000);
+	announcer_tick(&f->a, 2000 + 9 * LINK_GREET_MS);
+	assert_int_equal(f->sent.count, 1); /* no haste */
+	announcer_tick(&f->a, 2000 + 10 * LINK_GREET_MS);
+	assert_int_equal(f->sent.count, 2);
+}
+
+static void test_announcer_one_link_to_a_dispatcher(void **state)
+{
+	struct fixture *f = *state;
+	struct upstream *one = link_up(f, "tcp://d:1", 1);
+	struct upstream *other = link_up(f, "tcp://e:1", 2);
+	struct upstream *two = link_up(f, "tcp://d:2", 1);
+
+	assert_int_equal(one->phase, UPSTREAM_GREETING);
+	assert_int_equal(other->phase, UPSTREAM_UP);
+	assert_int_equal(two->phase, UPSTREAM_UP);
+}
+
+static void test_announcer_heartbeats_and_silence(void **state)
+{
+	struct fixture *f = *state;
+	struct upstream *u = link_up(f, "tcp://d:1", 1);
+	const LinkFrame *beat;
+
+	sent_clear(&f->sent);
+	f->a.connections = 12;
+	f->a.draining = true;
+	announcer_tick(&f->a, 1000);
+	announcer_tick(&f->a, 1000 + LINK_HEARTBEAT_MS - 1);
+	assert_int_equal(f->sent.count, 1);
+	beat = sent_decode(&f->sent, 0);
+	assert_int_equal(beat->heartbeat->connections, 12);
+	assert_true(beat->heartbeat->draining);
+	announcer_tick(&f->a, 1000 + LINK_DEAD_MS - 1);
+	assert_int_equal(f->redials, 0);
+	announcer_tick(&f->a, 1000 + LINK_DEAD_MS);
+	assert_int_equal(f->redials, 1);
+	assert_int_equal(u->phase, UPSTREAM_DOWN);
+}
+
+static void test_announcer_delivers_and_acknowledges(void **state)
+{
+	struct fixture *f = *state;
+	struct upstream *u = link_up(f, "tcp://d:1", 1);
+	LinkDelivery d = STENTOR__LINK__V1__DELIVERY__INIT;
+	LinkDelivery *list[1] = {&d};
+	LinkFrame content = FRAME_INIT;
+	static uint8_t data[LINK_ACK_BYTES];
+
+	d.channel = (char *)"a";
+	d.data.data = data;
+	content.deliveries = list;
+	content.n_deliveries = 1;
+	sent_clear(&f->sent);
+	speak(f, u, 0, &content, 1001);
+	assert_string_equal(f->delivered, "a");
+	announcer_flush(&f->a, 1001);
+	assert_int_equal(f->sent.count, 0); /* too little for an ack alone */
+	d.data.len = sizeof(data);
+	f->a.hold_acks = true;
+	speak(f, u, 0, &content, 1002);
+	announcer_flush(&f->a, 1002);
+	assert_int_equal(f->sent.count, 0);
+	f->a.hold_acks = false;
+	announcer_flush(&f->a, 1003);
+	assert_int_equal(f->sent.count, 1);
+	assert_int_equal(sent_decode(&f->sent, 0)->ack, 2);
+	assert_int_equal(sent_decode(&f->sent, 0)->ack_bytes, u->link.rx_bytes);
+	assert_int_equal(f->deliveries, 2);
+}
+
+static void test_announcer_counts_subscribers(void **state)
+{
+	struct fixture *f = *state;
+	struct upstream *u = link_up(f, "tcp://d:1", 1);
+	Stentor__Link__V1__CountQuery q = STENTOR__LINK__V1__COUNT_QUERY__INIT;
+	Stentor__Link__V1__CountQuery *queries[1] = {&q};
+	LinkFrame content = FRAME_INIT;
+	struct subscription s[2];
+
+	join_channel(f, &s[0], "a");
+	join_channel(f, &s[1], "a");
+	announcer_flush(&f->a, 1001);
+	sent_clear(&f->sent);
+	content.count_queries = queries;
+	content.n_count_queries = 1;
+	q.id = 5;
+	q.channel = (char *)"a";
+	speak(f, u, 0, &content, 1001);
+	q.id = 6;
+	q.channel = (char *)"nobody's";
+	speak(f, u, 0, &content, 1001);
+	announcer_flush(&f->a, 1001);
+	assert_int_equal(f->sent.count, 2);
+	assert_int_equal(sent_decode(&f->sent, 0)->count_answers[0]->id, 5);
+	assert_int_equal(
+		sent_decode(&f->sent, 0)->count_answers[0]->subscribers, 2);
+	assert_int_equal(sent_decode(&f->sent, 1)->count_answers[0]->id, 6);
+	assert_int_equal(
+		sent_decode(&f->sent, 1)->count_answers[0]->subscribers, 0);
+	leave_channel(f, &s[0]);
+	leave_channel(f, &s[1]);
+}
+
+/* Whoever asks and asks but never takes an answer is given up, and the memory
+ * that small frames cost counts too. */
+static void test_announcer_queue_is_bounded(void **state)
+{
+	struct fixture *f = *state;
+	struct upstream *u = link_up(f, "tcp://d:1", 1);
+	Stentor__Link__V1__CountQuery q = STENTOR__LINK__V1__COUNT_QUERY__INIT;
+	Stentor__Link__V1__CountQuery *queries[1000];
+	LinkFrame content = FRAME_INIT;
+
+	for (unsigned i = 0; i < array_len(queries); i++)
+		queries[i] = &q;
+	content.count_queries = queries;
+	content.n_count_queries = array_len(queries);
+	f->sent.answer = ERR_AGAIN;
+	for (unsigned i = 0; i < 1000 && u->phase == UPSTREAM_UP; i++) {
+		speak(f, u, 0, &content, 1001);
+		announcer_flush(&f->a, 1001);
+		announcer_tick(&f->a, 1001);
+	}
+	assert_int_equal(u->phase, UPSTREAM_DOWN);
+	assert_int_equal(u->queue_bytes, 0);
+	assert_int_equal(f->redials, 1);
+}
+
+static void test_announcer_malformed(void **state)
+{
+	struct fixture *f = *state;
+
+	link_up(f, "tcp://d:1", 1);
+	announcer_receive(&f->a, "\xff", 1, 1001);
+	assert_int_equal(f->a.counters.frames_malformed, 1);
+	announcer_receive(&f->a, "", 0, 1001);
+	assert_int_equal(f->a.counters.frames_stale, 1);
+}
+
+int main(void)
+{
+#define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
+	const struct CMUnitTest tests[] = {
+		TEST(test_announcer_greets_until_answered),
+		TEST(test_announcer_snapshot_then_changes),
+		TEST(test_announcer_confirms_what_all_acknowledged),
+		TEST(test_announcer_confirms_a_new_link_anew),
+		TEST(test_announcer_many_generations),
+		TEST(test_announcer_push_back),
+		TEST(test_announcer_gap),
+		TEST(test_announcer_refused),
+		TEST(test_announcer_one_link_to_a_dispatcher),
+		TEST(test_announcer_heartbeats_and_silence),
+		TEST(test_announcer_delivers_and_acknowledges),
+		TEST(test_announcer_counts_subscribers),
+		TEST(test_announcer_queue_is_bounded),
+		TEST(test_announcer_malformed),
+	};
+
+	return cmocka_run_group_tests_name("announcer", tests, NULL, NULL);
+}
