@@ -1,0 +1,163 @@
+#include "tests/unit/link_fixture.h"
+
+#include <stdlib.h>
+
+#define FRAME_INIT    STENTOR__LINK__V1__FRAME__INIT
+#define DELIVERY_INIT STENTOR__LINK__V1__DELIVERY__INIT
+
+static LinkDelivery delivery(const char *channel, const char *data, size_t len)
+{
+	LinkDelivery d = DELIVERY_INIT;
+
+	d.channel = (char *)channel;
+	d.data.data = (uint8_t *)data;
+	d.data.len = len;
+	d.event = (char *)"ball";
+	d.priority = 2;
+	d.published_us = 1700000000000000u;
+	d.message = 7;
+	return d;
+}
+
+/* Decoding skips fields that protobuf-c would not write: zeros. So compare what
+ * the pieces decode to, packed again, with protobuf-c's own packing. */
+static void assert_same_as_packed(struct frame *f, LinkFrame *whole)
+{
+	struct arena arena;
+	LinkFrame *decoded;
+	uint8_t *expected, *again;
+	size_t len = stentor__link__v1__frame__get_packed_size(whole);
+
+	arena_init(&arena, LINK_DECODED_MAX);
+	decoded = link_frame_decode(&arena, f->bytes, f->len);
+	assert_non_null(decoded);
+	assert_int_equal(stentor__link__v1__frame__get_packed_size(decoded),
+			 len);
+	expected = xmalloc(len + 1);
+	again = xmalloc(len + 1);
+	stentor__link__v1__frame__pack(whole, expected);
+	stentor__link__v1__frame__pack(decoded, again);
+	assert_memory_equal(again, expected, len);
+	free(expected);
+	free(again);
+	arena_fini(&arena);
+}
+
+static void test_linkwire_pieces_are_one_frame(void **state UNUSED)
+{
+	static const size_t sizes[] = {0, 1, 100, 127, 128, 20000};
+	static char data[20000];
+	struct link_header headers[] = {
+		{1, 2, 3, 4, 5},
+		{UINT64_MAX, UINT64_MAX, UINT64_MAX, UINT64_MAX, UINT64_MAX},
+		{1, 0, 0, 0, 0},
+	};
+
+	memset(data, 'x', sizeof(data));
+	for (size_t i = 0; i < array_len(headers) * array_len(sizes); i++) {
+		struct link_header h = headers[i % array_len(headers)];
+		LinkDelivery d[2] = {
+			delivery("score:1", data, sizes[i / 3]),
+			delivery("a", "b", 1),
+		};
+		LinkDelivery *both[2] = {&d[0], &d[1]};
+		uint8_t head[LINK_HEADER_MAX];
+		struct frame *first = link_delivery_encode(&d[0]);
+		struct frame *second = link_delivery_encode(&d[1]), *f;
+		LinkFrame whole = FRAME_INIT;
+		struct iovec pieces[] = {{head, link_header_encode(head, &h)},
+					 {first->bytes, first->len},
+					 {second->bytes, second->len}};
+
+		whole.sender_epoch = h.sender_epoch;
+		whole.receiver_epoch = h.receiver_epoch;
+		whole.seq = h.seq;
+		whole.ack = h.ack;
+		whole.ack_bytes = h.ack_bytes;
+		whole.deliveries = both;
+		whole.n_deliveries = 2;
+		f = join(pieces, 3);
+		assert_same_as_packed(f, &whole);
+		frame_release(f);
+		frame_release(first);
+		frame_release(second);
+	}
+}
+
+static void test_linkwire_header_is_read_back(void **state UNUSED)
+{
+	struct link_header h = {11, 22, 33, 44, 55}, read;
+	LinkFrame content = FRAME_INIT;
+	struct frame *f;
+	struct arena arena;
+
+	/* Header fields of the content are ignored. */
+	content.sender_epoch = content.seq = content.ack_bytes = 9;
+	f = peer_frame(h, &content);
+	arena_init(&arena, LINK_DECODED_MAX);
+	read = link_frame_header(link_frame_decode(&arena, f->bytes, f->len));
+	assert_memory_equal(&read, &h, sizeof(h));
+	frame_release(f);
+	arena_fini(&arena);
+}
+
+static void test_linkwire_malformed(void **state UNUSED)
+{
+	struct link_header h = {1, 2, 3, 4, 5};
+	LinkDelivery d = delivery("score:1", "four", 4);
+	struct frame *delivery_bytes = link_delivery_encode(&d), *f;
+	uint8_t head[LINK_HEADER_MAX];
+	struct iovec pieces[2] = {{head, link_header_encode(head, &h)},
+				  {delivery_bytes->bytes, delivery_bytes->len}};
+	struct arena arena;
+	size_t whole = 0;
+
+	arena_init(&arena, LINK_DECODED_MAX);
+	f = join(pieces, 2);
+	for (size_t len = 0; len <= f->len; len++) {
+		/* Memory of exactly its size: asan sees each byte too many. */
+		struct frame *cut = frame_from(f->bytes, len);
+
+		whole += link_frame_decode(&arena, cut->bytes, len) != NULL;
+		arena_reset(&arena);
+		frame_release(cut);
+	}
+	/* Cut between two fields it is a frame: after each of the five of the
+	 * header, at the start and at the end. */
+	assert_int_equal(whole, 7);
+	assert_null(link_frame_decode(&arena, "\xff\xff\xff\xff", 4));
+	frame_release(f);
+	frame_release(delivery_bytes);
+	arena_fini(&arena);
+}
+
+/* Many tiny elements take far more memory decoded than on the wire. */
+static void test_linkwire_memory_is_bounded(void **state UNUSED)
+{
+	size_t elements = 200000;
+	struct frame *f = frame_new(elements * 3);
+	struct arena arena;
+
+	for (size_t i = 0; i < elements; i++)
+		memcpy(f->bytes + 3 * i, "\x82\x01\x00", 3); /* an empty one */
+	arena_init(&arena, 4u << 20);
+	assert_null(link_frame_decode(&arena, f->bytes, f->len));
+	assert_true(arena.held <= arena.max);
+	arena_reset(&arena);
+	assert_true(arena.held <= ARENA_KEEP);
+	assert_non_null(link_frame_decode(&arena, f->bytes, 300));
+	frame_release(f);
+	arena_fini(&arena);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_linkwire_pieces_are_one_frame),
+		cmocka_unit_test(test_linkwire_header_is_read_back),
+		cmocka_unit_test(test_linkwire_malformed),
+		cmocka_unit_test(test_linkwire_memory_is_bounded),
+	};
+
+	return cmocka_run_group_tests_name("linkwire", tests, NULL, NULL);
+}

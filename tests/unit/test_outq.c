@@ -1,0 +1,186 @@
+#include "connnode/outq.h"
+
+#include "common/base/check.h"
+#include "tests/unit/unit.h"
+
+#include <string.h>
+
+/* A message unless `number` is 0; the queue holds the only reference. */
+static void push(struct outq *q, unsigned number, size_t len)
+{
+	struct frame *f = frame_new(len);
+
+	memset(f->bytes, (int)number, len);
+	f->accepted_us = number;
+	outq_push(q, f);
+	frame_release(f);
+}
+
+static unsigned pop(struct outq *q)
+{
+	struct frame *f = outq_pop_sent(q);
+	unsigned number;
+
+	if (f == NULL)
+		return UINT32_MAX;
+	number = f->bytes[0];
+	assert_int_equal(f->refs, 1);
+	frame_release(f);
+	return number;
+}
+
+static unsigned drop(struct outq *q, bool keep_first)
+{
+	struct frame *f = outq_drop_oldest(q, keep_first);
+	unsigned number = f ? f->bytes[0] : UINT32_MAX;
+
+	if (f != NULL)
+		frame_release(f);
+	return number;
+}
+
+#define NONE UINT32_MAX
+
+static void test_outq_partial_writes(void **state UNUSED)
+{
+	struct outq q;
+	struct iovec iov[4];
+
+	outq_init(&q);
+	assert_int_equal(outq_iov(&q, iov, 4, 1000), 0);
+	assert_int_equal(pop(&q), NONE);
+	push(&q, 1, 10);
+	push(&q, 2, 20);
+	push(&q, 3, 30);
+	assert_int_equal(q.bytes, 60);
+	assert_int_equal(outq_iov(&q, iov, 4, 1000), 3);
+	outq_sent(&q, 4);
+	assert_int_equal(pop(&q), NONE);
+	assert_int_equal(outq_first_left(&q), 6);
+	assert_int_equal(outq_iov(&q, iov, 4, 1000), 3);
+	assert_int_equal(iov[0].iov_len, 6);
+	assert_int_equal(((uint8_t *)iov[0].iov_base)[0], 1);
+	assert_int_equal(iov[1].iov_len, 20);
+	/* The rest of the first, all of the second, a part of the third. */
+	outq_sent(&q, 6 + 20 + 5);
+	assert_int_equal(pop(&q), 1);
+	assert_int_equal(pop(&q), 2);
+	assert_int_equal(pop(&q), NONE);
+	assert_int_equal(q.bytes, 25);
+	assert_int_equal(outq_first_left(&q), 25);
+	outq_sent(&q, 25);
+	assert_int_equal(pop(&q), 3);
+	assert_true(outq_empty(&q));
+	assert_int_equal(q.bytes, 0);
+	outq_fini(&q);
+}
+
+static void test_outq_vector_limits(void **state UNUSED)
+{
+	struct outq q;
+	struct iovec iov[8];
+
+	outq_init(&q);
+	for (unsigned i = 1; i <= 8; i++)
+		push(&q, i, 100);
+	assert_int_equal(outq_iov(&q, iov, 3, 10000), 3);
+	assert_int_equal(outq_iov(&q, iov, 8, 1), 1);
+	assert_int_equal(outq_iov(&q, iov, 8, 250), 3);
+	assert_int_equal(outq_iov(&q, iov, 8, 800), 8);
+	outq_fini(&q);
+	assert_true(outq_empty(&q));
+}
+
+/* Grows with a backlog, wherever its head stands, and shrinks after it. */
+static void test_outq_ring(void **state UNUSED)
+{
+	struct outq q;
+	unsigned in = 0, out = 0;
+
+	outq_init(&q);
+	for (unsigned peak = 1; peak <= 200; peak += 7) {
+		while (in - out < peak)
+			push(&q, 1 + in++ % 200, 3);
+		assert_true(q.cap >= q.count);
+		while (in - out > peak / 2) {
+			outq_sent(&q, 3);
+			assert_int_equal(pop(&q), 1 + out++ % 200);
+		}
+	}
+	assert_true(q.ring != q.slots);
+	outq_sent(&q, q.bytes);
+	while (!outq_empty(&q))
+		assert_int_equal(pop(&q), 1 + out++ % 200);
+	assert_int_equal(in, out);
+	assert_ptr_equal(q.ring, q.slots);
+	assert_int_equal(q.cap, OUTQ_INLINE);
+	outq_fini(&q);
+}
+
+static void test_outq_drop_oldest(void **state UNUSED)
+{
+	struct outq q;
+
+	outq_init(&q);
+	assert_int_equal(drop(&q, false), NONE);
+	push(&q, 1, 10);
+	push(&q, 0, 10); /* not a message */
+	push(&q, 2, 10);
+	push(&q, 3, 10);
+	push(&q, 4, 10);
+	assert_int_equal(drop(&q, false), 1);
+	assert_int_equal(drop(&q, false), 2);
+	assert_int_equal(q.bytes, 30);
+	outq_sent(&q, 10);
+	assert_int_equal(pop(&q), 0);
+	/* Its bytes are with the kernel, or with libuv: it stays. */
+	assert_int_equal(drop(&q, true), 4);
+	outq_sent(&q, 1);
+	assert_int_equal(drop(&q, false), NONE);
+	assert_int_equal(outq_first_left(&q), 9);
+	outq_sent(&q, 9);
+	assert_int_equal(pop(&q), 3);
+	assert_int_equal(q.bytes, 0);
+	outq_fini(&q);
+}
+
+/* A hole in the middle of a ring that wraps around. */
+static void test_outq_drop_keeps_order(void **state UNUSED)
+{
+	struct outq q;
+
+	for (unsigned turn = 0; turn < 8; turn++) {
+		outq_init(&q);
+		for (unsigned i = 0; i < 5; i++)
+			push(&q, 0, 2);
+		for (unsigned i = 0; i < turn && i < 4; i++) {
+			outq_sent(&q, 2);
+			assert_int_equal(pop(&q), 0);
+		}
+		push(&q, 7, 2);
+		push(&q, 0, 2);
+		push(&q, 8, 2);
+		outq_sent(&q, 1);
+		assert_int_equal(drop(&q, false), 7);
+		assert_int_equal(outq_first_left(&q), 1);
+		outq_sent(&q, q.bytes);
+		for (unsigned left = q.count; left > 1; left--)
+			assert_int_equal(pop(&q), 0);
+		assert_int_equal(pop(&q), 8);
+		assert_true(outq_empty(&q));
+		outq_fini(&q);
+	}
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_outq_partial_writes),
+		cmocka_unit_test(test_outq_vector_limits),
+		cmocka_unit_test(test_outq_ring),
+		cmocka_unit_test(test_outq_drop_oldest),
+		cmocka_unit_test(test_outq_drop_keeps_order),
+	};
+
+	return cmocka_run_group_tests_name("outq", tests, NULL, NULL);
+}
