@@ -277,6 +277,15 @@ static void refuse(struct nodes *n, struct node_worker *w, uint64_t epoch,
 
 /* --- greetings --------------------------------------------------------- */
 
+/* What is kept of a hello, from whoever says it. */
+static bool texts_too_long(const Hello *h)
+{
+	return strlen(h->link_address) > NODES_TEXT_MAX ||
+	       strlen(h->listen_address) > NODES_TEXT_MAX ||
+	       strlen(h->dialed) > NODES_TEXT_MAX ||
+	       strlen(h->version) > NODES_TEXT_MAX;
+}
+
 static const char *hello_fault(const struct nodes *n, const LinkFrame *f)
 {
 	const Hello *h = f->hello;
@@ -292,6 +301,8 @@ static const char *hello_fault(const struct nodes *n, const LinkFrame *f)
 	if (strncmp(h->link_address, "tcp://", 6) != 0 &&
 	    strncmp(h->link_address, "tls+tcp://", 10) != 0)
 		return "link address";
+	if (texts_too_long(h))
+		return "text too long";
 	if (n->connecting >= NODES_CONNECTING_MAX)
 		return "too many workers are being dialled";
 	return NULL;

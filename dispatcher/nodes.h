@@ -43,7 +43,8 @@
 #define NODES_NAME_MAX	      128 /* bytes of a node's name */
 /* Dialled at once: more come back with their next hello. */
 #define NODES_CONNECTING_MAX 256
-#define NODES_SWEEP_SHARDS   4 /* of the routing table, at each tick */
+#define NODES_TEXT_MAX	     300 /* of its addresses and version, each */
+#define NODES_SWEEP_SHARDS   4	 /* of the routing table, at each tick */
 
 enum node_worker_phase {
 	NODE_WORKER_CONNECTING,

@@ -1,0 +1,394 @@
+#include "tests/unit/nodes_fixture.h"
+
+#define REASON(name) STENTOR__LINK__V1__REFUSE_REASON__REFUSE_REASON_##name
+
+static size_t interested(struct nodes_fixture *f, const char *channel)
+{
+	const uint16_t *ids;
+
+	return interest_lookup(&f->nodes.interest, interest_key(f, channel),
+			       &ids);
+}
+
+static void queue(struct nodes_fixture *f, struct node_worker *w, size_t len)
+{
+	static uint8_t data[NODES_BATCH_BYTES_MAX];
+	LinkDelivery d = STENTOR__LINK__V1__DELIVERY__INIT;
+	struct frame *encoded;
+
+	d.channel = (char *)"a";
+	d.data.data = data;
+	d.data.len = len;
+	encoded = link_delivery_encode(&d);
+	assert_int_equal(nodes_queue(&f->nodes, w, encoded, PRIORITY_NORMAL,
+				     PRIORITY_NORMAL),
+			 0);
+	frame_release(encoded);
+}
+
+static void test_nodes_link_comes_up(void **state)
+{
+	struct nodes_fixture *f = *state;
+	Stentor__Link__V1__Hello h = hello_of("n", 0);
+	Stentor__Link__V1__Interest in = STENTOR__LINK__V1__INTEREST__INIT;
+	LinkFrame content = FRAME_INIT;
+	uint64_t key = interest_key(f, "a");
+	const LinkFrame *ack;
+	struct node_worker *w;
+
+	say_hello(f, &h, 11, 1000);
+	w = worker_of(f, 11);
+	assert_int_equal(f->opened, 1);
+	assert_int_equal(w->phase, NODE_WORKER_CONNECTING);
+	assert_false(nodes_settled(&f->nodes));
+	say_hello(f, &h, 11, 1000); /* again: nothing new */
+	assert_ptr_equal(worker_of(f, 11), w);
+	assert_int_equal(f->sent.count, 0);
+	nodes_connected(&f->nodes, w, 1001);
+	ack = sent_decode(&f->sent, 0);
+	assert_int_equal(ack->receiver_epoch, 11);
+	assert_int_equal(ack->sender_epoch, w->link.epoch);
+	assert_string_equal(ack->hello_ack->dispatcher, "d");
+	assert_memory_equal(ack->hello_ack->hash_key.data, &f->nodes.key, 16);
+	say_hello(f, &h, 11, 1001); /* our answer was lost */
+	assert_int_equal(f->sent.count, 2);
+	assert_ptr_equal(worker_of(f, 11), w);
+
+	content.interest = &in;
+	in.add = &key;
+	in.n_add = 1;
+	worker_speaks(f, w, &content, 1002);
+	assert_int_equal(w->phase, NODE_WORKER_SYNCING);
+	assert_false(nodes_settled(&f->nodes));
+	in.n_add = 0;
+	in.snapshot_end = true;
+	worker_speaks(f, w, &content, 1002);
+	assert_int_equal(w->phase, NODE_WORKER_READY);
+	assert_true(nodes_settled(&f->nodes));
+	assert_int_equal(interested(f, "a"), 1);
+	sent_clear(&f->sent);
+	nodes_flush(&f->nodes, 1002);
+	assert_int_equal(f->sent.count, 1); /* acknowledged at once */
+	assert_int_equal(sent_decode(&f->sent, 0)->ack, 2);
+	in.add = NULL;
+	in.remove = &key;
+	in.n_remove = 1;
+	worker_speaks(f, w, &content, 1003);
+	assert_int_equal(interested(f, "a"), 0);
+}
+
+static void refuses(struct nodes_fixture *f, Stentor__Link__V1__Hello *h,
+		    uint64_t epoch)
+{
+	uint64_t before = f->nodes.counters.hellos_refused;
+
+	say_hello(f, h, epoch, 1000);
+	assert_int_equal(f->nodes.counters.hellos_refused, before + 1);
+	assert_int_equal(f->nodes.worker_count, 0);
+}
+
+static void test_nodes_refuses_bad_hellos(void **state)
+{
+	struct nodes_fixture *f = *state;
+	Stentor__Link__V1__Hello h = hello_of("n", 0);
+	char text[NODES_TEXT_MAX + 2];
+
+	refuses(f, &h, 0);
+	h.incarnation = 0;
+	refuses(f, &h, 1);
+	h = hello_of("n", 0);
+	h.protocol = LINK_PROTOCOL + 2;
+	refuses(f, &h, 1);
+	h.protocol = UINT32_MAX;
+	refuses(f, &h, 1);
+	h = hello_of("n", 0);
+	h.token = (char *)"guess";
+	refuses(f, &h, 1);
+	h = hello_of("", 0);
+	refuses(f, &h, 1);
+	memset(text, 'n', sizeof(text));
+	text[NODES_NAME_MAX + 1] = '\0';
+	h = hello_of(text, 0);
+	refuses(f, &h, 1);
+	h = hello_of("n", 0);
+	h.link_address = (char *)"ipc:///tmp/x";
+	refuses(f, &h, 1);
+	text[NODES_NAME_MAX + 1] = 'n';
+	text[NODES_TEXT_MAX + 1] = '\0';
+	h = hello_of("n", 0);
+	h.version = text;
+	refuses(f, &h, 1);
+	h = hello_of("n", 0);
+	h.dialed = text;
+	refuses(f, &h, 1);
+	h = hello_of("n", 0);
+	h.listen_address = text;
+	refuses(f, &h, 1);
+	memcpy(text, "tcp://", 6);
+	h = hello_of("n", 0);
+	h.link_address = text;
+	refuses(f, &h, 1);
+	h = hello_of("n", 0);
+	f->open_answer = ERR_ADDRESS;
+	say_hello(f, &h, 1, 1000);
+	assert_int_equal(f->nodes.worker_count, 0);
+	assert_true(list_empty(&f->nodes.nodes));
+}
+
+static void test_nodes_limit_of_workers(void **state)
+{
+	struct nodes_fixture *f = *state;
+	Stentor__Link__V1__Hello h = hello_of("n", 9);
+
+	for (unsigned i = 0; i < 4; i++)
+		add_worker(f, "n", i, 11 + i, NULL);
+	say_hello(f, &h, 99, 1000);
+	assert_null(worker_of(f, 99));
+	assert_int_equal(f->nodes.counters.hellos_refused, 1);
+	assert_int_equal(f->nodes.worker_count, 4);
+	nodes_disconnected(&f->nodes, worker_of(f, 12));
+	say_hello(f, &h, 99, 1000);
+	assert_non_null(worker_of(f, 99));
+}
+
+static void test_nodes_newer_hello_replaces(void **state)
+{
+	struct nodes_fixture *f = *state;
+	struct node_worker *w = add_worker(f, "n", 0, 11, "a");
+	Stentor__Link__V1__Hello h = hello_of("n", 0);
+
+	queue(f, w, 100);
+	say_hello(f, &h, 12, 2000);
+	assert_null(worker_of(f, 11));
+	assert_non_null(worker_of(f, 12));
+	assert_int_equal(f->closed, 1);
+	assert_int_equal(interested(f, "a"), 0);
+	assert_int_equal(
+		f->nodes.dropped.messages[PRIORITY_NORMAL][LINKQ_CLEARED], 1);
+	assert_int_equal(f->nodes.counters.links_lost, 1);
+}
+
+static void test_nodes_one_link_to_a_worker(void **state)
+{
+	struct nodes_fixture *f = *state;
+	struct node_worker *w = add_worker(f, "n", 0, 11, "a");
+	Stentor__Link__V1__Hello h = hello_of("n", 0);
+	const LinkFrame *answer;
+
+	h.dialed = (char *)"tcp://d:2";
+	say_hello(f, &h, 12, 2000);
+	assert_ptr_equal(worker_of(f, 11), w);
+	assert_null(worker_of(f, 12));
+	answer = sent_decode(&f->sent, 0);
+	assert_int_equal(answer->refuse->reason, REASON(DUPLICATE));
+	assert_int_equal(answer->receiver_epoch, 12);
+	/* A successor, or one whose first link is silent, is welcome. */
+	h.incarnation++;
+	say_hello(f, &h, 13, 2000);
+	assert_non_null(worker_of(f, 13));
+	h.dialed = (char *)"tcp://d:1";
+	say_hello(f, &h, 14, 2000 + LINK_DEAD_MS);
+	assert_non_null(worker_of(f, 14));
+	assert_int_equal(f->nodes.worker_count, 1);
+}
+
+static void test_nodes_gap_asks_for_a_new_link(void **state)
+{
+	struct nodes_fixture *f = *state;
+	struct node_worker *w = add_worker(f, "n", 0, 11, "a");
+	LinkFrame content = FRAME_INIT;
+	const LinkFrame *answer;
+
+	nodes_feed(f,
+		   (struct link_header){11, w->link.epoch, w->link.rx_seq + 2,
+					0, 0},
+		   &content, 2000);
+	assert_int_equal(f->nodes.counters.gaps, 1);
+	answer = sent_decode(&f->sent, 0);
+	assert_int_equal(answer->refuse->reason, REASON(RESET));
+	assert_int_equal(answer->receiver_epoch, 11);
+	assert_int_equal(answer->seq, 0);
+	/* A double is not a gap. */
+	nodes_feed(f, (struct link_header){11, w->link.epoch, 1, 0, 0},
+		   &content, 2000);
+	assert_int_equal(f->nodes.counters.frames_stale, 1);
+	assert_int_equal(f->sent.count, 1);
+}
+
+static void test_nodes_silence(void **state)
+{
+	struct nodes_fixture *f = *state;
+	Stentor__Link__V1__Hello h = hello_of("m", 0);
+
+	add_worker(f, "n", 0, 11, "a");
+	say_hello(f, &h, 12, 1000); /* it never becomes reachable */
+	nodes_tick(&f->nodes, 1000 + LINK_DEAD_MS - 1);
+	assert_int_equal(f->nodes.worker_count, 2);
+	nodes_tick(&f->nodes, 1000 + LINK_DEAD_MS);
+	assert_int_equal(f->nodes.worker_count, 0);
+	assert_int_equal(interested(f, "a"), 0);
+	assert_int_equal(f->nodes.counters.links_lost, 1);
+	assert_true(nodes_settled(&f->nodes));
+}
+
+static void test_nodes_heartbeats(void **state)
+{
+	struct nodes_fixture *f = *state;
+	struct node_worker *w = add_worker(f, "n", 0, 11, NULL);
+	Stentor__Link__V1__Heartbeat beat = STENTOR__LINK__V1__HEARTBEAT__INIT;
+	LinkFrame content = FRAME_INIT;
+
+	nodes_tick(&f->nodes, 2000);
+	nodes_tick(&f->nodes, 2000 + LINK_HEARTBEAT_MS - 1);
+	assert_int_equal(f->sent.count, 1);
+	assert_non_null(sent_decode(&f->sent, 0)->heartbeat);
+	beat.connections = 17;
+	beat.draining = true;
+	content.heartbeat = &beat;
+	worker_speaks(f, w, &content, 2500);
+	assert_int_equal(w->connections, 17);
+	assert_true(w->draining);
+}
+
+static void test_nodes_batches(void **state)
+{
+	struct nodes_fixture *f = *state;
+	struct node_worker *w = add_worker(f, "n", 0, 11, "a");
+
+	/* An idle link sends at the end of the turn, all in one. */
+	for (unsigned i = 0; i < 10; i++)
+		queue(f, w, 100);
+	assert_int_equal(f->sent.count, 0);
+	assert_false(nodes_flush(&f->nodes, 3000));
+	assert_int_equal(f->sent.count, 1);
+	assert_int_equal(w->messages_sent, 10);
+	/* No batch is larger than its limit. */
+	for (unsigned i = 0; i < 10; i++)
+		queue(f, w, NODES_BATCH_BYTES_MAX / 2 - 100);
+	assert_false(nodes_flush(&f->nodes, 3001));
+	assert_int_equal(f->sent.count, 6);
+	for (unsigned i = 1; i < 6; i++)
+		assert_true(f->sent.frames[i]->len <=
+			    NODES_BATCH_BYTES_MAX + LINK_HEADER_MAX);
+}
+
+/* Under pressure a link that just sent gathers for NODES_BATCH_MS. */
+static void test_nodes_busy_link_gathers(void **state)
+{
+	struct nodes_fixture *f = *state;
+	struct node_worker *w = add_worker(f, "n", 0, 11, "a");
+
+	nodes_flush(&f->nodes, 3000);
+	for (unsigned i = 0; i < 500; i++)
+		queue(f, w, 10);
+	assert_false(nodes_flush(&f->nodes, 3000));
+	sent_clear(&f->sent);
+	queue(f, w, 10);
+	assert_true(nodes_flush(&f->nodes, 3000));
+	assert_int_equal(f->sent.count, 0);
+	assert_false(nodes_flush(&f->nodes, 3000 + NODES_BATCH_MS));
+	assert_int_equal(f->sent.count, 1);
+}
+
+static void test_nodes_credit(void **state)
+{
+	struct nodes_fixture *f = *state;
+	struct node_worker *w = add_worker(f, "n", 0, 11, "a");
+	unsigned under_way;
+
+	for (unsigned i = 0; i < 100; i++)
+		queue(f, w, 16000);
+	/* What waits for credit asks for no timer. */
+	assert_false(nodes_flush(&f->nodes, 3000));
+	under_way = f->sent.count;
+	assert_true(w->link.tx_bytes - w->link.peer_ack_bytes <= LINK_CREDIT);
+	assert_true(under_way >= 6);
+	assert_false(nodes_flush(&f->nodes, 3010));
+	assert_int_equal(f->sent.count, under_way);
+	worker_speaks(f, w, NULL, 3011);
+	nodes_flush(&f->nodes, 3011);
+	assert_true(f->sent.count > under_way);
+	for (unsigned i = 0; i < 10; i++) {
+		worker_speaks(f, w, NULL, 3012 + i);
+		nodes_flush(&f->nodes, 3012 + i);
+	}
+	assert_int_equal(w->messages_sent, 100);
+}
+
+static void test_nodes_push_back_keeps_the_batch(void **state)
+{
+	struct nodes_fixture *f = *state;
+	struct node_worker *w = add_worker(f, "n", 0, 11, "a");
+	uint64_t seq = w->link.tx_seq;
+
+	queue(f, w, 100);
+	f->sent.answer = ERR_AGAIN;
+	assert_true(nodes_flush(&f->nodes, 3000));
+	assert_true(nodes_flush(&f->nodes, 3005));
+	f->sent.answer = 0;
+	assert_false(nodes_flush(&f->nodes, 3006));
+	assert_int_equal(f->sent.count, 1);
+	assert_int_equal(sent_decode(&f->sent, 0)->seq, seq + 1);
+	assert_int_equal(w->messages_sent, 1);
+	/* A batch that is never taken is released with its worker. */
+	queue(f, w, 100);
+	f->sent.answer = ERR_AGAIN;
+	assert_true(nodes_flush(&f->nodes, 3010));
+	assert_int_equal(w->batch_count, 1);
+	f->sent.answer = 0;
+}
+
+static void test_nodes_interest_is_bounded(void **state)
+{
+	struct nodes_fixture *f = *state;
+	struct node_worker *w = add_worker(f, "n", 0, 11, NULL);
+	Stentor__Link__V1__Interest in = STENTOR__LINK__V1__INTEREST__INIT;
+	LinkFrame content = FRAME_INIT;
+	uint64_t keys[1010];
+
+	for (unsigned i = 0; i < array_len(keys); i++)
+		keys[i] = i * 0x9e3779b97f4a7c15u;
+	in.add = keys;
+	in.n_add = array_len(keys);
+	content.interest = &in;
+	worker_speaks(f, w, &content, 2000);
+	assert_int_equal(interest_entries(&f->nodes.interest), 1000);
+	assert_int_equal(f->nodes.counters.interest_full, 10);
+	worker_speaks(f, w, &content, 2000); /* the same again */
+	assert_int_equal(interest_entries(&f->nodes.interest), 1000);
+}
+
+static void test_nodes_strangers(void **state)
+{
+	struct nodes_fixture *f = *state;
+	LinkFrame content = FRAME_INIT;
+
+	nodes_receive(&f->nodes, "\xff", 1, 1000);
+	assert_int_equal(f->nodes.counters.frames_malformed, 1);
+	nodes_feed(f, (struct link_header){1, 2, 3, 4, 5}, &content, 1000);
+	assert_int_equal(f->nodes.counters.frames_stale, 1);
+}
+
+int main(void)
+{
+#define TEST(name) \
+	cmocka_unit_test_setup_teardown(name, nodes_set_up, nodes_tear_down)
+	const struct CMUnitTest tests[] = {
+		TEST(test_nodes_link_comes_up),
+		TEST(test_nodes_refuses_bad_hellos),
+		TEST(test_nodes_limit_of_workers),
+		TEST(test_nodes_newer_hello_replaces),
+		TEST(test_nodes_one_link_to_a_worker),
+		TEST(test_nodes_gap_asks_for_a_new_link),
+		TEST(test_nodes_silence),
+		TEST(test_nodes_heartbeats),
+		TEST(test_nodes_batches),
+		TEST(test_nodes_busy_link_gathers),
+		TEST(test_nodes_credit),
+		TEST(test_nodes_push_back_keeps_the_batch),
+		TEST(test_nodes_interest_is_bounded),
+		TEST(test_nodes_strangers),
+	};
+
+	return cmocka_run_group_tests_name("nodes", tests, NULL, NULL);
+}
