@@ -230,10 +230,12 @@ bool fanout_run(struct worker *w)
 		struct fanout_job *job =
 			container_of(f->jobs.next, struct fanout_job, in_jobs);
 		unsigned share = min_of(budget, FANOUT_SLICE / 2);
+		unsigned walked;
 
 		if (list_empty(&job->active))
 			job_begin_walk(job);
-		budget -= max_of(job_walk(job, share), 1u);
+		walked = job_walk(job, share);
+		budget -= max_of(walked, 1u);
 		list_remove(&job->in_jobs);
 		list_push_back(&f->jobs, &job->in_jobs);
 		if (!job_walk_done(job))
