@@ -111,7 +111,7 @@ $(B)/bench/%: $(B)/tests/bench/%.o $(B)/libcommon.a
 
 # A fuzz target replays files given as arguments unless built for libFuzzer
 # (build/libfuzzer, by `make fuzz`).
-$(B)/fuzz/%: $(B)/tests/fuzz/%.o $(if $(LIBFUZZER),,$(B)/tests/fuzz/replay.o) $(B)/libcommon.a
+$(B)/fuzz/%: $(B)/tests/fuzz/%.o $(if $(LIBFUZZER),,$(B)/tests/fuzz/replay.o) $(ROOMS) $(SHIM_O) $(B)/libcommon.a
 	$(call say,LD,$@)
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) $(LIBFUZZER) -o $@ $^ $(LDLIBS)
