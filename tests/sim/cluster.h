@@ -110,15 +110,15 @@ static void feed_clear(struct feed *f)
 
 static void feed_expect(struct feed *f, uint64_t link, uint64_t number)
 {
-	if (f->first + f->count == f->cap) {
+	if (f->first > 0 && f->first + f->count == f->cap) {
 		memmove(f->expected, f->expected + f->first,
 			f->count * sizeof(*f->expected));
 		f->first = 0;
-		if (f->count * 2 > f->cap || f->cap == 0) {
-			f->cap = max_of(f->cap * 2, 16u);
-			f->expected = xrealloc(f->expected,
-					       f->cap * sizeof(*f->expected));
-		}
+	}
+	if (f->count == f->cap) {
+		f->cap = max_of(f->cap * 2, 16u);
+		f->expected =
+			xrealloc(f->expected, f->cap * sizeof(*f->expected));
 	}
 	f->expected[f->first + f->count++] = (struct expected){link, number};
 	cluster.total.expected++;
