@@ -375,6 +375,20 @@ static void test_announcer_refused(void **state)
 	assert_int_equal(f->sent.count, 2);
 }
 
+/* The answer to a hello that was said twice. */
+static void test_announcer_second_answer(void **state)
+{
+	struct fixture *f = *state;
+	struct upstream *u = link_up(f, "tcp://d:1", 1);
+	uint8_t key[16] = {2};
+
+	sent_clear(&f->sent);
+	welcome_as(f, u, THEIRS + 1, key, 1001);
+	assert_int_equal(u->link.peer_epoch, THEIRS);
+	assert_int_equal(f->a.counters.frames_stale, 1);
+	assert_int_equal(f->sent.count, 0);
+}
+
 static void test_announcer_one_link_to_a_dispatcher(void **state)
 {
 	struct fixture *f = *state;
@@ -521,6 +535,7 @@ int main(void)
 		TEST(test_announcer_push_back),
 		TEST(test_announcer_gap),
 		TEST(test_announcer_refused),
+		TEST(test_announcer_second_answer),
 		TEST(test_announcer_one_link_to_a_dispatcher),
 		TEST(test_announcer_heartbeats_and_silence),
 		TEST(test_announcer_delivers_and_acknowledges),
