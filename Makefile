@@ -68,6 +68,7 @@ FUZZ    := $(patsubst tests/fuzz/%.c,$(B)/fuzz/%,$(wildcard tests/fuzz/fuzz_*.c)
 
 all: programs
 programs: $(PROGRAMS)
+	@:
 
 help:
 	@echo "make            the three programs, in build/"

@@ -406,7 +406,8 @@ static void link_up(struct announcer *a, struct upstream *u, const LinkFrame *f,
 	end_older_links(a, u, now_ms);
 	log_info("LINK-UP", "dispatcher=%s name=%s version=%s", u->address,
 		 u->name, ack->version);
-	if (ack->config_hash != a->identity.config_hash)
+	u->config_hash = ack->config_hash;
+	if (u->config_hash != a->identity.config_hash)
 		log_warn("CONFIG-DIFFERS",
 			 "dispatcher=%s name=%s what=\"rules differ from "
 			 "ours; a rollout under way?\"",
@@ -604,4 +605,18 @@ unsigned announcer_up(const struct announcer *a)
 			up++;
 	}
 	return up;
+}
+
+unsigned announcer_different(const struct announcer *a)
+{
+	unsigned different = 0;
+
+	list_for_each (node, &a->upstreams) {
+		const struct upstream *u =
+			container_of(node, struct upstream, in_announcer);
+
+		different += u->phase == UPSTREAM_UP &&
+			     u->config_hash != a->identity.config_hash;
+	}
+	return different;
 }

@@ -93,6 +93,7 @@ struct upstream {
 	struct link_state link;
 	struct hash_key key;  /* of interest keys, the dispatcher's choice */
 	char *name;	      /* the dispatcher's, once it answered */
+	uint64_t config_hash; /* the dispatcher's */
 	uint64_t speak_at_ms; /* next hello (GREETING) or heartbeat (UP) */
 	unsigned greetings;
 	struct list queue; /* struct upstream_frame */
@@ -137,5 +138,7 @@ void announcer_tick(struct announcer *a, uint64_t now_ms);
  * none is up. */
 uint64_t announcer_confirmed(const struct announcer *a);
 unsigned announcer_up(const struct announcer *a);
+/* Of these, how many follow other rules than ours. */
+unsigned announcer_different(const struct announcer *a);
 
 #endif

@@ -102,7 +102,7 @@ static int load_options(struct connnode_options *o, struct rules *rules,
 	return 0;
 }
 
-static int run_worker(struct connnode_options *o, struct rules rules,
+static int run_worker(struct connnode_options *o, struct rules *rules,
 		      const struct worker_args *role, int argc, char *argv[])
 {
 	struct worker_start start = {
@@ -143,25 +143,33 @@ static bool take_role(int *argc, char ***argv, struct worker_args *role)
 	return true;
 }
 
+static int run(struct connnode_options *o, struct rules *rules,
+	       const struct worker_args *role, int argc, char *argv[])
+{
+	int rc = load_options(o, rules, argc, argv);
+
+	if (rc != 0)
+		return rc > 0 ? 0 : CONFIG_EXIT;
+	signal(SIGPIPE, SIG_IGN);
+	if (role != NULL)
+		return run_worker(o, rules, role, argc, argv);
+	log_init("connnode", (enum log_level)o->log_level, o->log_format == 0);
+	rc = fit_connections(o, config_given(&connnode_program,
+					     "max-connections", argc, argv));
+	if (rc != 0)
+		return CONFIG_EXIT;
+	return supervisor_run(o, argc, argv);
+}
+
 int main(int argc, char *argv[])
 {
 	struct connnode_options o = {0};
 	struct rules rules = {0};
 	struct worker_args role;
 	bool is_worker = take_role(&argc, &argv, &role);
-	int rc;
+	int rc = run(&o, &rules, is_worker ? &role : NULL, argc, argv);
 
-	rc = load_options(&o, &rules, argc, argv);
-	if (rc != 0)
-		return rc > 0 ? 0 : CONFIG_EXIT;
-	signal(SIGPIPE, SIG_IGN);
-	if (is_worker)
-		return run_worker(&o, rules, &role, argc, argv);
-	log_init("connnode", (enum log_level)o.log_level, o.log_format == 0);
+	config_free(&connnode_program, &o);
 	rules_free(&rules);
-	rc = fit_connections(&o, config_given(&connnode_program,
-					      "max-connections", argc, argv));
-	if (rc != 0)
-		return CONFIG_EXIT;
-	return supervisor_run(&o, argc, argv);
+	return rc;
 }

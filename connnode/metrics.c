@@ -71,6 +71,10 @@ const struct metric_desc node_metrics[NM_COUNT] = {
 	[NM_DISPATCHERS_UP] = {"dispatcher_links_up", METRIC_GAUGE, PLAIN,
 			       "Links to dispatchers that stand, over all "
 			       "workers."},
+	[NM_CONFIG_DIFFERS] = {"config_differs", METRIC_GAUGE, PLAIN,
+			       "Links to dispatchers whose rules differ from "
+			       "ours; not 0 only while a new configuration is "
+			       "rolled out."},
 	[NM_LINKS_LOST] = {"links_lost_total", METRIC_COUNTER, PLAIN,
 			   "Links that stood and ended."},
 	[NM_LINK_GAPS] = {"link_gaps_total", METRIC_COUNTER, PLAIN,

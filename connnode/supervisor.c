@@ -132,26 +132,18 @@ static void on_watch(uv_timer_t *timer)
 
 /* --- admin port -------------------------------------------------------- */
 
-static void say(struct admin_reply *r, int status, const char *text)
-{
-	r->status = status;
-	if (buf_append(&r->body, text, strlen(text)) != 0)
-		r->status = 500;
-}
-
-static void on_livez(void *ctx UNUSED, const struct http1_request *q UNUSED,
-		     struct admin_reply *r)
-{
-	say(r, 200, "ok\n");
-}
-
 static void on_version(void *ctx UNUSED, const struct http1_request *q UNUSED,
 		       struct admin_reply *r)
 {
-	r->status = buf_printf(&r->body, "stentor-connnode %s\n",
-			       stentor_version) == 0
-			    ? 200
-			    : 500;
+	admin_version(r, "stentor-connnode");
+}
+
+static void on_config(void *ctx, const struct http1_request *q UNUSED,
+		      struct admin_reply *r)
+{
+	struct supervisor *s = ctx;
+
+	admin_config(r, &connnode_program, s->options);
 }
 
 /* Ready: every worker was ready once, and one is now: a worker that is being
@@ -167,13 +159,13 @@ static void on_readyz(void *ctx, const struct http1_request *q UNUSED,
 		once += s->slots[i].was_ready || s->slots[i].shared->ready;
 	}
 	if (s->draining)
-		say(r, 503, "draining\n");
+		admin_say(r, 503, "draining\n");
 	else if (ready == 0)
-		say(r, 503, "no worker is linked to a dispatcher\n");
+		admin_say(r, 503, "no worker is linked to a dispatcher\n");
 	else if (once < s->workers)
-		say(r, 503, "workers are starting\n");
+		admin_say(r, 503, "workers are starting\n");
 	else
-		say(r, 200, "ok\n");
+		admin_say(r, 200, "ok\n");
 }
 
 static void on_metrics(void *ctx, const struct http1_request *q UNUSED,
@@ -198,10 +190,7 @@ static void on_metrics(void *ctx, const struct http1_request *q UNUSED,
 		       (double)children_restarts(s->children));
 	metrics_head(&t, "workers_running", METRIC_GAUGE, "Worker processes.");
 	metrics_sample(&t, "workers_running", "", (double)running);
-	r->content_type = "text/plain; version=0.0.4; charset=utf-8";
-	if (buf_append(&r->body, t.bytes, t.len) != 0)
-		r->status = 500;
-	metrics_text_free(&t);
+	admin_metrics(r, &t);
 	free(blocks);
 	free(pids);
 }
@@ -235,11 +224,12 @@ static void on_workers(void *ctx, const struct http1_request *q UNUSED,
 
 static const struct admin_route routes[] = {
 	{"GET", "/metrics", on_metrics},
-	{"GET", "/livez", on_livez},
-	{"GET", "/healthz", on_livez},
+	{"GET", "/livez", admin_livez},
+	{"GET", "/healthz", admin_livez},
 	{"GET", "/readyz", on_readyz},
 	{"GET", "/version", on_version},
 	{"GET", "/debug/workers", on_workers},
+	{"GET", "/debug/config", on_config},
 	{.path = NULL},
 };
 
@@ -376,6 +366,25 @@ static void watch_signal(struct supervisor *s, uv_signal_t *handle,
 	check(uv_signal_start(handle, cb, number) == 0);
 }
 
+/* The workers have ended: ends the rest in order, for leak checkers. */
+static void stop(struct supervisor *s)
+{
+	children_free(s->children);
+	admin_close(s->admin);
+	uv_close((uv_handle_t *)&s->watch, NULL);
+	uv_close((uv_handle_t *)&s->term, NULL);
+	uv_close((uv_handle_t *)&s->interrupt, NULL);
+	uv_close((uv_handle_t *)&s->hangup, NULL);
+	uv_run(&s->loop, UV_RUN_DEFAULT);
+	check(uv_loop_close(&s->loop) == 0);
+	for (unsigned i = 0; i < s->workers; i++) {
+		metrics_fini(&s->slots[i].metrics, s->slots[i].shared->cells);
+		free(s->slots[i].argv);
+	}
+	free(s->slots);
+	free(s);
+}
+
 int supervisor_run(struct connnode_options *options, int argc, char *argv[])
 {
 	struct supervisor *s = xcalloc(1, sizeof(*s));
@@ -394,5 +403,6 @@ int supervisor_run(struct connnode_options *options, int argc, char *argv[])
 	check(uv_timer_init(&s->loop, &s->watch) == 0);
 	uv_timer_start(&s->watch, on_watch, WATCH_MS, WATCH_MS);
 	uv_run(&s->loop, UV_RUN_DEFAULT);
+	stop(s);
 	return 0;
 }

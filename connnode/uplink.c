@@ -304,7 +304,7 @@ static void identify(struct uplink *up)
 		.listen_address = w->options->listen,
 		.version = stentor_version,
 		.token = w->options->link_token,
-		.config_hash = w->rules.hash,
+		.config_hash = w->rules->hash,
 		.connections_max = w->connections_max,
 	};
 
@@ -353,4 +353,12 @@ void uplink_stop(struct worker *w)
 		drop_dispatcher(
 			up, container_of(node, struct upstream, in_announcer));
 	nng_inbox_stop(up->inbox);
+}
+
+void uplink_free(struct worker *w)
+{
+	free(w->uplink->dns_name);
+	free(w->uplink->dns_port);
+	free(w->uplink);
+	w->uplink = NULL;
 }

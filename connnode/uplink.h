@@ -17,6 +17,8 @@ int uplink_start(struct worker *w, const char *link_url) MUST_CHECK;
 /* Each WORKER_TICK_MS. */
 void uplink_tick(struct worker *w);
 void uplink_stop(struct worker *w);
+/* After the loop has ended. */
+void uplink_free(struct worker *w);
 
 /* Is `list` one that uplink_start() will take? For the check before any
  * socket opens. */

@@ -102,6 +102,7 @@ static void show_gauges(struct worker *w)
 	metric_set(m, NM_FANOUT_BACKLOG_BYTES, 0, w->fanout.backlog_bytes);
 	metric_set(m, NM_BLOCKED, 0, w->blocked);
 	metric_set(m, NM_DISPATCHERS_UP, 0, announcer_up(a));
+	metric_set(m, NM_CONFIG_DIFFERS, 0, announcer_different(a));
 	metric_set(m, NM_NNG_STUCK, 0, nngio_stuck());
 	metric_set(m, NM_LINKS_LOST, 0, a->counters.links_lost);
 	metric_set(m, NM_LINK_GAPS, 0, a->counters.gaps);
@@ -154,7 +155,7 @@ static void on_hangup(uv_signal_t *handle, int number UNUSED)
 {
 	struct worker *w = container_of(handle, struct worker, hangup);
 	struct connnode_options options = {0};
-	struct rules fresh = {0}, old = w->rules;
+	struct rules fresh = {0}, old = *w->rules;
 
 	if (config_load(&connnode_program, &options, &fresh, w->argc,
 			w->argv) != 0) {
@@ -163,8 +164,8 @@ static void on_hangup(uv_signal_t *handle, int number UNUSED)
 		config_free(&connnode_program, &options);
 		return;
 	}
-	w->rules = fresh;
-	channels_apply_rules(&w->channels, &w->rules);
+	*w->rules = fresh;
+	channels_apply_rules(&w->channels, w->rules);
 	rules_free(&old);
 	w->announcer.identity.config_hash = fresh.hash;
 	log_set_level((enum log_level)options.log_level);
@@ -198,7 +199,7 @@ static void init_tables(struct worker *w)
 	list_init(&w->doomed);
 	slab_init(&w->sessions, sizeof(struct session));
 	wheel_init(&w->wheel, WHEEL_SLOTS, WORKER_TICK_MS, worker_now(w));
-	channels_init(&w->channels, &w->rules);
+	channels_init(&w->channels, w->rules);
 	fanout_init(&w->fanout);
 	w->heartbeat = sse_render_heartbeat(NULL);
 	w->wanted.channel =
@@ -253,6 +254,7 @@ static void stop(struct worker *w)
 	uv_prepare_stop(&w->turn);
 	uv_walk(w->loop, close_handle, NULL);
 	uv_run(w->loop, UV_RUN_DEFAULT);
+	uplink_free(w);
 	announcer_fini(&w->announcer);
 	channels_fini(&w->channels);
 	slab_fini(&w->sessions);
@@ -261,7 +263,6 @@ static void stop(struct worker *w)
 	while (w->parsers.count > 0)
 		http1_free(w->parsers.free[--w->parsers.count]);
 	free(w->wanted.channel);
-	rules_free(&w->rules);
 }
 
 int worker_run(const struct worker_start *s)
@@ -292,6 +293,7 @@ int worker_run(const struct worker_start *s)
 	log_info("END", "streams=%llu", (unsigned long long)w->stream_count);
 	stop(w);
 	show_gauges(w);
+	metrics_fini(&w->metrics, w->shared->cells);
 	free(w);
 	return rc;
 }

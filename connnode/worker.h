@@ -43,7 +43,7 @@ struct stream_request {
 struct worker {
 	uv_loop_t *loop;
 	const struct connnode_options *options;
-	struct rules rules;
+	struct rules *rules;
 	unsigned index;
 	uint64_t connections_max; /* this worker's share */
 
@@ -89,10 +89,10 @@ struct worker {
 	char **argv; /* to read the configuration again */
 };
 
-/* What a worker process is started with; all borrowed but the rules. */
+/* What a worker process is started with; all borrowed. */
 struct worker_start {
 	const struct connnode_options *options;
-	struct rules rules; /* taken */
+	struct rules *rules; /* exchanged on reload */
 	int argc;
 	char **argv;	      /* to read the configuration again on SIGHUP */
 	const char *link_url; /* where this worker listens for batches */

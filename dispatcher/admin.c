@@ -1,17 +1,11 @@
 /* The dispatcher's admin port. */
-#include "common/base/err.h"
-#include "common/base/version.h"
+#include "common/codec/json.h"
 #include "dispatcher/dispatcher.h"
+#include "stentor/v1/cluster.pb-c.h"
 
 #include <stdlib.h>
-#include <string.h>
 
-static void say(struct admin_reply *r, int status, const char *text)
-{
-	r->status = status;
-	if (buf_append(&r->body, text, strlen(text)) != 0)
-		r->status = 500;
-}
+#define PROGRAM "stentor-dispatcher"
 
 static void on_metrics(void *ctx, const struct http1_request *q UNUSED,
 		       struct admin_reply *r)
@@ -19,17 +13,7 @@ static void on_metrics(void *ctx, const struct http1_request *q UNUSED,
 	struct metrics_text t = {0};
 
 	dispatcher_metrics_render(ctx, &t);
-	r->content_type = "text/plain; version=0.0.4; charset=utf-8";
-	if (buf_append(&r->body, t.bytes, t.len) != 0)
-		r->status = 500;
-	metrics_text_free(&t);
-}
-
-/* Answering at all is being alive. */
-static void on_livez(void *ctx UNUSED, const struct http1_request *q UNUSED,
-		     struct admin_reply *r)
-{
-	say(r, 200, "ok\n");
+	admin_metrics(r, &t);
 }
 
 static void on_readyz(void *ctx, const struct http1_request *q UNUSED,
@@ -38,24 +22,44 @@ static void on_readyz(void *ctx, const struct http1_request *q UNUSED,
 	struct dispatcher *d = ctx;
 
 	if (d->draining)
-		say(r, 503, "draining\n");
+		admin_say(r, 503, "draining\n");
 	else if (!d->ready)
-		say(r, 503, "settling: waiting for workers to report\n");
+		admin_say(r, 503, "settling: waiting for workers to report\n");
 	else
-		say(r, 200, "ok\n");
+		admin_say(r, 200, "ok\n");
 }
 
 static void on_version(void *ctx UNUSED, const struct http1_request *q UNUSED,
 		       struct admin_reply *r)
 {
-	r->status = buf_printf(&r->body, "stentor-dispatcher %s\n",
-			       stentor_version) == 0
-			    ? 200
-			    : 500;
+	admin_version(r, PROGRAM);
+}
+
+static void on_config(void *ctx, const struct http1_request *q UNUSED,
+		      struct admin_reply *r)
+{
+	struct dispatcher *d = ctx;
+
+	admin_config(r, &dispatcher_program, &d->options);
+}
+
+/* What ClusterService.ListNodes answers. */
+static void on_nodes(void *ctx, const struct http1_request *q UNUSED,
+		     struct admin_reply *r)
+{
+	Stentor__V1__ListNodesResponse *list = nodes_list_new(ctx);
+	size_t len;
+	char *json = json_from_message(&list->base, &len);
+
+	nodes_list_free(list);
+	admin_say(r, 200, json);
+	free(json);
+	r->content_type = "application/json";
 }
 
 const struct admin_route dispatcher_routes[] = {
-	{"GET", "/metrics", on_metrics}, {"GET", "/livez", on_livez},
-	{"GET", "/healthz", on_livez},	 {"GET", "/readyz", on_readyz},
-	{"GET", "/version", on_version}, {.path = NULL},
+	{"GET", "/metrics", on_metrics},     {"GET", "/livez", admin_livez},
+	{"GET", "/healthz", admin_livez},    {"GET", "/readyz", on_readyz},
+	{"GET", "/version", on_version},     {"GET", "/debug/nodes", on_nodes},
+	{"GET", "/debug/config", on_config}, {.path = NULL},
 };

@@ -53,6 +53,11 @@ struct rpc_service publisher_service(struct dispatcher *d);
 struct rpc_service channel_service(struct dispatcher *d);
 struct rpc_service cluster_service(struct dispatcher *d);
 
+/* This dispatcher's view of the cluster. Borrows texts from the nodes: freed in
+ * the same turn of the loop. */
+struct Stentor__V1__ListNodesResponse *nodes_list_new(struct dispatcher *d);
+void nodes_list_free(struct Stentor__V1__ListNodesResponse *list);
+
 /* Routes of the admin port; ctx is the dispatcher. */
 extern const struct admin_route dispatcher_routes[];
 

@@ -205,10 +205,26 @@ static void render_nodes(const struct nodes *n, struct metrics_text *t)
 	}
 }
 
+static unsigned count_different(const struct nodes *n)
+{
+	unsigned count = 0;
+
+	for (unsigned id = 0; id < INTEREST_WORKERS_MAX; id++) {
+		const struct node_worker *w = n->by_id[id];
+
+		count += w != NULL && w->config_hash != n->config.config_hash;
+	}
+	return count;
+}
+
 static void render_counters(const struct nodes *n, struct metrics_text *t)
 {
 	const struct nodes_counters *c = &n->counters;
 
+	single(t, "config_differs", METRIC_GAUGE,
+	       "Linked workers whose rules differ from ours; not 0 only while "
+	       "a new configuration is rolled out.",
+	       count_different(n));
 	single(t, "interest_entries", METRIC_GAUGE,
 	       "(channel, worker) pairs in the routing table.",
 	       interest_entries(&n->interest));

@@ -327,6 +327,7 @@ static void worker_add(struct nodes *n, const LinkFrame *f, uint64_t now_ms)
 	w->index = hello->worker;
 	w->incarnation = hello->incarnation;
 	w->connections_max = hello->connections_max;
+	w->config_hash = hello->config_hash;
 	w->link_address = xstrdup(hello->link_address);
 	w->dialed = xstrdup(hello->dialed);
 	w->since_wall_ms = n->ops->wall_ms(n->ctx);
@@ -498,15 +499,13 @@ static bool batch_due(const struct node_worker *w, uint64_t now_ms)
 	       now_ms - w->batch_at_ms >= NODES_BATCH_MS;
 }
 
-/* Credit for a batch: what the link allows, and always one message, however
- * large, on a link that has nothing under way. */
+/* Bytes of a batch, if the link's credit allows a whole one; a single message
+ * may be larger. */
 static size_t batch_room(const struct node_worker *w)
 {
-	size_t credit = link_state_credit(&w->link);
-
-	if (credit == LINK_CREDIT)
-		return NODES_BATCH_BYTES_MAX;
-	return credit < NODES_BATCH_BYTES_MAX ? 0 : NODES_BATCH_BYTES_MAX;
+	return link_state_credit(&w->link) < NODES_BATCH_BYTES_MAX
+		       ? 0
+		       : NODES_BATCH_BYTES_MAX;
 }
 
 /* ERR_AGAIN: pushed back; the batch stays and goes first next time. */

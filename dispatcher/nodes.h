@@ -66,7 +66,7 @@ struct node_worker {
 	struct node *node;
 	uint32_t index;
 	uint16_t id; /* in the routing table */
-	uint64_t incarnation, connections, connections_max;
+	uint64_t incarnation, config_hash, connections, connections_max;
 	char *link_address, *dialed;
 	void *socket; /* the owner's */
 	bool connected, draining, ack_due;

@@ -70,30 +70,42 @@ static size_t list_length(const struct list *head)
 	return length;
 }
 
-static void on_list_nodes(struct rpc_call *call,
-			  const ProtobufCMessage *m UNUSED)
+Response *nodes_list_new(struct dispatcher *d)
 {
-	struct dispatcher *d = call->service->ctx;
 	struct nodes *n = &d->nodes;
-	Response response = STENTOR__V1__LIST_NODES_RESPONSE__INIT;
+	Response *list = xmalloc(sizeof(*list));
 
-	response.dispatcher = d->options.name;
-	response.nodes =
-		xcalloc(list_length(&n->nodes), sizeof(*response.nodes));
+	stentor__v1__list_nodes_response__init(list);
+	list->dispatcher = d->options.name;
+	list->nodes = xcalloc(list_length(&n->nodes), sizeof(*list->nodes));
 	list_for_each (each, &n->nodes) {
 		struct node *node = container_of(each, struct node, in_nodes);
 
-		response.nodes[response.n_nodes++] =
+		list->nodes[list->n_nodes++] =
 			new_node(n, node, list_length(&node->workers));
 	}
-	rpc_reply(call, &response.base);
-	for (size_t i = 0; i < response.n_nodes; i++) {
-		for (size_t j = 0; j < response.nodes[i]->n_workers; j++)
-			free(response.nodes[i]->workers[j]);
-		free(response.nodes[i]->workers);
-		free(response.nodes[i]);
+	return list;
+}
+
+void nodes_list_free(Response *list)
+{
+	for (size_t i = 0; i < list->n_nodes; i++) {
+		for (size_t j = 0; j < list->nodes[i]->n_workers; j++)
+			free(list->nodes[i]->workers[j]);
+		free(list->nodes[i]->workers);
+		free(list->nodes[i]);
 	}
-	free(response.nodes);
+	free(list->nodes);
+	free(list);
+}
+
+static void on_list_nodes(struct rpc_call *call,
+			  const ProtobufCMessage *m UNUSED)
+{
+	Response *list = nodes_list_new(call->service->ctx);
+
+	rpc_reply(call, &list->base);
+	nodes_list_free(list);
 }
 
 static const struct rpc_method methods[] = {

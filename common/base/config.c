@@ -7,6 +7,7 @@
 
 #include <ctype.h>
 #include <errno.h>
+#include <inttypes.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
@@ -393,6 +394,43 @@ int config_load(const struct program *program, void *out, struct rules *rules,
 	if (err < 0)
 		config_free(program, out);
 	return err;
+}
+
+static bool is_secret(const struct option *o)
+{
+	static const char end[] = "token";
+	size_t len = strlen(o->name), end_len = sizeof(end) - 1;
+
+	return len >= end_len && strcmp(o->name + len - end_len, end) == 0;
+}
+
+void config_print(const struct program *program, const void *values, FILE *to)
+{
+	for (const struct option *o = program->options; o->name; o++) {
+		const char *at = (const char *)values + o->offset;
+		char key[CONFIG_NAME_MAX];
+
+		config_yaml_key(o, key);
+		fprintf(to, "%s: ", key);
+		switch (o->type) {
+		case OPTION_STRING:
+			if (is_secret(o) && **(char *const *)at != '\0')
+				fputs("(not told)\n", to);
+			else
+				fprintf(to, "\"%s\"\n", *(char *const *)at);
+			break;
+		case OPTION_UINT:
+		case OPTION_SIZE:
+			fprintf(to, "%" PRIu64 "\n", *(const uint64_t *)at);
+			break;
+		case OPTION_BOOL:
+			fputs(*(const bool *)at ? "true\n" : "false\n", to);
+			break;
+		case OPTION_CHOICE:
+			fprintf(to, "%s\n", o->choices[*(const unsigned *)at]);
+			break;
+		}
+	}
 }
 
 void config_free(const struct program *program, void *out)

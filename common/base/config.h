@@ -90,6 +90,10 @@ bool config_given(const struct program *program, const char *name, int argc,
 
 void rules_free(struct rules *rules);
 
+/* Writes what is in force, one "key: value" line an option, for people; secrets
+ * (options whose name ends in "token") are not told. */
+void config_print(const struct program *program, const void *values, FILE *to);
+
 /* Frees the strings in `out`. */
 void config_free(const struct program *program, void *out);
 

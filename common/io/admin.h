@@ -9,6 +9,8 @@
 #define STENTOR_IO_ADMIN_H
 
 #include "common/base/check.h"
+#include "common/base/config.h"
+#include "common/base/metrics.h"
 #include "common/codec/http1.h"
 
 #include <uv.h>
@@ -35,6 +37,18 @@ struct admin_route {
 	const char *path;   /* exact */
 	admin_handler handle;
 };
+
+/* What handlers of every program answer with. */
+void admin_say(struct admin_reply *r, int status, const char *text);
+/* Frees the text. */
+void admin_metrics(struct admin_reply *r, struct metrics_text *t);
+void admin_version(struct admin_reply *r, const char *program);
+/* The options in force, secrets left out. */
+void admin_config(struct admin_reply *r, const struct program *program,
+		  const void *values);
+/* A handler: answering at all is being alive. */
+void admin_livez(void *ctx, const struct http1_request *request,
+		 struct admin_reply *reply);
 
 struct admin;
 

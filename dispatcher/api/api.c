@@ -12,12 +12,12 @@
 #define API_WHEEL_SLOTS 512
 
 static const char *const close_reasons[] = {
-	"none",		 "peer",	 "done",
-	"head_timeout",	 "body_timeout", "idle_timeout",
-	"write_timeout", "protocol",	 "abuse",
-	"cut",		 NULL,
+	"peer",		"done",		"head_timeout",
+	"body_timeout", "idle_timeout", "write_timeout",
+	"protocol",	"abuse",	"cut",
+	NULL,
 };
-_Static_assert(array_len(close_reasons) == CLOSE_REASONS + 1, "one name each");
+_Static_assert(array_len(close_reasons) == CLOSE_REASONS, "one name each");
 
 static const struct metric_desc metric_table[API_METRICS] = {
 	[API_CONNECTIONS] = {"api_connections", METRIC_GAUGE, NULL, NULL,

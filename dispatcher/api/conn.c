@@ -313,7 +313,7 @@ void conn_close(struct conn *c, enum close_reason reason)
 	if (c->closing)
 		return;
 	c->closing = true;
-	metric_add(&c->api->metrics, API_CONNECTIONS_CLOSED, reason, 1);
+	metric_add(&c->api->metrics, API_CONNECTIONS_CLOSED, reason - 1, 1);
 	list_remove(&c->in_dirty);
 	list_remove(&c->in_api);
 	if (c->front)

@@ -51,7 +51,7 @@ enum api_metric {
 	API_METRICS
 };
 
-/* Why a connection ended; the label of API_CONNECTIONS_CLOSED. */
+/* Why a connection ended; less one, the label of API_CONNECTIONS_CLOSED. */
 enum close_reason {
 	CLOSE_NONE,
 	CLOSE_PEER,

@@ -70,9 +70,10 @@ static void print_nodes(const json_t *response)
 	if (workers > 0)
 		ctl_table_print(&t, stdout);
 	ctl_table_fini(&t);
-	printf("%zu nodes, %zu workers, %" PRIu64 " of %" PRIu64
+	printf("%zu node%s, %zu worker%s, %" PRIu64 " of %" PRIu64
 	       " connections, as ",
-	       json_array_size(nodes), workers, connections, max);
+	       json_array_size(nodes), json_array_size(nodes) == 1 ? "" : "s",
+	       workers, workers == 1 ? "" : "s", connections, max);
 	ctl_print_text(stdout, ctl_json_text(response, "dispatcher"),
 		       strlen(ctl_json_text(response, "dispatcher")), -1);
 	puts(" sees them");

@@ -50,7 +50,7 @@ struct subscriber {
 struct sim_worker {
 	struct process process;
 	unsigned index;
-	char node[16], address[16];
+	char node[24], address[24];
 	struct channels channels;
 	struct announcer announcer;
 	struct list subscribers;
@@ -281,7 +281,7 @@ static void worker_start(struct sim_worker *w)
 		.incarnation = random_nonzero(),
 		.connections_max = SUBSCRIBERS_MAX,
 	};
-	char address[16];
+	char address[24];
 
 	w->process.alive = true;
 	w->process.instance++;

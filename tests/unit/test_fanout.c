@@ -20,6 +20,7 @@ static struct rule match_all = {
 
 struct fixture {
 	struct connnode_options options;
+	struct rules rules;
 	struct worker w;
 	struct session sessions[SESSIONS];
 };
@@ -33,9 +34,10 @@ static int set_up(void **state)
 
 	f->options.queue_bytes_max = 1u << 20;
 	f->w.options = &f->options;
-	f->w.rules = (struct rules){.rule = &match_all, .count = 1};
+	f->rules = (struct rules){.rule = &match_all, .count = 1};
+	f->w.rules = &f->rules;
 	metrics_init(&f->w.metrics, node_metrics, NM_COUNT, NULL);
-	channels_init(&f->w.channels, &f->w.rules);
+	channels_init(&f->w.channels, f->w.rules);
 	announcer_init(&f->w.announcer, &f->w.channels, &id, &no_ops, NULL);
 	fanout_init(&f->w.fanout);
 	list_init(&f->w.dirty);
