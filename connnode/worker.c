@@ -254,6 +254,7 @@ static void stop(struct worker *w)
 	uv_prepare_stop(&w->turn);
 	uv_walk(w->loop, close_handle, NULL);
 	uv_run(w->loop, UV_RUN_DEFAULT);
+	check(uv_loop_close(w->loop) == 0);
 	uplink_free(w);
 	announcer_fini(&w->announcer);
 	channels_fini(&w->channels);

@@ -164,6 +164,8 @@ def clean_env(**extra):
     """The environment without anybody's STENTOR_ settings."""
     env = {k: v for k, v in os.environ.items()
            if not k.startswith("STENTOR_")}
+    env["LSAN_OPTIONS"] = ("print_suppressions=0:suppressions="
+                           f"{ROOT / 'tests/system/lsan.supp'}")
     env.update(extra)
     return env
 
