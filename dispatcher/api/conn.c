@@ -87,7 +87,7 @@ static void on_read(uv_stream_t *s, ssize_t n, const uv_buf_t *b)
 /* While a peer takes nothing, it is not asked for more. */
 static void update_reading(struct conn *c)
 {
-	bool want = !c->half_closed && c->out.len < API_OUT_HIGH;
+	bool want = !c->half_closed && !c->resting && c->out.len < API_OUT_HIGH;
 
 	if (want == c->reading)
 		return;

@@ -112,6 +112,8 @@ void h2_call_end(struct h2_call *call, enum grpc_code code, const char *text);
 /* The same without gRPC or Connect: a bare HTTP status. */
 void h2_call_end_http(struct h2_call *call, int status);
 void h2_call_want_attention(struct h2_call *call);
+/* What has gathered may go, and its connection is read again. */
+void h2_call_stop_gathering(struct h2_call *call);
 /* The time of answers that gather is over. */
 void h2_calls_gathered(struct api *api);
 /* Forgets `bytes` of its queue. */

@@ -177,9 +177,18 @@ static void respond_http(struct h2_call *call, int status, const char *type)
 	call->responded = true;
 }
 
+void h2_call_stop_gathering(struct h2_call *call)
+{
+	if (list_empty(&call->in_gathering))
+		return;
+	list_remove(&call->in_gathering);
+	call->h2->conn->resting = false;
+	conn_mark_dirty(call->h2->conn);
+}
+
 static void resume(struct h2_call *call)
 {
-	list_remove(&call->in_gathering);
+	h2_call_stop_gathering(call);
 	call->gathered = 0;
 	call->answered_ms = api_now(call->api);
 	if (call->deferred) {
@@ -188,8 +197,9 @@ static void resume(struct h2_call *call)
 	}
 }
 
-/* A stream that answers often gathers its answers for API_GATHER_MS, because a
- * write costs more than everything else that a message needs. Where nothing
+/* A stream that answers often gathers its answers for API_GATHER_MS, and its
+ * connection's requests gather in the kernel: a wake-up, a read and a write for
+ * each cost more than everything else that a message needs. Where nothing
  * came along with an answer, its client waits for each: then the next
  * API_GATHER_PROMPT leave at once. True if the answer stays. */
 static bool gather(struct h2_call *call)
@@ -209,22 +219,20 @@ static bool gather(struct h2_call *call)
 	if (api_now(api) - call->answered_ms > API_GATHER_MS)
 		return false;
 	list_push_back(&api->gathering, &call->in_gathering);
+	call->h2->conn->resting = true;
 	api_gather(api);
 	return true;
 }
 
 void h2_calls_gathered(struct api *api)
 {
-	struct list *node;
-
-	while ((node = list_pop_front(&api->gathering)) != NULL) {
-		struct h2_call *call =
-			container_of(node, struct h2_call, in_gathering);
+	while (!list_empty(&api->gathering)) {
+		struct h2_call *call = container_of(
+			api->gathering.next, struct h2_call, in_gathering);
 
 		if (call->gathered == 1)
 			call->prompt = API_GATHER_PROMPT;
 		resume(call);
-		conn_mark_dirty(call->h2->conn);
 	}
 }
 

@@ -371,7 +371,7 @@ void h2_call_stream_closed(struct h2_call *call)
 	call->stream_open = false;
 	wheel_cancel(&call->timer.in_wheel);
 	list_remove(&call->in_attention);
-	list_remove(&call->in_gathering);
+	h2_call_stop_gathering(call);
 	h2_call_unqueue(call, call->out.len - call->out_sent);
 	forget_body(call);
 	if (call->running && !call->rpc.cancelled) {
@@ -390,7 +390,7 @@ void h2_call_detach(struct h2_call *call)
 	h2_call_unqueue(call, call->out.len - call->out_sent);
 	list_remove(&call->in_session);
 	list_remove(&call->in_attention);
-	list_remove(&call->in_gathering);
+	h2_call_stop_gathering(call);
 	call->h2 = NULL;
 	if (call->stream_open)
 		h2_call_stream_closed(call);

@@ -28,7 +28,7 @@
 #define API_OUT_HIGH	   (256u << 10) /* a connection's ready bytes */
 #define API_TICK_MS	   10		/* precision of deadlines */
 #define API_SWEEP_MAX_MS   1000		/* precision of timeouts, at most */
-#define API_GATHER_MS	   1		/* answers of a busy stream */
+#define API_GATHER_MS	   1		/* requests, answers of a busy stream */
 #define API_GATHER_BYTES   (8u << 10)	/* are sent without waiting */
 #define API_GATHER_PROMPT  64		/* answers at once in a ping-pong */
 #define API_GOAWAY_WAIT_MS 1000		/* for the round trip of a GOAWAY */
@@ -150,6 +150,7 @@ struct conn {
 	struct buf writing; /* owned by the write under way */
 	uv_write_t write;
 	bool write_pending, reading, closing, half_closed;
+	bool resting; /* not read until its answers have gathered */
 	/* The peer was refused while it may still be sending: closing at once
 	 * would reset the connection before it reads why. */
 	bool linger;
@@ -169,7 +170,7 @@ void h2_start(struct conn *c);
 
 /* Accepts from the port's listener. */
 void conn_accept(struct api *api);
-/* Something is to be written: flush before the loop sleeps. */
+/* Something is to be written, or read again: flush before the loop sleeps. */
 void conn_mark_dirty(struct conn *c);
 void conn_flush(struct conn *c);
 void conn_sweep(struct conn *c, uint64_t now_ms);
