@@ -471,6 +471,10 @@ def main():
                         help="a sanity check under a minute")
     parser.add_argument("--only", action="append", choices=ROWS,
                         metavar="ROW", help=f"one of {', '.join(ROWS)}")
+    parser.add_argument("--runs", type=int, metavar="N",
+                        help="pairs of runs behind each median")
+    parser.add_argument("--sizes", type=int, nargs="+", metavar="N",
+                        help="connections of the fan-out rows")
     parser.add_argument("--build", default=os.path.join(ROOT, "build"))
     args = parser.parse_args()
     signal.signal(signal.SIGALRM, on_alarm)
@@ -483,7 +487,10 @@ def main():
     print(f"{'measure':<86} {'stentor':>9} {'bare':>9} {'ratio':>6} "
           f"{'nchan':>9} {'target':>10} {'met':>4}")
     for name in args.only or ROWS:
-        for result in run_row(name, args.build, Plan(args.quick)):
+        plan = Plan(args.quick)
+        plan.runs = args.runs or plan.runs
+        plan.fanout = args.sizes or plan.fanout
+        for result in run_row(name, args.build, plan):
             report["rows"].append(result)
             print_row(result)
     path = os.path.join(args.build, "bench", "results.json")
