@@ -85,18 +85,12 @@ static int fit_connections(struct connnode_options *o, bool asked_for)
 static int load_options(struct connnode_options *o, struct rules *rules,
 			int argc, char *argv[])
 {
-	char host[256] = "connnode";
 	int rc = config_load(&connnode_program, o, rules, argc, argv);
 
 	if (rc == 0)
 		rc = connnode_options_check(o);
 	if (rc != 0)
 		return rc;
-	if (o->name[0] == '\0') {
-		gethostname(host, sizeof(host) - 1);
-		free(o->name);
-		o->name = xstrdup(host);
-	}
 	if (o->workers == 0)
 		o->workers = usable_cores();
 	return 0;
@@ -118,7 +112,7 @@ static int run_worker(struct connnode_options *o, struct rules *rules,
 	char component[32];
 
 	snprintf(component, sizeof(component), "connnode/%u", start.index);
-	log_init(component, (enum log_level)o->log_level, o->log_format == 0);
+	process_options_apply(&o->process, component);
 	config_raise_nofile();
 	free(o->listen);
 	o->listen = xstrdup(role->listen);
@@ -153,7 +147,7 @@ static int run(struct connnode_options *o, struct rules *rules,
 	signal(SIGPIPE, SIG_IGN);
 	if (role != NULL)
 		return run_worker(o, rules, role, argc, argv);
-	log_init("connnode", (enum log_level)o->log_level, o->log_format == 0);
+	process_options_apply(&o->process, "connnode");
 	rc = fit_connections(o, config_given(&connnode_program,
 					     "max-connections", argc, argv));
 	if (rc != 0)

@@ -270,7 +270,7 @@ static void on_hangup(uv_signal_t *handle, int number UNUSED)
 /* "tcp://HOST:PORT" of worker i is PORT + i. Also sees that it is free. */
 static int choose_link_url(struct supervisor *s, unsigned i)
 {
-	const char *url = s->options->link_listen;
+	const char *url = s->options->process.link_listen;
 	const char *colon = strrchr(url, ':');
 	struct slot *slot = &s->slots[i];
 	unsigned long port = strtoul(colon + 1, NULL, 10) + i;
@@ -341,10 +341,11 @@ static int start(struct supervisor *s)
 		rc = init_slot(s, i);
 	if (rc != 0)
 		return rc;
-	rc = admin_start(&s->loop, o->admin_listen, routes, s, &s->admin);
+	rc = admin_start(&s->loop, o->process.admin_listen, routes, s,
+			 &s->admin);
 	if (rc != 0) {
-		log_error("ADMIN-LISTEN", "address=%s err=%s", o->admin_listen,
-			  err_name(rc));
+		log_error("ADMIN-LISTEN", "address=%s err=%s",
+			  o->process.admin_listen, err_name(rc));
 		return rc;
 	}
 	rc = children_start(&s->loop, s->workers, &children_ops, s,
@@ -354,8 +355,9 @@ static int start(struct supervisor *s)
 	log_info("START",
 		 "name=%s version=%s listen=%s admin=%s workers=%u "
 		 "connections_max=%llu",
-		 o->name, stentor_version, s->listen, o->admin_listen,
-		 s->workers, (unsigned long long)o->connections_max);
+		 o->process.name, stentor_version, s->listen,
+		 o->process.admin_listen, s->workers,
+		 (unsigned long long)o->connections_max);
 	return 0;
 }
 

@@ -297,13 +297,13 @@ static void identify(struct uplink *up)
 {
 	struct worker *w = up->worker;
 	struct announcer_identity id = {
-		.node = w->options->name,
+		.node = w->options->process.name,
 		.worker = w->index,
 		.incarnation = random_nonzero(),
 		.link_address = "", /* told for each dispatcher */
 		.listen_address = w->options->listen,
 		.version = stentor_version,
-		.token = w->options->link_token,
+		.token = w->options->process.link_token,
 		.config_hash = w->rules->hash,
 		.connections_max = w->connections_max,
 	};
@@ -323,7 +323,7 @@ int uplink_start(struct worker *w, const char *link_url)
 	up->scheme =
 		strncmp(link_url, "tls+", 4) == 0 ? "tls+tcp://" : "tcp://";
 	up->link_port = (uint16_t)atoi(strrchr(link_url, ':') + 1);
-	up->tls = connnode_link_tls(o);
+	up->tls = process_link_tls(&o->process);
 	identify(up);
 	rc = nng_inbox_open(w->loop, link_url, &up->tls, on_message, NULL, w,
 			    &up->inbox);

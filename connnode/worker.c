@@ -168,7 +168,7 @@ static void on_hangup(uv_signal_t *handle, int number UNUSED)
 	channels_apply_rules(&w->channels, w->rules);
 	rules_free(&old);
 	w->announcer.identity.config_hash = fresh.hash;
-	log_set_level((enum log_level)options.log_level);
+	log_set_level((enum log_level)options.process.log_level);
 	log_info("RELOADED", "rules=%zu", fresh.count);
 	config_free(&connnode_program, &options);
 }

@@ -149,9 +149,9 @@ int links_start(struct dispatcher *d)
 {
 	const struct dispatcher_options *o = &d->options;
 	struct nodes_config config = {
-		.name = o->name,
+		.name = o->process.name,
 		.version = stentor_version,
-		.token = o->link_token,
+		.token = o->process.link_token,
 		.config_hash = d->rules.hash,
 		.workers_max = o->workers_max,
 		.queue_bytes = o->link_queue_bytes,
@@ -159,14 +159,14 @@ int links_start(struct dispatcher *d)
 	};
 	int rc;
 
-	d->link_tls = dispatcher_link_tls(o);
+	d->link_tls = process_link_tls(&o->process);
 	nodes_init(&d->nodes, &config, &ops, d);
 	counts_init(&d->counts, &d->nodes);
-	rc = nng_inbox_open(d->loop, o->link_listen, &d->link_tls, on_message,
-			    NULL, d, &d->inbox);
+	rc = nng_inbox_open(d->loop, o->process.link_listen, &d->link_tls,
+			    on_message, NULL, d, &d->inbox);
 	if (rc != 0) {
-		log_error("LINK-LISTEN", "address=%s err=%s", o->link_listen,
-			  err_name(rc));
+		log_error("LINK-LISTEN", "address=%s err=%s",
+			  o->process.link_listen, err_name(rc));
 		nodes_fini(&d->nodes);
 		return rc;
 	}

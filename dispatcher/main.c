@@ -21,18 +21,12 @@ struct signals {
 static int load_options(struct dispatcher *d, int argc, char *argv[])
 {
 	struct dispatcher_options *o = &d->options;
-	char host[256] = "dispatcher";
 	int rc = config_load(&dispatcher_program, o, &d->rules, argc, argv);
 
 	if (rc == 0)
 		rc = dispatcher_options_check(o);
 	if (rc != 0)
 		return rc;
-	if (o->name[0] == '\0') {
-		gethostname(host, sizeof(host) - 1);
-		free(o->name);
-		o->name = xstrdup(host);
-	}
 	o->api.cors_origin = o->cors_origin[0] ? o->cors_origin : NULL;
 	return 0;
 }
@@ -61,16 +55,16 @@ static int start(struct dispatcher *d)
 			  err_name(rc));
 		return rc;
 	}
-	rc = admin_start(d->loop, o->admin_listen, dispatcher_routes, d,
+	rc = admin_start(d->loop, o->process.admin_listen, dispatcher_routes, d,
 			 &d->admin);
 	if (rc != 0) {
-		log_error("ADMIN-LISTEN", "address=%s err=%s", o->admin_listen,
-			  err_name(rc));
+		log_error("ADMIN-LISTEN", "address=%s err=%s",
+			  o->process.admin_listen, err_name(rc));
 		return rc;
 	}
-	log_info("START", "name=%s version=%s api=%s link=%s admin=%s", o->name,
-		 stentor_version, o->api_listen, o->link_listen,
-		 o->admin_listen);
+	log_info("START", "name=%s version=%s api=%s link=%s admin=%s",
+		 o->process.name, stentor_version, o->api_listen,
+		 o->process.link_listen, o->process.admin_listen);
 	return 0;
 }
 
@@ -117,7 +111,7 @@ static void on_hangup(uv_signal_t *handle, int number UNUSED)
 	rules_free(&d->rules);
 	d->rules = fresh;
 	d->nodes.config.config_hash = fresh.hash;
-	log_set_level((enum log_level)options.log_level);
+	log_set_level((enum log_level)options.process.log_level);
 	log_info("RELOADED", "rules=%zu", fresh.count);
 	config_free(&dispatcher_program, &options);
 }
@@ -151,8 +145,7 @@ static int run(struct dispatcher *d, struct signals *s)
 {
 	int rc;
 
-	log_init("dispatcher", (enum log_level)d->options.log_level,
-		 d->options.log_format == 0);
+	process_options_apply(&d->options.process, "dispatcher");
 	signal(SIGPIPE, SIG_IGN);
 	nngio_process_init();
 	log_info("FILES", "nofile=%llu",

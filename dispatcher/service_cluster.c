@@ -76,7 +76,7 @@ Response *nodes_list_new(struct dispatcher *d)
 	Response *list = xmalloc(sizeof(*list));
 
 	stentor__v1__list_nodes_response__init(list);
-	list->dispatcher = d->options.name;
+	list->dispatcher = d->options.process.name;
 	list->nodes = xcalloc(list_length(&n->nodes), sizeof(*list->nodes));
 	list_for_each (each, &n->nodes) {
 		struct node *node = container_of(each, struct node, in_nodes);

@@ -41,6 +41,24 @@ struct option {
 	const char *help;
 };
 
+/* Rows of a table; `at` is the offset of the field. */
+#define ROW_STRING(name, at, def, help)                              \
+	{                                                            \
+		name, OPTION_STRING, at, def, 0, 0, NULL, NULL, help \
+	}
+#define ROW_CHOICE(name, at, def, choices, help)                        \
+	{                                                               \
+		name, OPTION_CHOICE, at, def, 0, 0, NULL, choices, help \
+	}
+#define ROW_UINT(name, at, def, min, max, unit, help)                  \
+	{                                                              \
+		name, OPTION_UINT, at, def, min, max, unit, NULL, help \
+	}
+#define ROW_SIZE(name, at, def, min, max, help)                           \
+	{                                                                 \
+		name, OPTION_SIZE, at, def, min, max, "bytes", NULL, help \
+	}
+
 /* Which shared rule a channel follows: the first whose pattern matches. */
 enum priority { PRIORITY_CRITICAL, PRIORITY_NORMAL, PRIORITY_DROPPABLE };
 #define PRIORITY_CLASSES 3

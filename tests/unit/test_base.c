@@ -108,7 +108,7 @@ static void test_mem_ends_the_process_where_memory_ends(void **state)
 	char text[1024];
 
 	(void)state;
-#ifdef __SANITIZE_ADDRESS__
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 	skip(); /* its allocator has limits and messages of its own */
 #endif
 	run_to_abort(ask_for_too_much, text, sizeof(text));
