@@ -103,7 +103,7 @@ static int send_frame(struct announcer *a, struct upstream *u,
 }
 
 static int send_in_sequence(struct announcer *a, struct upstream *u,
-			    const struct frame *control, uint64_t now_ms)
+			    const struct frame *control)
 {
 	struct link_header h;
 	size_t bytes;
@@ -113,7 +113,7 @@ static int send_in_sequence(struct announcer *a, struct upstream *u,
 	h = link_state_next(&u->link);
 	rc = send_frame(a, u, &h, control, &bytes);
 	if (rc == 0)
-		link_state_sent(&u->link, bytes, now_ms);
+		link_state_sent(&u->link, bytes);
 	return rc;
 }
 
@@ -147,13 +147,13 @@ static size_t cost(const struct frame *control)
 	return sizeof(struct upstream_frame) + sizeof(*control) + control->len;
 }
 
-static void pump(struct announcer *a, struct upstream *u, uint64_t now_ms)
+static void pump(struct announcer *a, struct upstream *u)
 {
 	while (!list_empty(&u->queue)) {
 		struct upstream_frame *f = container_of(
 			u->queue.next, struct upstream_frame, in_queue);
 
-		if (send_in_sequence(a, u, f->control, now_ms) != 0)
+		if (send_in_sequence(a, u, f->control) != 0)
 			return;
 		mark(u, f->generation);
 		list_remove(&f->in_queue);
@@ -413,7 +413,7 @@ static void link_up(struct announcer *a, struct upstream *u, const LinkFrame *f,
 			 "ours; a rollout under way?\"",
 			 u->address, u->name);
 	queue_snapshot(a, u);
-	pump(a, u, now_ms);
+	pump(a, u);
 }
 
 static void refused(struct announcer *a, struct upstream *u,
@@ -521,7 +521,7 @@ static bool ack_wanted(const struct announcer *a, const struct upstream *u)
 	return !a->hold_acks && link_state_owed(&u->link) >= LINK_ACK_BYTES;
 }
 
-void announcer_flush(struct announcer *a, uint64_t now_ms)
+void announcer_flush(struct announcer *a)
 {
 	announce_changes(a);
 	list_for_each (node, &a->upstreams) {
@@ -530,11 +530,10 @@ void announcer_flush(struct announcer *a, uint64_t now_ms)
 
 		if (u->phase != UPSTREAM_UP)
 			continue;
-		pump(a, u, now_ms);
+		pump(a, u);
 		/* A frame without content: its header acknowledges. Pushed
 		 * back, the next turn tries again. */
-		if (ack_wanted(a, u) &&
-		    send_in_sequence(a, u, NULL, now_ms) != 0)
+		if (ack_wanted(a, u) && send_in_sequence(a, u, NULL) != 0)
 			continue;
 	}
 }
@@ -554,7 +553,7 @@ static void tick_up(struct announcer *a, struct upstream *u, uint64_t now_ms)
 	if (now_ms < u->speak_at_ms || !list_empty(&u->queue))
 		return;
 	beat = heartbeat(a);
-	if (send_in_sequence(a, u, beat, now_ms) == 0)
+	if (send_in_sequence(a, u, beat) == 0)
 		u->speak_at_ms = now_ms + LINK_HEARTBEAT_MS;
 	frame_release(beat);
 }

@@ -130,7 +130,7 @@ void announcer_receive(struct announcer *a, const void *bytes, size_t len,
 void announcer_touch(struct announcer *a, struct channel *ch);
 /* End of a loop turn: sends changes, acknowledgements and what was pushed
  * back. */
-void announcer_flush(struct announcer *a, uint64_t now_ms);
+void announcer_flush(struct announcer *a);
 /* Every 100 ms or so: greetings, heartbeats, silence. */
 void announcer_tick(struct announcer *a, uint64_t now_ms);
 

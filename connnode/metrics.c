@@ -85,6 +85,10 @@ const struct metric_desc node_metrics[NM_COUNT] = {
 	[NM_LINK_FRAMES_MALFORMED] = {"link_frames_malformed_total",
 				      METRIC_COUNTER, PLAIN,
 				      "Frames that could not be decoded."},
+	[NM_LINK_INBOX_BYTES] = {"link_inbox_bytes", METRIC_GAUGE, PLAIN,
+				 "Bytes received from links that the loop has "
+				 "not looked at; above 8 MiB a worker stops "
+				 "receiving."},
 	[NM_NNG_STUCK] = {"nng_stuck", METRIC_GAUGE, PLAIN,
 			  "Workers whose nng library no longer reports lost "
 			  "connections (silence still ends their links); "

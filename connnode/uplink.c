@@ -342,6 +342,11 @@ int uplink_start(struct worker *w, const char *link_url)
 	return rc;
 }
 
+size_t uplink_pending(const struct worker *w)
+{
+	return nng_inbox_pending(w->uplink->inbox);
+}
+
 void uplink_stop(struct worker *w)
 {
 	struct uplink *up = w->uplink;

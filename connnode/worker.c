@@ -51,7 +51,7 @@ static void worker_turn(uv_prepare_t *prepare)
 	streams_ready(w);
 	sessions_flush(w);
 	w->announcer.hold_acks = w->fanout.backlog_bytes > FANOUT_BACKLOG_MAX;
-	announcer_flush(&w->announcer, worker_now(w));
+	announcer_flush(&w->announcer);
 	if (busy || !list_empty(&w->dirty))
 		uv_idle_start(&w->spin, on_spin);
 	else
@@ -103,6 +103,8 @@ static void show_gauges(struct worker *w)
 	metric_set(m, NM_BLOCKED, 0, w->blocked);
 	metric_set(m, NM_DISPATCHERS_UP, 0, announcer_up(a));
 	metric_set(m, NM_CONFIG_DIFFERS, 0, announcer_different(a));
+	metric_set(m, NM_LINK_INBOX_BYTES, 0,
+		   w->uplink ? uplink_pending(w) : 0);
 	metric_set(m, NM_NNG_STUCK, 0, nngio_stuck());
 	metric_set(m, NM_LINKS_LOST, 0, a->counters.links_lost);
 	metric_set(m, NM_LINK_GAPS, 0, a->counters.gaps);

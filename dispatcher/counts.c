@@ -28,7 +28,7 @@ static void finish(struct count *q)
 }
 
 static void ask_worker(struct counts *c, struct node_worker *w, uint64_t id,
-		       const char *channel, uint64_t now_ms)
+		       const char *channel)
 {
 	Stentor__Link__V1__CountQuery query =
 		STENTOR__LINK__V1__COUNT_QUERY__INIT;
@@ -39,7 +39,7 @@ static void ask_worker(struct counts *c, struct node_worker *w, uint64_t id,
 	query.channel = (char *)channel;
 	f.n_count_queries = 1;
 	f.count_queries = queries;
-	nodes_send_control(c->nodes, w, link_control_encode(&f), now_ms);
+	nodes_send_control(c->nodes, w, link_control_encode(&f));
 }
 
 int counts_ask(struct counts *c, const char *channel, uint64_t now_ms,
@@ -68,7 +68,7 @@ int counts_ask(struct counts *c, const char *channel, uint64_t now_ms,
 		for (size_t j = 0; j < i && first; j++)
 			first = n->by_id[ids[j]]->node != w->node;
 		q->result.nodes += first;
-		ask_worker(c, w, q->id, channel, now_ms);
+		ask_worker(c, w, q->id, channel);
 	}
 	if (q->awaited == 0)
 		finish(q);

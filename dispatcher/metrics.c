@@ -266,5 +266,9 @@ void dispatcher_metrics_render(struct dispatcher *d, struct metrics_text *t)
 	render_links(&d->nodes, t);
 	render_drops(&d->nodes, t);
 	render_counters(&d->nodes, t);
+	single(t, "link_inbox_bytes", METRIC_GAUGE,
+	       "Bytes received from links that the loop has not looked at; "
+	       "above 8 MiB the dispatcher stops receiving.",
+	       nng_inbox_pending(d->inbox));
 	api_metrics(d->api, t);
 }

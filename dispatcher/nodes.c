@@ -207,23 +207,23 @@ static int send_control(struct nodes *n, struct node_worker *w,
 }
 
 static int send_in_sequence(struct nodes *n, struct node_worker *w,
-			    const struct frame *control, uint64_t now_ms)
+			    const struct frame *control)
 {
 	struct link_header h = link_state_next(&w->link);
 	size_t sent;
 	int rc = send_control(n, w, &h, control, &sent);
 
 	if (rc == 0) {
-		link_state_sent(&w->link, sent, now_ms);
+		link_state_sent(&w->link, sent);
 		w->ack_due = false;
 	}
 	return rc;
 }
 
 void nodes_send_control(struct nodes *n, struct node_worker *w,
-			struct frame *control, uint64_t now_ms)
+			struct frame *control)
 {
-	int rc = send_in_sequence(n, w, control, now_ms);
+	int rc = send_in_sequence(n, w, control);
 
 	if (rc != 0)
 		log_debug("CONTROL-LOST", "node=%s worker=%u err=%s",
@@ -523,7 +523,7 @@ static int send_batch(struct nodes *n, struct node_worker *w, uint64_t now_ms)
 	rc = n->ops->send(n->ctx, w, pieces, w->batch_count + 1);
 	if (rc != 0)
 		return rc;
-	link_state_sent(&w->link, pieces[0].iov_len + w->batch_bytes, now_ms);
+	link_state_sent(&w->link, pieces[0].iov_len + w->batch_bytes);
 	for (unsigned i = 0; i < w->batch_count; i++)
 		frame_release(w->batch[i]);
 	w->messages_sent += w->batch_count;
@@ -558,7 +558,7 @@ static bool flush_worker(struct nodes *n, struct node_worker *w,
 		if (send_batch(n, w, now_ms) != 0)
 			return true;
 	}
-	if (w->ack_due && send_in_sequence(n, w, NULL, now_ms) != 0)
+	if (w->ack_due && send_in_sequence(n, w, NULL) != 0)
 		return true;
 	return !linkq_empty(&w->queue) && batch_room(w) > 0;
 }
@@ -602,7 +602,7 @@ static void tick_worker(struct nodes *n, struct node_worker *w, uint64_t now_ms)
 		return;
 	f.heartbeat = &beat;
 	control = link_control_encode(&f);
-	if (send_in_sequence(n, w, control, now_ms) == 0)
+	if (send_in_sequence(n, w, control) == 0)
 		w->beat_at_ms = now_ms + LINK_HEARTBEAT_MS;
 	frame_release(control);
 }

@@ -146,7 +146,7 @@ int nodes_queue(struct nodes *n, struct node_worker *w, struct frame *delivery,
 /* Sends a control frame (taken) now, ahead of deliveries; a frame that is
  * pushed back is lost. */
 void nodes_send_control(struct nodes *n, struct node_worker *w,
-			struct frame *control, uint64_t now_ms);
+			struct frame *control);
 
 /* End of a loop turn: batches and acknowledgements. Returns true while some
  * link waits for its time: call again within a millisecond or two. */

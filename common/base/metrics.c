@@ -260,30 +260,3 @@ void metrics_render(struct metrics_text *t, const struct metrics *blocks[],
 		}
 	}
 }
-
-static void markdown_label(struct metrics_text *t, const char *label,
-			   const char *const *values)
-{
-	if (label)
-		metrics_printf(t, "`%s`: ", label);
-	for (size_t k = 0; label && values[k]; k++)
-		metrics_printf(t, "%s%s", k ? ", " : "", values[k]);
-}
-
-void metrics_markdown(struct metrics_text *t, const struct metric_desc *table,
-		      size_t count)
-{
-	metrics_printf(t, "| metric | type | labels | meaning |\n"
-			  "|---|---|---|---|\n");
-	for (size_t i = 0; i < count; i++) {
-		const struct metric_desc *d = &table[i];
-
-		metrics_printf(t, "| `" PREFIX "%s` | %s | ", d->name,
-			       type_names[d->type]);
-		markdown_label(t, d->label, d->values);
-		if (d->label2)
-			metrics_printf(t, "; ");
-		markdown_label(t, d->label2, d->values2);
-		metrics_printf(t, " | %s |\n", d->help);
-	}
-}

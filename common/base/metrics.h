@@ -112,8 +112,4 @@ void metrics_label(char *labels, size_t size, const char *key,
 void metrics_process(struct metrics_text *t, const char *version,
 		     const int *children, size_t count);
 
-/* The table as Markdown, for the documentation. */
-void metrics_markdown(struct metrics_text *t, const struct metric_desc *table,
-		      size_t count);
-
 #endif

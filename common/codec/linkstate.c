@@ -8,7 +8,6 @@ void link_state_init(struct link_state *s, uint64_t epoch, uint64_t now_ms)
 	*s = (struct link_state){
 		.epoch = epoch,
 		.last_rx_ms = now_ms,
-		.last_tx_ms = now_ms,
 	};
 }
 
@@ -33,7 +32,7 @@ struct link_header link_state_greeting(const struct link_state *s)
 	return header(s, 0);
 }
 
-void link_state_sent(struct link_state *s, size_t bytes, uint64_t now_ms)
+void link_state_sent(struct link_state *s, size_t bytes)
 {
 	s->tx_seq++;
 	s->tx_bytes += bytes;
@@ -41,7 +40,6 @@ void link_state_sent(struct link_state *s, size_t bytes, uint64_t now_ms)
 		s->acked_seq = s->rx_seq;
 		s->acked_bytes = s->rx_bytes;
 	}
-	s->last_tx_ms = now_ms;
 }
 
 int link_state_receive(struct link_state *s, const struct link_header *h,
@@ -73,11 +71,6 @@ size_t link_state_credit(const struct link_state *s)
 bool link_state_dead(const struct link_state *s, uint64_t now_ms)
 {
 	return now_ms - s->last_rx_ms >= LINK_DEAD_MS;
-}
-
-bool link_state_idle(const struct link_state *s, uint64_t now_ms)
-{
-	return now_ms - s->last_tx_ms >= LINK_HEARTBEAT_MS;
 }
 
 size_t link_state_owed(const struct link_state *s)

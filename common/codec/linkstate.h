@@ -32,7 +32,7 @@ struct link_state {
 	uint64_t peer_ack, peer_ack_bytes;
 	uint64_t rx_seq, rx_bytes;
 	uint64_t acked_seq, acked_bytes;
-	uint64_t last_rx_ms, last_tx_ms;
+	uint64_t last_rx_ms;
 	bool hold_acks; /* the owner can't take more: tell nothing new */
 };
 
@@ -45,7 +45,7 @@ struct link_header link_state_next(const struct link_state *s);
 /* Header outside the sequence: greetings and refusals. */
 struct link_header link_state_greeting(const struct link_state *s);
 /* The frame that link_state_next() described left with `bytes` bytes. */
-void link_state_sent(struct link_state *s, size_t bytes, uint64_t now_ms);
+void link_state_sent(struct link_state *s, size_t bytes);
 
 /* Judges a received frame of `bytes` bytes in sequence. 0: take it; ERR_STALE:
  * of another epoch, ignore it; ERR_GAP: one or more before it are lost (or the
@@ -56,8 +56,6 @@ int link_state_receive(struct link_state *s, const struct link_header *h,
 /* Bytes that may be sent now. Control frames need no credit. */
 size_t link_state_credit(const struct link_state *s);
 bool link_state_dead(const struct link_state *s, uint64_t now_ms);
-/* A heartbeat is due: nothing was sent for LINK_HEARTBEAT_MS. */
-bool link_state_idle(const struct link_state *s, uint64_t now_ms);
 /* Received bytes that were not yet acknowledged. */
 size_t link_state_owed(const struct link_state *s);
 

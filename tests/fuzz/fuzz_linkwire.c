@@ -121,7 +121,7 @@ static void worker_frame(void *ctx, const uint8_t *bytes, size_t len,
 	struct fuzzed_worker *w = ctx;
 
 	announcer_receive(&w->announcer, bytes, len, now_ms);
-	announcer_flush(&w->announcer, now_ms);
+	announcer_flush(&w->announcer);
 	announcer_tick(&w->announcer, now_ms);
 }
 

@@ -361,7 +361,7 @@ static void worker_turn(struct sim_worker *w)
 		}
 	}
 	worker_confirm(w);
-	announcer_flush(&w->announcer, world.now_ms);
+	announcer_flush(&w->announcer);
 }
 
 /* --- dispatcher -------------------------------------------------------- */

@@ -197,7 +197,7 @@ static void test_announcer_snapshot_then_changes(void **state)
 
 	join_channel(f, &a, "a");
 	join_channel(f, &b, "b");
-	announcer_flush(&f->a, 1000);
+	announcer_flush(&f->a);
 	u = link_up(f, "tcp://d:1", 1);
 	/* hello, snapshot */
 	assert_int_equal(f->sent.count, 2);
@@ -210,7 +210,7 @@ static void test_announcer_snapshot_then_changes(void **state)
 
 	join_channel(f, &c, "c");
 	leave_channel(f, &a);
-	announcer_flush(&f->a, 1001);
+	announcer_flush(&f->a);
 	assert_int_equal(f->sent.count, 1);
 	frame = sent_decode(&f->sent, 0);
 	assert_int_equal(frame->seq, 2);
@@ -226,12 +226,12 @@ static void test_announcer_snapshot_then_changes(void **state)
 	join_channel(f, &b, "b");
 	join_channel(f, &a, "a");
 	leave_channel(f, &a);
-	announcer_flush(&f->a, 1002);
+	announcer_flush(&f->a);
 	assert_int_equal(f->sent.count, 0);
 	assert_null(channels_find(&f->channels, "a", 1));
 	leave_channel(f, &b);
 	leave_channel(f, &c);
-	announcer_flush(&f->a, 1003);
+	announcer_flush(&f->a);
 	assert_int_equal(f->channels.by_name.count, 0);
 }
 
@@ -246,7 +246,7 @@ static void test_announcer_confirms_what_all_acknowledged(void **state)
 	assert_int_equal(announcer_up(&f->a), 2);
 	ch = join_channel(f, &s, "a");
 	assert_true(ch->generation > announcer_confirmed(&f->a));
-	announcer_flush(&f->a, 1001);
+	announcer_flush(&f->a);
 	assert_true(ch->generation > announcer_confirmed(&f->a));
 	speak(f, one, one->link.tx_seq, NULL, 1002);
 	assert_true(ch->generation > announcer_confirmed(&f->a));
@@ -272,7 +272,7 @@ static void test_announcer_confirms_a_new_link_anew(void **state)
 	struct channel *ch = join_channel(f, &s, "a");
 	uint8_t key[16] = {1};
 
-	announcer_flush(&f->a, 1001);
+	announcer_flush(&f->a);
 	speak(f, u, u->link.tx_seq, NULL, 1002);
 	assert_int_equal(announcer_confirmed(&f->a), ch->generation);
 	announcer_connected(&f->a, u, 1003);
@@ -297,7 +297,7 @@ static void test_announcer_many_generations(void **state)
 			join_channel(f, &s, "a");
 		else
 			leave_channel(f, &s);
-		announcer_flush(&f->a, 1001);
+		announcer_flush(&f->a);
 		sent_before[i] = u->link.tx_seq;
 	}
 	for (unsigned i = 0; i < 2 * UPSTREAM_MARKS; i++) {
@@ -316,7 +316,7 @@ static void test_announcer_push_back(void **state)
 	uint64_t seq = u->link.tx_seq;
 
 	f->sent.answer = ERR_AGAIN;
-	announcer_flush(&f->a, 1001);
+	announcer_flush(&f->a);
 	announcer_tick(&f->a, 1001); /* no heartbeat before what waits */
 	assert_int_equal(u->link.tx_seq, seq);
 	assert_true(u->queue_bytes > 0);
@@ -324,7 +324,7 @@ static void test_announcer_push_back(void **state)
 	assert_true(ch->generation > announcer_confirmed(&f->a));
 	f->sent.answer = 0;
 	sent_clear(&f->sent);
-	announcer_flush(&f->a, 1003);
+	announcer_flush(&f->a);
 	assert_int_equal(f->sent.count, 1);
 	assert_int_equal(sent_decode(&f->sent, 0)->seq, seq + 1);
 	assert_int_equal(u->queue_bytes, 0);
@@ -439,15 +439,15 @@ static void test_announcer_delivers_and_acknowledges(void **state)
 	sent_clear(&f->sent);
 	speak(f, u, 0, &content, 1001);
 	assert_string_equal(f->delivered, "a");
-	announcer_flush(&f->a, 1001);
+	announcer_flush(&f->a);
 	assert_int_equal(f->sent.count, 0); /* too little for an ack alone */
 	d.data.len = sizeof(data);
 	f->a.hold_acks = true;
 	speak(f, u, 0, &content, 1002);
-	announcer_flush(&f->a, 1002);
+	announcer_flush(&f->a);
 	assert_int_equal(f->sent.count, 0);
 	f->a.hold_acks = false;
-	announcer_flush(&f->a, 1003);
+	announcer_flush(&f->a);
 	assert_int_equal(f->sent.count, 1);
 	assert_int_equal(sent_decode(&f->sent, 0)->ack, 2);
 	assert_int_equal(sent_decode(&f->sent, 0)->ack_bytes, u->link.rx_bytes);
@@ -465,7 +465,7 @@ static void test_announcer_counts_subscribers(void **state)
 
 	join_channel(f, &s[0], "a");
 	join_channel(f, &s[1], "a");
-	announcer_flush(&f->a, 1001);
+	announcer_flush(&f->a);
 	sent_clear(&f->sent);
 	content.count_queries = queries;
 	content.n_count_queries = 1;
@@ -475,7 +475,7 @@ static void test_announcer_counts_subscribers(void **state)
 	q.id = 6;
 	q.channel = (char *)"nobody";
 	speak(f, u, 0, &content, 1001);
-	announcer_flush(&f->a, 1001);
+	announcer_flush(&f->a);
 	assert_int_equal(f->sent.count, 2);
 	assert_int_equal(sent_decode(&f->sent, 0)->count_answers[0]->id, 5);
 	assert_int_equal(
@@ -504,7 +504,7 @@ static void test_announcer_queue_is_bounded(void **state)
 	f->sent.answer = ERR_AGAIN;
 	for (unsigned i = 0; i < 1000 && u->phase == UPSTREAM_UP; i++) {
 		speak(f, u, 0, &content, 1001);
-		announcer_flush(&f->a, 1001);
+		announcer_flush(&f->a);
 		announcer_tick(&f->a, 1001);
 	}
 	assert_int_equal(u->phase, UPSTREAM_DOWN);

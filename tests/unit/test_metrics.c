@@ -96,9 +96,6 @@ static void test_metrics_two_labels_span_a_grid(void **state)
 	assert_has(&t, "{reason=\"client\",code=\"late\"} 0\n");
 	assert_has(&t, "{reason=\"a\\\"b\\\\c\\nd\",code=\"late\"} 7\n");
 	metrics_text_free(&t);
-	metrics_markdown(&t, &table[M_CALLS], 1);
-	assert_has(&t, "`code`: ok, full, late | Calls. |\n");
-	metrics_text_free(&t);
 	metrics_fini(&m, NULL);
 }
 
@@ -243,19 +240,6 @@ static void test_metrics_process_keeps_cpu_of_ended_children(void **state)
 	metrics_text_free(&after);
 }
 
-static void test_metrics_markdown_is_a_table(void **state)
-{
-	struct metrics_text t = {0};
-
-	(void)state;
-	metrics_markdown(&t, &table[M_OPEN], 1);
-	assert_string_equal(t.bytes,
-			    "| metric | type | labels | meaning |\n"
-			    "|---|---|---|---|\n"
-			    "| `stentor_open` | gauge |  | Open now. |\n");
-	metrics_text_free(&t);
-}
-
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -267,7 +251,6 @@ int main(void)
 		cmocka_unit_test(test_metrics_process_tells_of_all_processes),
 		cmocka_unit_test(
 			test_metrics_process_keeps_cpu_of_ended_children),
-		cmocka_unit_test(test_metrics_markdown_is_a_table),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
