@@ -1,4 +1,5 @@
-/* nngio.h - every nng call of the project.
+/* nngio.h - every nng call of the project (nngio.c, nngio_inbox.c,
+ * nngio_outbox.c).
  *
  * Two kinds of socket, both simplex, because PUSH -> PULL is the only nng
  * pattern that pushes back instead of dropping, and sockets that only send are

@@ -119,3 +119,20 @@ def test_connections_reach_list_nodes(cluster22, channel):
                == before + 7, 8, "heartbeats carry the count")
     for s in subs:
         s.close()
+
+
+def test_dispatchers_by_name(make_cluster, channel):
+    c = make_cluster(1, 1, 1, start=False)
+    c.d.start(settle_ms=200)
+    # A name that also resolves to an address where nobody listens.
+    c.n.start(dispatchers=f"dns:localhost:{c.d.link_port}", resolve_ms=200)
+    c.wait_ready()
+    with Sse(c.n.port, channel) as s:
+        s.wait_ready()
+        c.d.publish(channel, "found")
+        assert s.wait_messages(1)
+        assert s.data() == ["found"]
+    assert c.d.stop() == 0
+    wait_until(lambda: c.n.ready() == 503, what="the node to notice")
+    c.d.start(settle_ms=200)
+    c.wait_ready()
