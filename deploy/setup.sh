@@ -3,7 +3,7 @@
 # saying what; does nothing where all is there. Uses sudo unless root.
 set -eu
 
-packages="gcc make pkg-config git curl
+packages="gcc libc6-dev make pkg-config git curl ca-certificates
 libuv1-dev libnng-dev libnghttp2-dev libprotobuf-c-dev protobuf-c-compiler
 protobuf-compiler libprotobuf-dev node-llhttp libjansson-dev libcyaml-dev
 libssl-dev zlib1g-dev libcurl4-openssl-dev libcmocka-dev
