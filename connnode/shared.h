@@ -8,7 +8,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* One writer each; volatile, because the other process reads them meanwhile. */
+/* Written by the worker while it lives, by the supervisor before and after;
+ * volatile, because the other process reads them meanwhile. */
 struct worker_shared {
 	volatile uint64_t beat_ms; /* monotonic, of the loop's last tick */
 	volatile uint64_t ready;   /* listening, and linked to a dispatcher */

@@ -7,6 +7,7 @@
  */
 #include "common/base/err.h"
 #include "common/base/mem.h"
+#include "common/codec/base64.h"
 #include "common/codec/json.h"
 #include "common/codec/json_field.h"
 
@@ -202,46 +203,19 @@ static int read_enum(struct reader *r, const ProtobufCFieldDescriptor *f,
 	return 0;
 }
 
-/* 0-63 for a digit of either alphabet, the plain and the URL-safe; else -1. */
-static int base64_digit(char c)
-{
-	if (c >= 'A' && c <= 'Z')
-		return c - 'A';
-	if (c >= 'a' && c <= 'z')
-		return c - 'a' + 26;
-	if (c >= '0' && c <= '9')
-		return c - '0' + 52;
-	if (c == '+' || c == '-')
-		return 62;
-	return c == '/' || c == '_' ? 63 : -1;
-}
-
 static int read_bytes(struct reader *r, const json_t *json, void *at)
 {
 	ProtobufCBinaryData out = {0};
 	const char *text = json_string_value(json);
-	size_t len, full;
-	uint32_t bits = 0;
+	size_t len;
 
 	if (!text)
 		return fail(r, "expected a base64 string");
-	full = len = json_string_length(json);
-	while (len > 0 && full - len < 2 && text[len - 1] == '=')
-		len--;
-	if (len % 4 == 1 || (full != len && full % 4 != 0))
-		return fail(r, "bad base64");
+	len = json_string_length(json);
 	out.data = len > 0 ? xmalloc(len / 4 * 3 + 3) : NULL;
-	for (size_t i = 0; i < len; i++) {
-		int digit = base64_digit(text[i]);
-
-		if (digit < 0) {
-			free(out.data);
-			return fail(r, "bad base64");
-		}
-		bits = bits << 6 | (uint32_t)digit;
-		if (i % 4 != 0)
-			out.data[out.len++] =
-				(uint8_t)(bits >> (6 - i % 4 * 2));
+	if (base64_decode(text, len, out.data, &out.len) != 0) {
+		free(out.data);
+		return fail(r, "bad base64");
 	}
 	memcpy(at, &out, sizeof(out));
 	return 0;

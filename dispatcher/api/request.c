@@ -3,6 +3,7 @@
 
 #include "common/base/err.h"
 #include "common/base/mem.h"
+#include "common/codec/base64.h"
 #include "common/codec/http1.h"
 #include "common/codec/json.h"
 
@@ -202,46 +203,6 @@ enum grpc_code request_message(const struct request *r, struct message_arena *a,
 	return GRPC_INVALID_ARGUMENT;
 }
 
-static int base64url_digit(char c)
-{
-	if (c >= 'A' && c <= 'Z')
-		return c - 'A';
-	if (c >= 'a' && c <= 'z')
-		return c - 'a' + 26;
-	if (c >= '0' && c <= '9')
-		return c - '0' + 52;
-	if (c == '-' || c == '+')
-		return 62;
-	return c == '_' || c == '/' ? 63 : -1;
-}
-
-/* In place; padding may be absent. */
-static int base64url_decode(char *text, size_t *len)
-{
-	size_t in = strlen(text), n = 0;
-	uint32_t bits = 0;
-	unsigned have = 0;
-
-	while (in > 0 && text[in - 1] == '=')
-		in--;
-	if (in % 4 == 1)
-		return ERR_MALFORMED;
-	for (size_t i = 0; i < in; i++) {
-		int digit = base64url_digit(text[i]);
-
-		if (digit < 0)
-			return ERR_MALFORMED;
-		bits = bits << 6 | (uint32_t)digit;
-		have += 6;
-		if (have >= 8) {
-			have -= 8;
-			text[n++] = (char)(bits >> have & 0xff);
-		}
-	}
-	*len = n;
-	return 0;
-}
-
 /* What a Connect GET says in its query. */
 struct get_query {
 	char *message; /* decoded; the caller frees */
@@ -282,7 +243,8 @@ static bool get_query_parse(struct get_query *q, const char *query)
 	if (rv < 0 || q->bad || !q->has_encoding || !q->message)
 		return false;
 	q->len = strlen(q->message);
-	return !q->base64 || base64url_decode(q->message, &q->len) == 0;
+	return !q->base64 || base64_decode(q->message, q->len,
+					   (uint8_t *)q->message, &q->len) == 0;
 }
 
 static enum grpc_code get_message(struct request *r, struct message_arena *a,
