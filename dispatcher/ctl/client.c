@@ -165,3 +165,19 @@ int ctl_call(const struct ctl_args *args, const char *method, json_t *request,
 	json_decref(request);
 	return rc;
 }
+
+int ctl_call_and_print(const struct ctl_args *args, const char *method,
+		       json_t *request, void (*print)(const json_t *response))
+{
+	json_t *response;
+	int rc = ctl_call(args, method, request, &response);
+
+	if (rc != CTL_OK)
+		return rc;
+	if (args->global[CTL_JSON])
+		ctl_print_json(response);
+	else
+		print(response);
+	json_decref(response);
+	return CTL_OK;
+}

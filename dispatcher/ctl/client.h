@@ -32,6 +32,11 @@ const char *ctl_url_scheme(const char *url);
 int ctl_call(const struct ctl_args *args, const char *method, json_t *request,
 	     json_t **response) MUST_CHECK;
 
+/* The same, and prints the response: as JSON if the user wants that, else by
+ * `print`. Returns the exit status. */
+int ctl_call_and_print(const struct ctl_args *args, const char *method,
+		       json_t *request, void (*print)(const json_t *response));
+
 /* "stentorctl: ..." on stderr. */
 void ctl_complain(const char *format, ...) PRINTF(1, 2);
 

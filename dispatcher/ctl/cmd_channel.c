@@ -36,21 +36,11 @@ static void print_channel(const json_t *response)
 int ctl_channel(const struct ctl_args *args)
 {
 	json_t *request = json_pack("{s:s?}", "channel", args->argument[0]);
-	json_t *response;
-	int rc;
 
 	if (!request) {
 		ctl_complain("the channel's name is not UTF-8");
 		return CTL_USAGE;
 	}
-	rc = ctl_call(args, "stentor.v1.ChannelService/GetChannel", request,
-		      &response);
-	if (rc != CTL_OK)
-		return rc;
-	if (args->global[CTL_JSON])
-		ctl_print_json(response);
-	else
-		print_channel(response);
-	json_decref(response);
-	return CTL_OK;
+	return ctl_call_and_print(args, "stentor.v1.ChannelService/GetChannel",
+				  request, print_channel);
 }

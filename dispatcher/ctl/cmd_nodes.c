@@ -81,16 +81,6 @@ static void print_nodes(const json_t *response)
 
 int ctl_nodes(const struct ctl_args *args)
 {
-	json_t *response;
-	int rc = ctl_call(args, "stentor.v1.ClusterService/ListNodes",
-			  json_object(), &response);
-
-	if (rc != CTL_OK)
-		return rc;
-	if (args->global[CTL_JSON])
-		ctl_print_json(response);
-	else
-		print_nodes(response);
-	json_decref(response);
-	return CTL_OK;
+	return ctl_call_and_print(args, "stentor.v1.ClusterService/ListNodes",
+				  json_object(), print_nodes);
 }

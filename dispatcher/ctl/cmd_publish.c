@@ -124,21 +124,13 @@ static void print_answer(const json_t *response)
 
 int ctl_publish(const struct ctl_args *args)
 {
-	json_t *request = json_object(), *response;
+	json_t *request = json_object();
 	int rc = make_request(args, request);
 
 	if (rc != CTL_OK) {
 		json_decref(request);
 		return rc;
 	}
-	rc = ctl_call(args, "stentor.v1.PublisherService/Publish", request,
-		      &response);
-	if (rc != CTL_OK)
-		return rc;
-	if (args->global[CTL_JSON])
-		ctl_print_json(response);
-	else
-		print_answer(response);
-	json_decref(response);
-	return CTL_OK;
+	return ctl_call_and_print(args, "stentor.v1.PublisherService/Publish",
+				  request, print_answer);
 }
