@@ -11,7 +11,7 @@ B       := $(if $(filter release,$(MODE)),build,build/$(MODE))
 PYTHON  := /usr/bin/python3
 
 CC      ?= cc
-PACKAGES := libuv libnghttp2 libprotobuf-c jansson libcyaml openssl zlib libcurl
+PACKAGES := libuv libnghttp2 libprotobuf-c jansson libcyaml openssl zlib libcurl lmdb hiredis
 LLHTTP  ?= /usr/share/llhttp
 CPPFLAGS += -I. -I$(B)/gen -isystem /usr/share/include/llhttp -D_GNU_SOURCE \
 	$(shell pkg-config --cflags $(PACKAGES))
@@ -48,7 +48,7 @@ $(shell mkdir -p $(B)/gen; printf 'const char stentor_version[] = "%s";\n' \
 COMMON_O := $(B)/gen/version.o $(patsubst %.c,$(B)/%.o,$(filter-out common/io/nngshim.c,$(sort $(wildcard common/*/*.c)))) \
 	$(addprefix $(B)/llhttp/,api.o http.o llhttp.o) $(GEN_O)
 # The rooms of each program; main.c apart, so that tests can link the rest.
-DISPATCHER_O := $(patsubst %.c,$(B)/%.o,$(filter-out dispatcher/main.c,$(sort $(wildcard dispatcher/*.c dispatcher/api/*.c)))) \
+DISPATCHER_O := $(patsubst %.c,$(B)/%.o,$(filter-out dispatcher/main.c,$(sort $(wildcard dispatcher/*.c dispatcher/api/*.c dispatcher/store/*.c)))) \
 	$(B)/dispatcher/api/descriptors.o
 CONNNODE_O := $(patsubst %.c,$(B)/%.o,$(filter-out connnode/main.c,$(sort $(wildcard connnode/*.c)))) \
 	$(B)/connnode/web.o

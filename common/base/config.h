@@ -64,14 +64,23 @@ enum priority { PRIORITY_CRITICAL, PRIORITY_NORMAL, PRIORITY_DROPPABLE };
 #define PRIORITY_CLASSES 3
 extern const char *const priority_names[PRIORITY_CLASSES + 1];
 
-enum lagging { LAGGING_CLOSE, LAGGING_DROP_OLDEST };
+enum lagging { LAGGING_CLOSE, LAGGING_CONFLATE, LAGGING_DROP_OLDEST };
 extern const char *const lagging_names[];
 
 struct rule {
 	char *pattern; /* exact, or a prefix that ends in '*' */
 	enum priority priority;
 	enum lagging lagging;
+	uint32_t history_size;	 /* messages; 0: ephemeral */
+	uint64_t history_ttl_ms; /* after the last publish; 0: ephemeral */
+	uint32_t history_latest; /* what a new subscriber gets at once */
 };
+
+/* A channel that keeps history: its messages have positions. */
+static inline bool rule_reliable(const struct rule *rule)
+{
+	return rule->history_size > 0;
+}
 
 /* The YAML file's `rules:` list. Always ends with a match-all default. */
 struct rules {

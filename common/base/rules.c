@@ -14,7 +14,7 @@
 
 const char *const priority_names[PRIORITY_CLASSES + 1] = {"critical", "normal",
 							  "droppable", NULL};
-const char *const lagging_names[] = {"close", "drop_oldest", NULL};
+const char *const lagging_names[] = {"close", "conflate", "drop_oldest", NULL};
 
 static const struct rule_row default_row = {.match = "*"};
 

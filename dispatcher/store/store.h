@@ -1,0 +1,180 @@
+/* store.h - where the logs of reliable channels are kept.
+ *
+ * A channel's log counts its messages 1, 2, 3 ... without holes, within an
+ * epoch: the store's clock (milliseconds since 1970) when the log was made,
+ * greater than any earlier epoch of that channel. The store is the only one
+ * that counts. What it keeps of a message is a *record*, opaque bytes.
+ *
+ * One implementation a kind, chosen by URL:
+ *
+ *	memory:			memory.c   in this process; the reference
+ *	lmdb:PATH		lmdb.c     embedded; one dispatcher
+ *	redis://...		redis.c    shared; single, Sentinel, Cluster
+ *
+ * Everything is asynchronous, on the loop's thread: an operation's struct is
+ * embedded in the caller's own, borrowed with all it points to from the call
+ * until its `done` runs, which happens exactly once and never inside the call.
+ * Stores batch by themselves what is submitted within a turn of the loop.
+ * Appends of one channel are done in the order in which they were submitted.
+ *
+ * Bounded: appends that wait hold at most config.queue_bytes; one more fails
+ * with ERR_FULL. Every operation ends within config.timeout_ms or so.
+ */
+#ifndef STENTOR_DISPATCHER_STORE_STORE_H
+#define STENTOR_DISPATCHER_STORE_STORE_H
+
+#include "common/base/check.h"
+#include "common/base/metrics.h"
+#include "common/ds/list.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <uv.h>
+
+#define STORE_MESSAGE_ID_SIZE	  40  /* with the final zero */
+#define STORE_IDEMPOTENCY_KEY_MAX 128 /* bytes of [!-~] */
+#define STORE_TOPS_MAX		  512 /* channels of one store_tops() */
+#define STORE_FAULT_SIZE	  256
+
+struct store;
+
+/* A place in a log. No log: the store's clock and offset 0. */
+struct store_place {
+	uint64_t epoch, offset;
+};
+
+/* Appends one message.
+ *
+ * rc: 0: durable, and `place` is its position;
+ *     ERR_UNAVAILABLE: the store is gone, slow or moving; whether the message
+ *       was appended is not known unless `definite` is set;
+ *     ERR_FULL: no room (queue_bytes, disk, memory of the store): not appended;
+ *     ERR_IO: the store is broken (corrupt, read-only): not appended. */
+struct store_append {
+	const char *channel;
+	const void *record;
+	size_t len;
+	/* The rule's. Older messages may go when there are more than `size`,
+	 * or when they are older than `ttl_ms`. */
+	uint32_t size;
+	uint64_t ttl_ms;
+	/* "" for none. The same key on the same channel within
+	 * config.idempotency_ms appends nothing and returns the first answer.
+	 */
+	const char *idempotency_key;
+	/* In: this message's id. Out: the first one's, if `duplicate`. */
+	char message_id[STORE_MESSAGE_ID_SIZE];
+	void (*done)(struct store_append *a);
+	/* out */
+	int rc;
+	bool definite; /* failed, and certainly not appended */
+	bool duplicate;
+	struct store_place place;
+	/* private */
+	struct list in_store;
+	uint64_t started_ns;
+};
+
+struct store_record {
+	uint64_t offset;
+	const uint8_t *bytes;
+	size_t len;
+};
+
+/* Reads records of a log in order.
+ *
+ * rc: 0; ERR_UNAVAILABLE; ERR_IO. No log, or one of another epoch than was
+ * meant, is 0 without records: look at `top`. */
+struct store_read {
+	const char *channel;
+	uint64_t epoch; /* of the log that is meant; 0: whichever there is */
+	uint64_t after; /* records with a greater offset */
+	bool latest;	/* the newest records_max instead; `after` is ignored */
+	uint32_t records_max;
+	size_t bytes_max; /* of records; the first comes whatever its size */
+	void (*done)(struct store_read *r);
+	/* out; records are valid until `done` returns */
+	int rc;
+	struct store_place top;
+	uint64_t first; /* least offset still there; top.offset + 1: none */
+	const struct store_record *records;
+	size_t count;
+	/* private */
+	struct list in_store;
+	uint64_t started_ns;
+};
+
+/* Reads the tops of many logs. rc as for store_read. */
+struct store_tops {
+	const char *const *channels;
+	size_t count;		    /* at most STORE_TOPS_MAX */
+	struct store_place *places; /* out: the caller's memory for `count` */
+	void (*done)(struct store_tops *t);
+	int rc; /* out */
+	/* private */
+	struct list in_store;
+	uint64_t started_ns;
+};
+
+struct store_config {
+	const char *url, *password; /* "" for none; borrowed */
+	uint64_t queue_bytes;	    /* 64 MiB: of appends that wait */
+	uint64_t timeout_ms;	    /* 2000: of one operation */
+	uint64_t idempotency_ms;    /* 5 min */
+	uint64_t map_bytes;	    /* lmdb: most the file may grow to */
+	uint64_t replicas; /* redis: that must have it before it is durable */
+};
+
+/* What a store says of itself; for readiness, metrics and links. */
+struct store_state {
+	bool up;	   /* operations may be tried */
+	uint64_t identity; /* of the store, for its life; 0: not known yet */
+	char fault[STORE_FAULT_SIZE]; /* why it is not up; "" */
+	uint64_t bytes, bytes_max;    /* used, where it is known; else 0 */
+	size_t queue_bytes;	      /* appends that wait */
+};
+
+enum store_op { STORE_APPEND, STORE_READ, STORE_TOPS, STORE_TRIM };
+#define STORE_OPS 4
+extern const char *const store_op_names[STORE_OPS + 1];
+
+enum store_metric {
+	SM_DURATION,	  /* histogram store_op_duration_seconds{op} */
+	SM_ERRORS,	  /* store_errors_total{op} */
+	SM_BATCH_APPENDS, /* store_appended_total: divide by batches */
+	SM_BATCHES,	  /* store_batches_total */
+	SM_DUPLICATES,	  /* store_duplicates_total */
+	SM_QUEUE_BYTES,
+	SM_UP,
+	SM_BYTES,
+	SM_BYTES_MAX,
+	SM_RECONNECTS,
+	SM_COUNT
+};
+extern const struct metric_desc store_metrics[SM_COUNT];
+
+/* ERR_CONFIG, with a text for people in `fault`, for what can't become right by
+ * waiting: an unknown URL, a path that can't be written, a corrupt file, one
+ * that another dispatcher has open. A Redis that is not there yet is no error:
+ * the store is not `up`, and tries. */
+int store_open(uv_loop_t *loop, const struct store_config *config,
+	       struct store **out, char fault[STORE_FAULT_SIZE]) MUST_CHECK;
+/* No operation may follow. What waits ends (done with ERR_UNAVAILABLE where it
+ * was not begun), then `closed` runs and the store is freed. */
+void store_close(struct store *s, void (*closed)(void *ctx), void *ctx);
+
+void store_append(struct store *s, struct store_append *a);
+void store_read(struct store *s, struct store_read *r);
+void store_tops(struct store *s, struct store_tops *t);
+/* Forgets what has expired, some at a time; the owner calls it every second
+ * or so. Redis does that by itself. */
+void store_trim(struct store *s);
+
+/* True if the kind serves one dispatcher only. */
+bool store_embedded(const struct store *s);
+const struct store_state *store_state(const struct store *s);
+/* Its counters, to be rendered; valid until it is closed. */
+const struct metrics *store_counters(struct store *s);
+
+#endif
