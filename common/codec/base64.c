@@ -2,8 +2,10 @@
 
 #include "common/base/err.h"
 
-/* 0-63 for a digit of either alphabet, else -1. */
-static int digit_of(char c)
+const char base64url_digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+				"abcdefghijklmnopqrstuvwxyz0123456789-_";
+
+int base64_digit(char c)
 {
 	if (c >= 'A' && c <= 'Z')
 		return c - 'A';
@@ -26,7 +28,7 @@ int base64_decode(const char *text, size_t len, uint8_t *out, size_t *out_len)
 	if (len % 4 == 1 || (full != len && full % 4 != 0))
 		return ERR_MALFORMED;
 	for (size_t i = 0; i < len; i++) {
-		int digit = digit_of(text[i]);
+		int digit = base64_digit(text[i]);
 
 		if (digit < 0)
 			return ERR_MALFORMED;

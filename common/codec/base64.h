@@ -1,4 +1,4 @@
-/* base64.h - decoding base64 (RFC 4648), plain and URL-safe (pure). */
+/* base64.h - base64 (RFC 4648), plain and URL-safe (pure). */
 #ifndef STENTOR_CODEC_BASE64_H
 #define STENTOR_CODEC_BASE64_H
 
@@ -6,6 +6,12 @@
 
 #include <stddef.h>
 #include <stdint.h>
+
+/* The URL-safe digits, by value. */
+extern const char base64url_digits[64 + 1];
+
+/* 0-63 for a digit of either alphabet, else -1. */
+int base64_digit(char c);
 
 /* Decodes `len` characters of either alphabet, padded or not, into `out`,
  * which has room for len / 4 * 3 + 3 bytes or is `text` itself. Returns 0 and
