@@ -88,7 +88,7 @@ static const struct option *find(const struct option *options, const char *name,
 
 /* --- values ------------------------------------------------------------ */
 
-static int parse_number(const char *text, uint64_t *value, const char **end)
+int config_number(const char *text, uint64_t *value, const char **end)
 {
 	char *stop;
 
@@ -104,7 +104,7 @@ static int parse_size(const char *text, uint64_t *value)
 {
 	static const char *const suffixes[] = {"", "KiB", "MiB", "GiB", NULL};
 	const char *end;
-	int err = parse_number(text, value, &end);
+	int err = config_number(text, value, &end);
 	int suffix;
 
 	if (err < 0)
@@ -121,7 +121,7 @@ static int parse_size(const char *text, uint64_t *value)
 static int parse_uint(const char *text, uint64_t *value)
 {
 	const char *end;
-	int err = parse_number(text, value, &end);
+	int err = config_number(text, value, &end);
 
 	return err < 0 ? err : *end ? ERR_MALFORMED : 0;
 }

@@ -82,6 +82,12 @@ static inline bool rule_reliable(const struct rule *rule)
 	return rule->history_size > 0;
 }
 
+/* What a rule may ask for. */
+#define HISTORY_SIZE_MAX   100000u
+#define HISTORY_TTL_MIN_MS 1000u
+#define HISTORY_TTL_MAX_MS (30u * 24 * 3600 * 1000)
+#define HISTORY_LATEST_MAX 1000u
+
 /* The YAML file's `rules:` list. Always ends with a match-all default. */
 struct rules {
 	struct rule *rule;

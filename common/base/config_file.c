@@ -94,6 +94,19 @@ static int complain(const struct program *program, const char *path,
 		}                                                  \
 	}
 
+static const cyaml_schema_field_t history_fields[] = {
+	{.key = "size",
+	 .data_offset = offsetof(struct history_row, size),
+	 .value = TEXT_SCHEMA},
+	{.key = "ttl",
+	 .data_offset = offsetof(struct history_row, ttl),
+	 .value = TEXT_SCHEMA},
+	{.key = "latest",
+	 .data_offset = offsetof(struct history_row, latest),
+	 .value = TEXT_SCHEMA},
+	CYAML_FIELD_END,
+};
+
 static const cyaml_schema_field_t row_fields[] = {
 	{.key = "match",
 	 .data_offset = offsetof(struct rule_row, match),
@@ -104,6 +117,9 @@ static const cyaml_schema_field_t row_fields[] = {
 	{.key = "lagging",
 	 .data_offset = offsetof(struct rule_row, lagging),
 	 .value = TEXT_SCHEMA},
+	CYAML_FIELD_MAPPING_PTR("history",
+				CYAML_FLAG_POINTER | CYAML_FLAG_OPTIONAL,
+				struct rule_row, history, history_fields),
 	CYAML_FIELD_END,
 };
 

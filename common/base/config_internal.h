@@ -5,8 +5,12 @@
 #include "common/base/config.h"
 
 /* One row of the file's `rules:`, as text; NULL where a key is not there. */
+struct history_row {
+	char *size, *ttl, *latest;
+};
 struct rule_row {
 	char *match, *priority, *lagging;
+	struct history_row *history;
 };
 
 /* The file as read: all text, so that flag, environment and file share one
@@ -29,6 +33,10 @@ int config_error(const struct program *program, const char *format, ...)
 void config_env_name(const struct program *program, const struct option *option,
 		     char name[CONFIG_NAME_MAX]);
 void config_yaml_key(const struct option *option, char key[CONFIG_NAME_MAX]);
+
+/* Digits; `end` is what stands behind them. */
+int config_number(const char *text, uint64_t *value,
+		  const char **end) MUST_CHECK;
 
 /* Index of `text` in a NULL-terminated list, -1 if it is not there. */
 int config_choice(const char *const choices[], const char *text);

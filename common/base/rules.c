@@ -1,12 +1,14 @@
 /* The ordered list of channel rules: building, matching, agreeing on them.
  *
- * A rule that keeps history will have more fields; until then a file that
- * has them is refused by the schema, as unknown keys. */
+ * A rule with `history: {size, ttl, latest}` makes its channels reliable; one
+ * without, or with size 0, leaves them ephemeral. */
 #include "common/base/config_internal.h"
 #include "common/base/err.h"
 #include "common/base/hash.h"
 #include "common/base/mem.h"
 
+#include <inttypes.h>
+#include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -17,6 +19,14 @@ const char *const priority_names[PRIORITY_CLASSES + 1] = {"critical", "normal",
 const char *const lagging_names[] = {"close", "conflate", "drop_oldest", NULL};
 
 static const struct rule_row default_row = {.match = "*"};
+
+/* The rule that is being built, for messages. Rows are counted from 1, as
+ * libcyaml does. */
+struct place {
+	const struct program *program;
+	const char *source;
+	size_t number;
+};
 
 /* What channel names are made of, and perhaps a star at the end. */
 static bool pattern_valid(const char *pattern)
@@ -30,9 +40,26 @@ static bool pattern_valid(const char *pattern)
 	return len > 0 && len <= PATTERN_MAX && pattern[len] == '\0';
 }
 
-static int choose(const struct program *program, const char *source,
-		  size_t number, const char *field, const char *const choices[],
-		  const char *text, unsigned *value)
+static int refuse(const struct place *p, const char *field, const char *format,
+		  ...) PRINTF(3, 4);
+
+/* "FILE: rules[2].history.ttl: ..." */
+static int refuse(const struct place *p, const char *field, const char *format,
+		  ...)
+{
+	char text[512];
+	va_list args;
+
+	va_start(args, format);
+	vsnprintf(text, sizeof(text), format, args);
+	va_end(args);
+	return config_error(p->program, "%s: rules[%zu].%s: %s", p->source,
+			    p->number, field, text);
+}
+
+static int choose(const struct place *p, const char *field,
+		  const char *const choices[], const char *text,
+		  unsigned *value)
 {
 	int index = config_choice(choices, text);
 	char list[128];
@@ -42,37 +69,107 @@ static int choose(const struct program *program, const char *source,
 		return 0;
 	}
 	config_choices(choices, ", ", list, sizeof(list));
-	return config_error(program,
-			    "%s: rules[%zu].%s: \"%s\" is not one of %s",
-			    source, number, field, text, list);
+	return refuse(p, field, "\"%s\" is not one of %s", text, list);
 }
 
-/* Rows are counted from 1 in messages, as libcyaml does. */
-static int build(const struct program *program, const char *source,
-		 size_t number, const struct rule_row *row, struct rule *rule)
+/* --- history ----------------------------------------------------------- */
+
+static int read_count(const struct place *p, const char *field,
+		      const char *text, uint64_t max, uint32_t *count)
 {
-	unsigned priority = PRIORITY_NORMAL, lagging = LAGGING_DROP_OLDEST;
+	uint64_t value = 0;
+	const char *end = "";
+	int err = config_number(text, &value, &end);
+
+	if (err == ERR_MALFORMED || *end)
+		return refuse(p, field, "\"%s\" is not a number", text);
+	if (err < 0 || value > max)
+		return refuse(p, field, "%s is out of range (0 to %" PRIu64 ")",
+			      text, max);
+	*count = (uint32_t)value;
+	return 0;
+}
+
+/* A number alone could be seconds or milliseconds: the unit must be said. */
+static int read_duration(const struct place *p, const char *field,
+			 const char *text, uint64_t *ms)
+{
+	static const char *const units[] = {"ms", "s", "m", "h", "d", NULL};
+	static const uint64_t unit_ms[] = {1, 1000, 60000, 3600000, 86400000};
+	uint64_t value = 0;
+	const char *end = text;
+	int err = config_number(text, &value, &end);
+	int unit;
+
+	if (err != ERR_MALFORMED && *end == '\0')
+		return refuse(p, field, "\"%s\" has no unit (ms, s, m, h or d)",
+			      text);
+	unit = err == ERR_MALFORMED ? -1 : config_choice(units, end);
+	if (unit < 0)
+		return refuse(p, field,
+			      "\"%s\" is not a duration (digits with ms, s, m, "
+			      "h or d)",
+			      text);
+	if (err < 0 || value > HISTORY_TTL_MAX_MS / unit_ms[unit] ||
+	    value * unit_ms[unit] < HISTORY_TTL_MIN_MS)
+		return refuse(p, field, "%s is out of range (1s to 30d)", text);
+	*ms = value * unit_ms[unit];
+	return 0;
+}
+
+static int build_history(const struct place *p, const struct history_row *row,
+			 struct rule *rule)
+{
+	if (!row->size)
+		return refuse(p, "history.size", "missing");
+	if (read_count(p, "history.size", row->size, HISTORY_SIZE_MAX,
+		       &rule->history_size) < 0)
+		return ERR_CONFIG;
+	if (!row->ttl && rule->history_size > 0)
+		return refuse(p, "history.ttl", "missing");
+	if (row->ttl && read_duration(p, "history.ttl", row->ttl,
+				      &rule->history_ttl_ms) < 0)
+		return ERR_CONFIG;
+	if (row->latest &&
+	    read_count(p, "history.latest", row->latest, HISTORY_LATEST_MAX,
+		       &rule->history_latest) < 0)
+		return ERR_CONFIG;
+	if (rule->history_latest > rule->history_size)
+		return refuse(p, "history.latest", "%u is more than size (%u)",
+			      rule->history_latest, rule->history_size);
+	if (rule->history_size == 0)
+		rule->history_ttl_ms = 0;
+	return 0;
+}
+
+/* --- rules ------------------------------------------------------------- */
+
+static int build(const struct place *p, const struct rule_row *row,
+		 struct rule *rule)
+{
+	unsigned priority = PRIORITY_NORMAL, lagging;
 
 	if (!row->match)
-		return config_error(program, "%s: rules[%zu].match: missing",
-				    source, number);
+		return refuse(p, "match", "missing");
 	if (!pattern_valid(row->match))
-		return config_error(program,
-				    "%s: rules[%zu].match: \"%s\" is not a "
-				    "channel name or a prefix with '*' behind",
-				    source, number, row->match);
+		return refuse(p, "match",
+			      "\"%s\" is not a channel name or a prefix with "
+			      "'*' behind",
+			      row->match);
 	if (row->priority &&
-	    choose(program, source, number, "priority", priority_names,
-		   row->priority, &priority) < 0)
+	    choose(p, "priority", priority_names, row->priority, &priority) < 0)
 		return ERR_CONFIG;
-	if (row->lagging && choose(program, source, number, "lagging",
-				   lagging_names, row->lagging, &lagging) < 0)
+	if (row->history && build_history(p, row->history, rule) < 0)
 		return ERR_CONFIG;
-	*rule = (struct rule){
-		.pattern = xstrdup(row->match),
-		.priority = (enum priority)priority,
-		.lagging = (enum lagging)lagging,
-	};
+	/* A reader that can come back to what it missed is better closed than
+	 * robbed of it. */
+	lagging = rule_reliable(rule) ? LAGGING_CLOSE : LAGGING_DROP_OLDEST;
+	if (row->lagging &&
+	    choose(p, "lagging", lagging_names, row->lagging, &lagging) < 0)
+		return ERR_CONFIG;
+	rule->pattern = xstrdup(row->match);
+	rule->priority = (enum priority)priority;
+	rule->lagging = (enum lagging)lagging;
 	return 0;
 }
 
@@ -84,9 +181,12 @@ static uint64_t hash_rules(const struct rules *rules)
 
 	for (size_t i = 0; i < rules->count; i++) {
 		const struct rule *rule = &rules->rule[i];
-		char text[PATTERN_MAX + 32];
-		int n = snprintf(text, sizeof(text), "%s %u %u", rule->pattern,
-				 rule->priority, rule->lagging);
+		char text[PATTERN_MAX + 96];
+		int n = snprintf(text, sizeof(text),
+				 "%s %u %u %u %" PRIu64 " %u", rule->pattern,
+				 rule->priority, rule->lagging,
+				 rule->history_size, rule->history_ttl_ms,
+				 rule->history_latest);
 
 		check(n > 0 && (size_t)n < sizeof(text));
 		key.k0 = hash_bytes(&key, text, (size_t)n);
@@ -104,8 +204,9 @@ int rules_build(const struct program *program, const char *source,
 	for (; built.count <= count; built.count++) {
 		size_t i = built.count;
 
-		if (build(program, source, i + 1,
-			  i < count ? &rows[i] : &default_row,
+		struct place place = {program, source, i + 1};
+
+		if (build(&place, i < count ? &rows[i] : &default_row,
 			  &built.rule[i]) < 0) {
 			rules_free(&built);
 			return ERR_CONFIG;

@@ -456,6 +456,11 @@ static void test_config_rules_hash_tells_differences(void **state)
 		"rules: [{match: b}, {match: a}]",
 		"rules: [{match: a, priority: critical}]",
 		"rules: [{match: a, lagging: close}]",
+		"rules: [{match: a, lagging: conflate}]",
+		"rules: [{match: a, history: {size: 5, ttl: 1m}}]",
+		"rules: [{match: a, history: {size: 6, ttl: 1m}}]",
+		"rules: [{match: a, history: {size: 5, ttl: 2m}}]",
+		"rules: [{match: a, history: {size: 5, ttl: 1m, latest: 1}}]",
 	};
 	struct fixture *f = *state;
 	uint64_t hashes[array_len(texts)];
@@ -472,6 +477,10 @@ static void test_config_rules_hash_tells_differences(void **state)
 		      "lagging: drop_oldest}]");
 	assert_int_equal(load(f, "--config", "FILE", NULL), 0);
 	assert_true(f->rules.hash == hashes[1]);
+	write_file(f, "rules: [{match: a, lagging: close, "
+		      "history: {size: 5, ttl: 60s, latest: 0}}]");
+	assert_int_equal(load(f, "--config", "FILE", NULL), 0);
+	assert_true(f->rules.hash == hashes[8]);
 }
 
 static void test_config_rules_refuse_nonsense(void **state)
@@ -489,13 +498,16 @@ static void test_config_rules_refuse_nonsense(void **state)
 	assert_file_refused(f, "rules:\n- match: a\n  priority: urgent\n",
 			    "rules[1].priority: \"urgent\" is not one of "
 			    "critical, normal, droppable");
-	assert_file_refused(f, "rules:\n- match: a\n  lagging: conflate\n",
-			    "rules[1].lagging: \"conflate\" is not one of "
-			    "close, drop_oldest");
+	assert_file_refused(f, "rules:\n- match: a\n  lagging: wait\n",
+			    "rules[1].lagging: \"wait\" is not one of "
+			    "close, conflate, drop_oldest");
 	assert_file_refused(f,
 			    "rules:\n- match: a\n- match: b\n"
-			    "  history: {size: 5}\n",
-			    "rules[2].history: unknown key");
+			    "  history: {bytes: 5}\n",
+			    "rules[2].history.bytes: unknown key");
+	assert_file_refused(f, "rules:\n- match: a\n  history: 5\n",
+			    "rules[1].history: Expecting MAPPING, got event: "
+			    "SCALAR (line 3)");
 	assert_file_refused(f, "rules:\n- a\n",
 			    "rules[1]: Expecting MAPPING, got event: SCALAR "
 			    "(line 2)");
@@ -504,6 +516,114 @@ static void test_config_rules_refuse_nonsense(void **state)
 			    "(line 1)");
 	f->takes_rules = false;
 	assert_file_refused(f, "rules:\n- match: a\n", "rules: unknown key");
+}
+
+/* One rule "a" whose history is `history`. */
+static const struct rule *load_history(struct fixture *f, const char *history)
+{
+	char text[128];
+
+	snprintf(text, sizeof(text), "rules: [{match: a, history: {%s}}]",
+		 history);
+	write_file(f, text);
+	assert_int_equal(load(f, "--config", "FILE", NULL), 0);
+	return &f->rules.rule[0];
+}
+
+static void test_config_rules_history(void **state)
+{
+	static const struct {
+		const char *text;
+		uint64_t ms;
+	} durations[] = {
+		{"1000ms", 1000},	   {"1s", 1000},
+		{"90m", 90 * 60000},	   {"36h", 36 * 3600000ull},
+		{"30d", 30 * 86400000ull}, {"2592000000ms", 30 * 86400000ull},
+	};
+	struct fixture *f = *state;
+	const struct rule *rule;
+
+	rule = load_history(f, "size: 200, ttl: 10m, latest: 3");
+	assert_true(rule_reliable(rule));
+	assert_int_equal(rule->history_size, 200);
+	assert_int_equal(rule->history_ttl_ms, 600000);
+	assert_int_equal(rule->history_latest, 3);
+	assert_int_equal(rule->lagging, LAGGING_CLOSE);
+	/* Not its neighbours. */
+	assert_false(rule_reliable(rules_match(&f->rules, "b")));
+
+	rule = load_history(f, "size: 100000, ttl: 1s, latest: 1000");
+	assert_int_equal(rule->history_size, HISTORY_SIZE_MAX);
+	assert_int_equal(rule->history_latest, HISTORY_LATEST_MAX);
+	rule = load_history(f, "size: 1, ttl: 1s");
+	assert_int_equal(rule->history_latest, 0);
+	for (size_t i = 0; i < array_len(durations); i++) {
+		char history[64];
+
+		snprintf(history, sizeof(history), "size: 1, ttl: %s",
+			 durations[i].text);
+		rule = load_history(f, history);
+		assert_true(rule->history_ttl_ms == durations[i].ms);
+	}
+	rule = load_history(f, "size: 0");
+	assert_false(rule_reliable(rule));
+	assert_int_equal(rule->lagging, LAGGING_DROP_OLDEST);
+	rule = load_history(f, "size: 0, ttl: 10m, latest: 0");
+	assert_int_equal(rule->history_ttl_ms, 0);
+	write_file(f, "rules:\n- match: a\n  lagging: conflate\n"
+		      "  history:\n    size: 5\n    ttl: 1h\n");
+	assert_int_equal(load(f, "--config", "FILE", NULL), 0);
+	assert_int_equal(f->rules.rule[0].lagging, LAGGING_CONFLATE);
+	assert_int_equal(f->rules.rule[0].history_size, 5);
+}
+
+static void test_config_rules_refuse_nonsense_of_history(void **state)
+{
+	static const struct {
+		const char *history, *message;
+	} cases[] = {
+		{"", "size: missing"},
+		{"ttl: 1m", "size: missing"},
+		{"size: 5", "ttl: missing"},
+		{"size: x, ttl: 1m", "size: \"x\" is not a number"},
+		{"size: -1, ttl: 1m", "size: \"-1\" is not a number"},
+		{"size: 5k, ttl: 1m", "size: \"5k\" is not a number"},
+		{"size: 100001, ttl: 1m",
+		 "size: 100001 is out of range (0 to 100000)"},
+		{"size: 99999999999999999999, ttl: 1m",
+		 "size: 99999999999999999999 is out of range (0 to 100000)"},
+		{"size: 5, ttl: 10", "ttl: \"10\" has no unit (ms, s, m, h or "
+				     "d)"},
+		{"size: 5, ttl: m", "ttl: \"m\" is not a duration (digits "
+				    "with ms, s, m, h or d)"},
+		{"size: 5, ttl: 1m30s", "ttl: \"1m30s\" is not a duration "
+					"(digits with ms, s, m, h or d)"},
+		{"size: 5, ttl: 1w", "ttl: \"1w\" is not a duration (digits "
+				     "with ms, s, m, h or d)"},
+		{"size: 5, ttl: 999ms",
+		 "ttl: 999ms is out of range (1s to 30d)"},
+		{"size: 5, ttl: 0s", "ttl: 0s is out of range (1s to 30d)"},
+		{"size: 5, ttl: 31d", "ttl: 31d is out of range (1s to 30d)"},
+		{"size: 5, ttl: 99999999999999999999d",
+		 "ttl: 99999999999999999999d is out of range (1s to 30d)"},
+		{"size: 5, ttl: 1m, latest: 6",
+		 "latest: 6 is more than size (5)"},
+		{"size: 0, latest: 1", "latest: 1 is more than size (0)"},
+		{"size: 5000, ttl: 1m, latest: 1001",
+		 "latest: 1001 is out of range (0 to 1000)"},
+	};
+	struct fixture *f = *state;
+
+	for (size_t i = 0; i < array_len(cases); i++) {
+		char yaml[128], message[128];
+
+		snprintf(yaml, sizeof(yaml),
+			 "rules: [{match: b}, {match: a, history: {%s}}]",
+			 cases[i].history);
+		snprintf(message, sizeof(message), "rules[2].history.%s",
+			 cases[i].message);
+		assert_file_refused(f, yaml, message);
+	}
 }
 
 static void test_config_rules_are_bounded(void **state)
@@ -543,6 +663,8 @@ int main(void)
 		CASE(test_config_rules_first_match_decides),
 		CASE(test_config_rules_hash_tells_differences),
 		CASE(test_config_rules_refuse_nonsense),
+		CASE(test_config_rules_history),
+		CASE(test_config_rules_refuse_nonsense_of_history),
 		CASE(test_config_rules_are_bounded),
 	};
 
