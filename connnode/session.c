@@ -259,7 +259,7 @@ static void tally_settle(struct tally *t)
 		return;
 	us = t->now_us > f->accepted_us ? t->now_us - f->accepted_us : 0;
 	metric_add(&t->worker->metrics, NM_DELIVERED, f->class, t->count);
-	metric_observe_us(&t->worker->metrics, NM_DELIVERY_LATENCY, us,
+	metric_observe_us(&t->worker->metrics, NM_DELIVERY_LATENCY, 0, us,
 			  t->count);
 	frame_release(f);
 	t->frame = NULL;

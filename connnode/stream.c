@@ -71,7 +71,8 @@ static void push_ready(struct session *s)
 	session_push(s, f);
 	frame_release(f);
 	free(data);
-	metric_observe_us(&w->metrics, NM_READY_LATENCY, waited_ms * 1000, 1);
+	metric_observe_us(&w->metrics, NM_READY_LATENCY, 0, waited_ms * 1000,
+			  1);
 }
 
 void streams_ready(struct worker *w)

@@ -129,7 +129,7 @@ static void on_tick(uv_timer_t *timer)
 	uint64_t now = worker_now(w);
 	uint64_t late = now > w->tick_due_ms ? now - w->tick_due_ms : 0;
 
-	metric_observe_us(&w->metrics, NM_LOOP_LAG, late * 1000, 1);
+	metric_observe_us(&w->metrics, NM_LOOP_LAG, 0, late * 1000, 1);
 	w->tick_due_ms = now + WORKER_TICK_MS;
 	wheel_run(&w->wheel, now, TIMERS_PER_RUN, on_wheel, w);
 	uplink_tick(w);

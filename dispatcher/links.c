@@ -138,7 +138,7 @@ static void on_tick(uv_timer_t *timer)
 	uint64_t now = now_ms(d);
 	uint64_t late = now > d->tick_due_ms ? now - d->tick_due_ms : 0;
 
-	metric_observe_us(&d->metrics, DM_LOOP_LAG, late * 1000, 1);
+	metric_observe_us(&d->metrics, DM_LOOP_LAG, 0, late * 1000, 1);
 	d->tick_due_ms = now + TICK_MS;
 	nodes_tick(&d->nodes, now);
 	counts_tick(&d->counts, now);

@@ -24,7 +24,7 @@ static void observe_duration(struct rpc_call *call)
 {
 	uint64_t us = (clock_monotonic_ns() - call->started_ns) / 1000;
 
-	metric_observe_us(&dispatcher_of(call)->metrics, DM_PUBLISH_DURATION,
+	metric_observe_us(&dispatcher_of(call)->metrics, DM_PUBLISH_DURATION, 0,
 			  us, 1);
 }
 

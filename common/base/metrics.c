@@ -11,7 +11,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define PREFIX "stentor_"
+#define PREFIX	   "stentor_"
+#define LABELS_MAX 256 /* bytes of a sample's labels */
 
 const double metric_bucket_seconds[METRIC_BUCKETS] = {
 	0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05,
@@ -24,9 +25,9 @@ static const uint64_t bucket_us[METRIC_BUCKETS] = {
 	1000000, 2500000, 5000000, 10000000, 30000000, 60000000,
 };
 
-/* Cells of a histogram: each bucket's own count, that of +Inf, and the sum in
- * microseconds. The count of all is the sum of the buckets, so that the two
- * agree in every scrape. */
+/* Cells of each value of a histogram's label: each bucket's own count, that of
+ * +Inf, and the sum in microseconds. The count of all is the sum of the
+ * buckets, so that the two agree in every scrape. */
 #define CELL_INF	METRIC_BUCKETS
 #define CELL_SUM	(METRIC_BUCKETS + 1u)
 #define HISTOGRAM_CELLS (METRIC_BUCKETS + 2u)
@@ -52,7 +53,7 @@ static void check_desc(const struct metric_desc *d)
 	check((d->label == NULL) == (d->values == NULL));
 	check((d->label2 == NULL) == (d->values2 == NULL));
 	check(d->label2 == NULL || d->label != NULL);
-	check(d->type != METRIC_HISTOGRAM || d->label == NULL);
+	check(d->type != METRIC_HISTOGRAM || d->label2 == NULL);
 	check(d->type != METRIC_HISTOGRAM || ends_with(d->name, "_seconds"));
 }
 
@@ -67,11 +68,15 @@ static uint32_t values_in(const char *const *values)
 	return count;
 }
 
+static uint32_t samples_of(const struct metric_desc *d)
+{
+	return values_in(d->values) * values_in(d->values2);
+}
+
 static uint32_t cells_of(const struct metric_desc *d)
 {
-	if (d->type == METRIC_HISTOGRAM)
-		return HISTOGRAM_CELLS;
-	return values_in(d->values) * values_in(d->values2);
+	return samples_of(d) *
+	       (d->type == METRIC_HISTOGRAM ? HISTOGRAM_CELLS : 1);
 }
 
 size_t metrics_size(const struct metric_desc *table, size_t count)
@@ -107,16 +112,16 @@ void metrics_fini(struct metrics *m, void *memory)
 	*m = (struct metrics){0};
 }
 
-void metric_observe_us(struct metrics *m, unsigned metric, uint64_t us,
-		       uint64_t n)
+void metric_observe_us(struct metrics *m, unsigned metric, unsigned label,
+		       uint64_t us, uint64_t n)
 {
-	unsigned bucket = 0;
+	unsigned first = label * HISTOGRAM_CELLS, bucket = 0;
 
 	check(m->table[metric].type == METRIC_HISTOGRAM);
 	while (bucket < METRIC_BUCKETS && us > bucket_us[bucket])
 		bucket++;
-	metric_add(m, metric, bucket, n);
-	metric_add(m, metric, CELL_SUM, us * n);
+	metric_add(m, metric, first + bucket, n);
+	metric_add(m, metric, first + CELL_SUM, us * n);
 }
 
 /* --- text -------------------------------------------------------------- */
@@ -211,24 +216,65 @@ static uint64_t sum_of(const struct metrics *const blocks[], size_t count,
 	return sum;
 }
 
+/* The labels of the sample with this index, as text; empty if there are none.
+ */
+static void sample_labels(const struct metric_desc *d, uint32_t index,
+			  char *text, size_t size)
+{
+	uint32_t per_value = values_in(d->values2);
+
+	*text = '\0';
+	if (d->label)
+		metrics_label(text, size, d->label,
+			      d->values[index / per_value]);
+	if (d->label2)
+		metrics_label(text, size, d->label2,
+			      d->values2[index % per_value]);
+}
+
+/* The buckets, sum and count of one value of the label. */
 static void render_histogram(struct metrics_text *t,
 			     const struct metrics *const blocks[], size_t count,
-			     size_t metric)
+			     size_t metric, uint32_t value)
 {
-	const char *name = blocks[0]->table[metric].name;
+	const struct metric_desc *d = &blocks[0]->table[metric];
+	uint32_t first = value * HISTOGRAM_CELLS;
+	char labels[LABELS_MAX], braced[LABELS_MAX + 2] = "";
+	const char *comma;
 	uint64_t total = 0;
 
+	sample_labels(d, value, labels, sizeof(labels));
+	comma = *labels ? "," : "";
+	if (*labels)
+		snprintf(braced, sizeof(braced), "{%s}", labels);
 	for (uint32_t i = 0; i < METRIC_BUCKETS; i++) {
-		total += sum_of(blocks, count, metric, i);
-		metrics_printf(t, PREFIX "%s_bucket{le=\"%g\"} %" PRIu64 "\n",
-			       name, metric_bucket_seconds[i], total);
+		total += sum_of(blocks, count, metric, first + i);
+		metrics_printf(t,
+			       PREFIX "%s_bucket{%s%sle=\"%g\"} %" PRIu64 "\n",
+			       d->name, labels, comma, metric_bucket_seconds[i],
+			       total);
 	}
-	total += sum_of(blocks, count, metric, CELL_INF);
-	metrics_printf(t, PREFIX "%s_bucket{le=\"+Inf\"} %" PRIu64 "\n", name,
+	total += sum_of(blocks, count, metric, first + CELL_INF);
+	metrics_printf(t, PREFIX "%s_bucket{%s%sle=\"+Inf\"} %" PRIu64 "\n",
+		       d->name, labels, comma, total);
+	metrics_printf(t, PREFIX "%s_sum%s %.6f\n", d->name, braced,
+		       (double)sum_of(blocks, count, metric, first + CELL_SUM) /
+			       1e6);
+	metrics_printf(t, PREFIX "%s_count%s %" PRIu64 "\n", d->name, braced,
 		       total);
-	metrics_printf(t, PREFIX "%s_sum %.6f\n", name,
-		       (double)sum_of(blocks, count, metric, CELL_SUM) / 1e6);
-	metrics_printf(t, PREFIX "%s_count %" PRIu64 "\n", name, total);
+}
+
+static void render_plain(struct metrics_text *t,
+			 const struct metrics *const blocks[], size_t count,
+			 size_t metric, uint32_t index)
+{
+	const struct metric_desc *d = &blocks[0]->table[metric];
+	char labels[LABELS_MAX];
+
+	sample_labels(d, index, labels, sizeof(labels));
+	metrics_printf(t, PREFIX "%s%s%s%s %" PRIu64 "\n", d->name,
+		       *labels ? "{" : "", labels, *labels ? "}" : "",
+		       sum_of(blocks, count, metric, index));
 }
 
 void metrics_render(struct metrics_text *t, const struct metrics *blocks[],
@@ -239,24 +285,11 @@ void metrics_render(struct metrics_text *t, const struct metrics *blocks[],
 		const struct metric_desc *d = &blocks[0]->table[i];
 
 		metrics_head(t, d->name, d->type, d->help);
-		if (d->type == METRIC_HISTOGRAM) {
-			render_histogram(t, blocks, count, i);
-			continue;
-		}
-		for (uint32_t k = 0; k < cells_of(d); k++) {
-			uint32_t per_value = values_in(d->values2);
-			char label[256] = "";
-
-			if (d->label)
-				metrics_label(label, sizeof(label), d->label,
-					      d->values[k / per_value]);
-			if (d->label2)
-				metrics_label(label, sizeof(label), d->label2,
-					      d->values2[k % per_value]);
-			metrics_printf(t, PREFIX "%s%s%s%s %" PRIu64 "\n",
-				       d->name, d->label ? "{" : "", label,
-				       d->label ? "}" : "",
-				       sum_of(blocks, count, i, k));
+		for (uint32_t k = 0; k < samples_of(d); k++) {
+			if (d->type == METRIC_HISTOGRAM)
+				render_histogram(t, blocks, count, i, k);
+			else
+				render_plain(t, blocks, count, i, k);
 		}
 	}
 }

@@ -27,11 +27,10 @@ struct metric_desc {
 	 * _seconds. */
 	const char *name;
 	enum metric_type type;
-	const char *label;	   /* one bounded label, or NULL; none for
-				    * histograms */
+	const char *label;	   /* one bounded label, or NULL */
 	const char *const *values; /* its values, NULL-terminated */
 	const char *help;
-	const char *label2; /* a second one, or NULL */
+	const char *label2; /* a second one, or NULL; none for histograms */
 	const char *const *values2;
 };
 
@@ -75,9 +74,10 @@ static inline uint64_t metric_get(const struct metrics *m, unsigned metric,
 			       __ATOMIC_RELAXED);
 }
 
-/* One observation of a histogram; `n` equal ones at once for fan-outs. */
-void metric_observe_us(struct metrics *m, unsigned metric, uint64_t us,
-		       uint64_t n);
+/* One observation of a histogram; `n` equal ones at once for fan-outs. `label`
+ * as above. */
+void metric_observe_us(struct metrics *m, unsigned metric, unsigned label,
+		       uint64_t us, uint64_t n);
 
 /* A growing text for a scrape. */
 struct metrics_text {

@@ -10,7 +10,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { M_OPENED, M_CLOSED, M_OPEN, M_LATENCY, M_CALLS, M_COUNT };
+enum { M_OPENED, M_CLOSED, M_OPEN, M_LATENCY, M_CALLS, M_STORE, M_COUNT };
 
 static const char *const reasons[] = {"client", "a\"b\\c\nd", NULL};
 
@@ -36,6 +36,11 @@ static const struct metric_desc table[] = {
 		     .help = "Calls.",
 		     .label2 = "code",
 		     .values2 = codes},
+	[M_STORE] = {.name = "store_seconds",
+		     .type = METRIC_HISTOGRAM,
+		     .label = "op",
+		     .values = codes,
+		     .help = "Each operation."},
 };
 
 static struct metrics_text render(const struct metrics *a,
@@ -106,11 +111,11 @@ static void test_metrics_histogram_buckets_are_cumulative(void **state)
 
 	(void)state;
 	metrics_init(&m, table, M_COUNT, NULL);
-	metric_observe_us(&m, M_LATENCY, 0, 1);
-	metric_observe_us(&m, M_LATENCY, 100, 1); /* le includes the bound */
-	metric_observe_us(&m, M_LATENCY, 101, 10);
-	metric_observe_us(&m, M_LATENCY, 60000000, 1);
-	metric_observe_us(&m, M_LATENCY, 60000001, 1);
+	metric_observe_us(&m, M_LATENCY, 0, 0, 1);
+	metric_observe_us(&m, M_LATENCY, 0, 100, 1); /* le includes the bound */
+	metric_observe_us(&m, M_LATENCY, 0, 101, 10);
+	metric_observe_us(&m, M_LATENCY, 0, 60000000, 1);
+	metric_observe_us(&m, M_LATENCY, 0, 60000001, 1);
 	t = render(&m, NULL);
 	assert_has(&t, "# TYPE stentor_latency_seconds histogram\n"
 		       "stentor_latency_seconds_bucket{le=\"0.0001\"} 2\n"
@@ -121,6 +126,42 @@ static void test_metrics_histogram_buckets_are_cumulative(void **state)
 		       "stentor_latency_seconds_bucket{le=\"+Inf\"} 14\n"
 		       "stentor_latency_seconds_sum 120.001111\n"
 		       "stentor_latency_seconds_count 14\n");
+	metrics_text_free(&t);
+	metrics_fini(&m, NULL);
+}
+
+static void test_metrics_histogram_with_label(void **state)
+{
+	struct metrics_text t;
+	struct metrics m;
+
+	(void)state;
+	metrics_init(&m, table, M_COUNT, NULL);
+	metric_observe_us(&m, M_LATENCY, 0, 100, 5);
+	metric_observe_us(&m, M_STORE, 0, 100, 1);
+	metric_observe_us(&m, M_STORE, 2, 200, 3);
+	metric_observe_us(&m, M_STORE, 2, 90000000, 1);
+	t = render(&m, NULL);
+	assert_has(&t, "stentor_latency_seconds_count 5\n");
+	assert_has(&t,
+		   "# TYPE stentor_store_seconds histogram\n"
+		   "stentor_store_seconds_bucket{op=\"ok\",le=\"0.0001\"} 1\n"
+		   "stentor_store_seconds_bucket{op=\"ok\",le=\"0.00025\"} "
+		   "1\n");
+	assert_has(&t, "stentor_store_seconds_sum{op=\"ok\"} 0.000100\n"
+		       "stentor_store_seconds_count{op=\"ok\"} 1\n"
+		       "stentor_store_seconds_bucket{op=\"full\",le=\"0.0001\"}"
+		       " 0\n");
+	assert_has(&t, "stentor_store_seconds_count{op=\"full\"} 0\n");
+	assert_has(&t,
+		   "{op=\"late\",le=\"0.0001\"} 0\n"
+		   "stentor_store_seconds_bucket{op=\"late\",le=\"0.00025\"} "
+		   "3\n");
+	assert_has(&t, "{op=\"late\",le=\"60\"} 3\n"
+		       "stentor_store_seconds_bucket{op=\"late\",le=\"+Inf\"} "
+		       "4\n"
+		       "stentor_store_seconds_sum{op=\"late\"} 90.000600\n"
+		       "stentor_store_seconds_count{op=\"late\"} 4\n");
 	metrics_text_free(&t);
 	metrics_fini(&m, NULL);
 }
@@ -138,8 +179,8 @@ static void test_metrics_blocks_are_added(void **state)
 	metrics_init(&reader, table, M_COUNT, memory);
 	metric_set(&mine, M_OPEN, 0, 5);
 	metric_set(&theirs, M_OPEN, 0, 7);
-	metric_observe_us(&mine, M_LATENCY, 3000, 1);
-	metric_observe_us(&theirs, M_LATENCY, 3000, 1);
+	metric_observe_us(&mine, M_LATENCY, 0, 3000, 1);
+	metric_observe_us(&theirs, M_LATENCY, 0, 3000, 1);
 	t = render(&mine, &reader);
 	assert_has(&t, "stentor_open 12\n");
 	assert_has(&t, "stentor_latency_seconds_count 2\n");
@@ -246,6 +287,7 @@ int main(void)
 		cmocka_unit_test(test_metrics_exposition_is_exact),
 		cmocka_unit_test(test_metrics_two_labels_span_a_grid),
 		cmocka_unit_test(test_metrics_histogram_buckets_are_cumulative),
+		cmocka_unit_test(test_metrics_histogram_with_label),
 		cmocka_unit_test(test_metrics_blocks_are_added),
 		cmocka_unit_test(test_metrics_run_time_labels),
 		cmocka_unit_test(test_metrics_process_tells_of_all_processes),
