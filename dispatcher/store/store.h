@@ -30,7 +30,6 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
-#include <uv.h>
 
 #define STORE_MESSAGE_ID_SIZE	  40  /* with the final zero */
 #define STORE_IDEMPOTENCY_KEY_MAX 128 /* bytes of [!-~] */
@@ -38,6 +37,7 @@
 #define STORE_FAULT_SIZE	  256
 
 struct store;
+struct uv_loop_s;
 
 /* A place in a log. No log: the store's clock and offset 0. */
 struct store_place {
@@ -158,7 +158,7 @@ extern const struct metric_desc store_metrics[SM_COUNT];
  * waiting: an unknown URL, a path that can't be written, a corrupt file, one
  * that another dispatcher has open. A Redis that is not there yet is no error:
  * the store is not `up`, and tries. */
-int store_open(uv_loop_t *loop, const struct store_config *config,
+int store_open(struct uv_loop_s *loop, const struct store_config *config,
 	       struct store **out, char fault[STORE_FAULT_SIZE]) MUST_CHECK;
 /* No operation may follow. What waits ends (done with ERR_UNAVAILABLE where it
  * was not begun), then `closed` runs and the store is freed. */

@@ -9,6 +9,8 @@
 
 #include "dispatcher/store/store.h"
 
+#include <uv.h>
+
 struct store_ops {
 	const char *scheme; /* "lmdb:" */
 	bool embedded;
