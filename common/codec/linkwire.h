@@ -3,7 +3,7 @@
  * A frame on the wire is a stentor.link.v1.Frame (proto/stentor/link/v1).
  * Because protobuf fields may be concatenated, it is put together from pieces
  * that are encoded at different times: a header for this link, a control part,
- * and deliveries that were encoded once for all links.
+ * deliveries that were encoded once for all links, and answers from the store.
  */
 #ifndef STENTOR_CODEC_LINKWIRE_H
 #define STENTOR_CODEC_LINKWIRE_H
@@ -22,6 +22,7 @@
 
 typedef Stentor__Link__V1__Frame LinkFrame;
 typedef Stentor__Link__V1__Delivery LinkDelivery;
+typedef Stentor__Link__V1__HistoryAnswer LinkHistoryAnswer;
 
 struct link_header {
 	uint64_t sender_epoch, receiver_epoch;
@@ -35,6 +36,33 @@ size_t link_header_encode(uint8_t out[LINK_HEADER_MAX],
 /* One element of Frame.deliveries, tag and length included, ready to be put
  * behind a header; one reference, the caller's. */
 struct frame *link_delivery_encode(const LinkDelivery *d);
+
+/* What a store keeps of a message: the delivery, packed, without its channel
+ * and position, which are ignored; one reference, the caller's. */
+struct frame *link_record_encode(const LinkDelivery *d);
+
+/* The same element of Frame.deliveries as link_delivery_encode(), from a record
+ * that is not decoded: channel and position are put behind it as further
+ * fields. One reference, the caller's. */
+struct frame *link_delivery_from_record(const void *record, size_t len,
+					const char *channel, uint64_t epoch,
+					uint64_t offset);
+/* Its length. */
+size_t link_delivery_from_record_size(size_t len, const char *channel,
+				      uint64_t epoch, uint64_t offset);
+
+struct link_record {
+	uint64_t offset;
+	const uint8_t *bytes;
+	size_t len;
+};
+
+/* One element of Frame.history_answers, tag and length included: `answer`
+ * without messages, then `count` records of the log `answer->top->epoch` as its
+ * messages. One reference, the caller's. */
+struct frame *link_history_encode(const LinkHistoryAnswer *answer,
+				  const struct link_record *records,
+				  size_t count);
 
 /* A frame that holds only control fields (its header fields are ignored);
  * one reference, the caller's. */

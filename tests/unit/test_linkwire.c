@@ -84,6 +84,117 @@ static void test_linkwire_pieces_are_one_frame(void **state UNUSED)
 	}
 }
 
+static LinkDelivery positioned(const char *data, size_t len, uint64_t offset)
+{
+	LinkDelivery d = delivery("score:1", data, len);
+
+	d.conflation_key = (char *)"key";
+	d.ttl_ms = 1000;
+	d.epoch = 1760000000123u;
+	d.offset = offset;
+	return d;
+}
+
+/* The fields of a record come before its channel and position; decoded it is
+ * the same delivery. */
+static void test_linkwire_record_is_the_delivery(void **state UNUSED)
+{
+	static const size_t sizes[] = {0, 1, 100, 127, 128, 16383, 20000};
+	static const uint64_t offsets[] = {0, 1, 127, 128, UINT64_MAX};
+	static char data[20000];
+
+	memset(data, 'x', sizeof(data));
+	for (size_t i = 0; i < array_len(sizes) * array_len(offsets); i++) {
+		LinkDelivery d = positioned(data, sizes[i % array_len(sizes)],
+					    offsets[i / array_len(sizes)]);
+		LinkDelivery *one = &d, bare;
+		LinkFrame whole = FRAME_INIT;
+		struct frame *record, *f, *same;
+
+		if (i == 0)
+			d.epoch = 0;
+		bare = d;
+		bare.channel = (char *)"";
+		bare.epoch = bare.offset = 0;
+		record = link_record_encode(&d);
+		assert_int_equal(
+			record->len,
+			stentor__link__v1__delivery__get_packed_size(&bare));
+		f = link_delivery_from_record(record->bytes, record->len,
+					      d.channel, d.epoch, d.offset);
+		assert_int_equal(
+			link_delivery_from_record_size(record->len, d.channel,
+						       d.epoch, d.offset),
+			f->len);
+		same = link_delivery_encode(&d);
+		assert_int_equal(f->len, same->len);
+		whole.deliveries = &one;
+		whole.n_deliveries = 1;
+		assert_same_as_packed(f, &whole);
+		frame_release(same);
+		frame_release(f);
+		frame_release(record);
+	}
+}
+
+#define RECORDS 5
+
+static void test_linkwire_history_answer(void **state UNUSED)
+{
+	static char data[200];
+	struct frame *encoded[RECORDS];
+	struct link_record records[RECORDS];
+	LinkDelivery deliveries[RECORDS], *messages[RECORDS];
+	Stentor__Link__V1__Place top = STENTOR__LINK__V1__PLACE__INIT;
+	LinkHistoryAnswer head = STENTOR__LINK__V1__HISTORY_ANSWER__INIT;
+	LinkHistoryAnswer expected, *one = &expected;
+	LinkFrame whole = FRAME_INIT;
+
+	memset(data, 'x', sizeof(data));
+	head.id = 77;
+	head.first = 3;
+	head.top = &top;
+	top.epoch = 1760000000123u;
+	top.offset = 300;
+	for (size_t i = 0; i < RECORDS; i++) {
+		deliveries[i] = positioned(data, 50 * i, 126 + i);
+		encoded[i] = link_record_encode(&deliveries[i]);
+		records[i] = (struct link_record){126 + i, encoded[i]->bytes,
+						  encoded[i]->len};
+		deliveries[i].channel = (char *)"";
+		messages[i] = &deliveries[i];
+	}
+	whole.history_answers = &one;
+	whole.n_history_answers = 1;
+	for (size_t count = 0; count <= RECORDS; count++) {
+		struct frame *f = link_history_encode(&head, records, count);
+
+		expected = head;
+		expected.messages = messages;
+		expected.n_messages = count;
+		assert_same_as_packed(f, &whole);
+		frame_release(f);
+	}
+	for (size_t i = 0; i < RECORDS; i++)
+		frame_release(encoded[i]);
+}
+
+static void test_linkwire_history_failed(void **state UNUSED)
+{
+	LinkHistoryAnswer answer = STENTOR__LINK__V1__HISTORY_ANSWER__INIT;
+	LinkHistoryAnswer *one = &answer;
+	LinkFrame whole = FRAME_INIT;
+	struct frame *f;
+
+	answer.id = UINT64_MAX;
+	answer.failed = true;
+	whole.history_answers = &one;
+	whole.n_history_answers = 1;
+	f = link_history_encode(&answer, NULL, 0);
+	assert_same_as_packed(f, &whole);
+	frame_release(f);
+}
+
 static void test_linkwire_header_is_read_back(void **state UNUSED)
 {
 	struct link_header h = {11, 22, 33, 44, 55}, read;
@@ -154,6 +265,9 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_linkwire_pieces_are_one_frame),
+		cmocka_unit_test(test_linkwire_record_is_the_delivery),
+		cmocka_unit_test(test_linkwire_history_answer),
+		cmocka_unit_test(test_linkwire_history_failed),
 		cmocka_unit_test(test_linkwire_header_is_read_back),
 		cmocka_unit_test(test_linkwire_malformed),
 		cmocka_unit_test(test_linkwire_memory_is_bounded),
