@@ -118,6 +118,23 @@ static int parse_size(const char *text, uint64_t *value)
 	return 0;
 }
 
+int config_duration(const char *text, uint64_t *ms)
+{
+	static const char *const units[] = {"ms", "s", "m", "h", "d", NULL};
+	static const uint64_t unit_ms[] = {1, 1000, 60000, 3600000, 86400000};
+	const char *end = text;
+	uint64_t value;
+	int err = config_number(text, &value, &end);
+	int unit = config_choice(units, end);
+
+	if (err == ERR_MALFORMED || unit < 0)
+		return ERR_MALFORMED;
+	if (err < 0 || value > UINT64_MAX / unit_ms[unit])
+		return ERR_TOO_LARGE;
+	*ms = value * unit_ms[unit];
+	return 0;
+}
+
 static int parse_uint(const char *text, uint64_t *value)
 {
 	const char *end;

@@ -121,6 +121,10 @@ int config_load(const struct program *program, void *out, struct rules *rules,
 bool config_given(const struct program *program, const char *name, int argc,
 		  char *const argv[]);
 
+/* A duration as people write it: digits with ms, s, m, h or d. ERR_MALFORMED
+ * (a number alone could be seconds or milliseconds) or ERR_TOO_LARGE. */
+int config_duration(const char *text, uint64_t *ms) MUST_CHECK;
+
 void rules_free(struct rules *rules);
 
 /* Writes what is in force, one "key: value" line an option, for people; secrets

@@ -90,30 +90,21 @@ static int read_count(const struct place *p, const char *field,
 	return 0;
 }
 
-/* A number alone could be seconds or milliseconds: the unit must be said. */
-static int read_duration(const struct place *p, const char *field,
-			 const char *text, uint64_t *ms)
+static int read_ttl(const struct place *p, const char *text, uint64_t *ms)
 {
-	static const char *const units[] = {"ms", "s", "m", "h", "d", NULL};
-	static const uint64_t unit_ms[] = {1, 1000, 60000, 3600000, 86400000};
-	uint64_t value = 0;
-	const char *end = text;
-	int err = config_number(text, &value, &end);
-	int unit;
+	int err = config_duration(text, ms);
 
-	if (err != ERR_MALFORMED && *end == '\0')
-		return refuse(p, field, "\"%s\" has no unit (ms, s, m, h or d)",
-			      text);
-	unit = err == ERR_MALFORMED ? -1 : config_choice(units, end);
-	if (unit < 0)
-		return refuse(p, field,
+	if (err == ERR_MALFORMED && *text && !text[strspn(text, "0123456789")])
+		return refuse(p, "history.ttl",
+			      "\"%s\" has no unit (ms, s, m, h or d)", text);
+	if (err == ERR_MALFORMED)
+		return refuse(p, "history.ttl",
 			      "\"%s\" is not a duration (digits with ms, s, m, "
 			      "h or d)",
 			      text);
-	if (err < 0 || value > HISTORY_TTL_MAX_MS / unit_ms[unit] ||
-	    value * unit_ms[unit] < HISTORY_TTL_MIN_MS)
-		return refuse(p, field, "%s is out of range (1s to 30d)", text);
-	*ms = value * unit_ms[unit];
+	if (err < 0 || *ms < HISTORY_TTL_MIN_MS || *ms > HISTORY_TTL_MAX_MS)
+		return refuse(p, "history.ttl",
+			      "%s is out of range (1s to 30d)", text);
 	return 0;
 }
 
@@ -127,8 +118,7 @@ static int build_history(const struct place *p, const struct history_row *row,
 		return ERR_CONFIG;
 	if (!row->ttl && rule->history_size > 0)
 		return refuse(p, "history.ttl", "missing");
-	if (row->ttl && read_duration(p, "history.ttl", row->ttl,
-				      &rule->history_ttl_ms) < 0)
+	if (row->ttl && read_ttl(p, row->ttl, &rule->history_ttl_ms) < 0)
 		return ERR_CONFIG;
 	if (row->latest &&
 	    read_count(p, "history.latest", row->latest, HISTORY_LATEST_MAX,
