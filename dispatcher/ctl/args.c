@@ -215,14 +215,34 @@ int ctl_args_parse(struct ctl_args *args, const struct ctl_command *commands,
 	return 0;
 }
 
-bool ctl_number(const char *text, unsigned long min, unsigned long max,
-		unsigned long *number)
+/* The digits at *text, which moves behind them. */
+static bool take_number(const char **text, uint64_t *number)
 {
 	char *end;
 
-	if (*text < '0' || *text > '9')
+	if (**text < '0' || **text > '9')
 		return false;
 	errno = 0;
-	*number = strtoul(text, &end, 10);
-	return *end == '\0' && errno == 0 && *number >= min && *number <= max;
+	*number = strtoull(*text, &end, 10);
+	*text = end;
+	return errno == 0;
+}
+
+bool ctl_number(const char *text, unsigned long min, unsigned long max,
+		unsigned long *number)
+{
+	uint64_t value;
+
+	if (!take_number(&text, &value) || *text)
+		return false;
+	*number = value;
+	return value >= min && value <= max;
+}
+
+bool ctl_position(const char *text, uint64_t *epoch, uint64_t *offset)
+{
+	if (!take_number(&text, epoch) || *text != ':')
+		return false;
+	text++;
+	return take_number(&text, offset) && *text == '\0';
 }

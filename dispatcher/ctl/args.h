@@ -12,6 +12,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 #define CTL_OPTIONS_MAX	  8
 #define CTL_ARGUMENTS_MAX 64
@@ -74,5 +75,8 @@ const struct ctl_command *ctl_command_guess(const struct ctl_command *commands,
 /* A whole decimal number in [min, max]; false for anything else. */
 bool ctl_number(const char *text, unsigned long min, unsigned long max,
 		unsigned long *number);
+
+/* EPOCH:OFFSET, a message's place in its channel; false for anything else. */
+bool ctl_position(const char *text, uint64_t *epoch, uint64_t *offset);
 
 #endif

@@ -7,6 +7,7 @@
  */
 #include "common/base/clock.h"
 #include "common/base/hash.h"
+#include "common/codec/place.h"
 #include "common/ds/buf.h"
 #include "dispatcher/ctl/client.h"
 #include "dispatcher/ctl/commands.h"
@@ -27,7 +28,13 @@
 #define URL_MAX		 65536
 #define REFUSAL_MAX	 4096
 
-enum { OPTION_NODE, OPTION_COUNT, OPTION_RAW };
+/* What ids are made of. */
+#define ID_ALPHABET                  \
+	"abcdefghijklmnopqrstuvwxyz" \
+	"ABCDEFGHIJKLMNOPQRSTUVWXYZ" \
+	"0123456789._-"
+
+enum { OPTION_NODE, OPTION_COUNT, OPTION_RAW, OPTION_SINCE };
 
 const struct ctl_option ctl_tail_options[] = {
 	[OPTION_NODE] = {"node", "URL",
@@ -35,6 +42,9 @@ const struct ctl_option ctl_tail_options[] = {
 			 "dispatcher knows)"},
 	[OPTION_COUNT] = {"count", "N", "end after N messages"},
 	[OPTION_RAW] = {"raw", NULL, "print the event stream as it comes"},
+	[OPTION_SINCE] = {"since", "PLACE",
+			  "begin after this place: EPOCH:OFFSET of the one "
+			  "channel, or an event id"},
 	{NULL, NULL, NULL},
 };
 
@@ -91,10 +101,32 @@ static void print_message(const struct ctl_sse_event *event)
 	json_decref(message);
 }
 
+/* "# gap in score:42: expired, from 1760000000000:3 to 1760000000000:9" */
+static void note_gap(const struct ctl_sse_event *event)
+{
+	json_t *gap = json_loadb(event->data, event->data_len, 0, NULL);
+	const char *channel = ctl_json_text(gap, "channel");
+	const char *reason = ctl_json_text(gap, "reason");
+	char from[CTL_POSITION_SIZE], to[CTL_POSITION_SIZE];
+
+	fputs("# gap in ", stderr);
+	ctl_print_text(stderr, channel, strlen(channel), -1);
+	fputs(": ", stderr);
+	ctl_print_text(stderr, reason, strlen(reason), -1);
+	fprintf(stderr, ", from %s to %s\n",
+		ctl_json_position(gap, "from", from),
+		ctl_json_position(gap, "to", to));
+	json_decref(gap);
+}
+
 /* An event of Stentor's own, for people on stderr, so that stdout has nothing
  * but messages. */
 static void note_event(const struct ctl_sse_event *event)
 {
+	if (strcmp(event->event, "stentor.gap") == 0) {
+		note_gap(event);
+		return;
+	}
 	fprintf(stderr, "# %s ", event->event);
 	ctl_print_text(stderr, event->data, event->data_len, -1);
 	fputc('\n', stderr);
@@ -384,16 +416,47 @@ static void wait_before_retry(struct tail *t)
 	nanosleep(&pause, NULL);
 }
 
+static int follow(struct tail *t)
+{
+	int rc;
+
+	while ((rc = connect_once(t)) == AGAIN)
+		wait_before_retry(t);
+	return rc;
+}
+
+/* The id that --since stands for. */
+static int set_since(struct tail *t, const char *since)
+{
+	char id[PLACE_ID_SIZE(1)];
+	struct place place;
+
+	if (ctl_position(since, &place.epoch, &place.offset) &&
+	    t->args->count == 1) {
+		place_encode(id, place_list_hash(t->args->argument, 1), &place,
+			     1);
+		since = id;
+	}
+	if (!*since || since[strspn(since, ID_ALPHABET)]) {
+		ctl_complain("--since is EPOCH:OFFSET, for one channel, or an "
+			     "event id of the same channels, not '%s'",
+			     since);
+		return CTL_USAGE;
+	}
+	return ctl_sse_resume(&t->reader, since) == 0 ? CTL_OK : CTL_USAGE;
+}
+
 int ctl_tail(const struct ctl_args *args)
 {
 	const char *count = args->option[OPTION_COUNT];
 	const char *node = args->option[OPTION_NODE];
+	const char *since = args->option[OPTION_SINCE];
 	struct tail t = {
 		.args = args,
 		.raw = args->option[OPTION_RAW] != NULL,
 		.json = args->global[CTL_JSON] != NULL,
 	};
-	int rc;
+	int rc = CTL_OK;
 
 	if (count && !ctl_number(count, 1, COUNT_MAX, &t.count_max)) {
 		ctl_complain("--count is a number from 1 to %d", COUNT_MAX);
@@ -409,8 +472,10 @@ int ctl_tail(const struct ctl_args *args)
 	buf_init(&t.node, URL_MAX);
 	buf_init(&t.url, URL_MAX);
 	buf_init(&t.refusal, REFUSAL_MAX);
-	while ((rc = connect_once(&t)) == AGAIN)
-		wait_before_retry(&t);
+	if (since)
+		rc = set_since(&t, since);
+	if (rc == CTL_OK)
+		rc = follow(&t);
 	buf_fini(&t.refusal);
 	buf_fini(&t.url);
 	buf_fini(&t.node);

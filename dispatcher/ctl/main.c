@@ -31,11 +31,27 @@ static const struct ctl_command commands[] = {
 	{
 		.name = "channel",
 		.arguments = "NAME",
-		.summary = "show a channel's subscribers and rule",
+		.summary = "show a channel's subscribers, top and rule",
 		.examples = "stentorctl channel score:42",
 		.least = 1,
 		.most = 1,
 		.run = ctl_channel,
+	},
+	{
+		.name = "history",
+		.arguments = "CHANNEL",
+		.summary = "list what is kept of a channel",
+		.details = "The oldest first. A position, EPOCH:OFFSET, says "
+			   "where a message stands;\n--after takes one, and so "
+			   "does 'stentorctl tail --since'.",
+		.examples = "stentorctl history score:42\n"
+			    "stentorctl history score:42 --latest --limit 5\n"
+			    "stentorctl history score:42 --after "
+			    "1760000000000:17",
+		.options = ctl_history_options,
+		.least = 1,
+		.most = 1,
+		.run = ctl_history,
 	},
 	{
 		.name = "publish",
@@ -48,7 +64,9 @@ static const struct ctl_command commands[] = {
 		.examples = "stentorctl publish score:42 'IND 245/3'\n"
 			    "stentorctl publish score:42 --event wicket Kohli\n"
 			    "jq -c . score.json | stentorctl publish score:42 "
-			    "--priority critical",
+			    "--priority critical\n"
+			    "stentorctl publish score:42 'IND 245/3' "
+			    "--idempotency-key ball-243",
 		.options = ctl_publish_options,
 		.least = 1,
 		.most = 2,
@@ -58,15 +76,19 @@ static const struct ctl_command commands[] = {
 		.name = "tail",
 		.arguments = "CHANNEL...",
 		.summary = "follow channels live",
-		.details = "Prints each message with the time it came, until "
-			   "it is interrupted. A lost\nconnection is made "
-			   "again, at any node, where the stream left off. "
-			   "What is not\na message goes to stderr. With "
-			   "--json, one JSON object a line.",
-		.examples = "stentorctl tail score:42\n"
-			    "stentorctl tail score:42 chat:42 --count 10\n"
-			    "stentorctl tail score:42 --raw "
-			    "--node http://127.0.0.1:8080",
+		.details =
+			"Prints each message with the time it came, until "
+			"it is interrupted. A lost\nconnection is made "
+			"again, at any node, where the stream left off. "
+			"What is not\na message goes to stderr: a gap, if "
+			"messages were missed. With --json, one JSON\nobject "
+			"a line.",
+		.examples =
+			"stentorctl tail score:42\n"
+			"stentorctl tail score:42 chat:42 --count 10\n"
+			"stentorctl tail score:42 --since 1760000000000:17\n"
+			"stentorctl tail score:42 --raw "
+			"--node http://127.0.0.1:8080",
 		.options = ctl_tail_options,
 		.least = 1,
 		.most = CTL_ARGUMENTS_MAX,
@@ -94,7 +116,7 @@ static void print_options(FILE *out, const char *title,
 		snprintf(left, sizeof(left), "--%s%s%s", options->name,
 			 options->metavar ? " " : "",
 			 options->metavar ? options->metavar : "");
-		fprintf(out, "  %-18s  %s\n", left, options->help);
+		fprintf(out, "  %-21s  %s\n", left, options->help);
 	}
 }
 

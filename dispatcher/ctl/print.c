@@ -40,6 +40,20 @@ void ctl_json_enum(const json_t *object, const char *key, const char *prefix,
 		*c = (char)tolower((unsigned char)*c);
 }
 
+const char *ctl_json_position(const json_t *object, const char *key,
+			      char text[CTL_POSITION_SIZE])
+{
+	const json_t *position = json_object_get(object, key);
+
+	if (json_is_object(position))
+		snprintf(text, CTL_POSITION_SIZE, "%" PRIu64 ":%" PRIu64,
+			 ctl_json_number(position, "epoch"),
+			 ctl_json_number(position, "offset"));
+	else
+		snprintf(text, CTL_POSITION_SIZE, "-");
+	return text;
+}
+
 void ctl_print_json(const json_t *value)
 {
 	json_dumpf(value, stdout, JSON_INDENT(2));
@@ -167,14 +181,15 @@ void ctl_table_print(const struct ctl_table *t, FILE *out)
 		size_t column = i % t->columns;
 
 		width[column] = max_of(width[column], width_of(t->cells[i]));
-		numbers[column] |= is_number(t->cells[i]);
+		numbers[column] |=
+			is_number(t->cells[i]) && !(t->words & 1u << column);
 	}
 	for (size_t i = 0; i < t->count; i++) {
 		size_t column = i % t->columns;
 		const char *cell = t->cells[i];
 		int pad = width[column] - width_of(cell);
 		bool right =
-			is_number(cell) || (i < t->columns && numbers[column]);
+			numbers[column] && (is_number(cell) || i < t->columns);
 		bool last = column + 1 == t->columns;
 
 		fprintf(out, "%*s", right ? pad : 0, "");

@@ -21,6 +21,11 @@ const char *ctl_json_text(const json_t *object, const char *key);
 void ctl_json_enum(const json_t *object, const char *key, const char *prefix,
 		   char *name, size_t size);
 
+/* The member's position as EPOCH:OFFSET; "-" where there is none. */
+#define CTL_POSITION_SIZE 48
+const char *ctl_json_position(const json_t *object, const char *key,
+			      char text[CTL_POSITION_SIZE]);
+
 void ctl_print_json(const json_t *value);
 
 /* Control characters as \x1b; LF too, or, if `indent` is not negative, as a
@@ -32,7 +37,8 @@ void ctl_print_text(FILE *out, const char *text, size_t len, int indent);
 /* Rows of text, printed when all widths are known. */
 struct ctl_table {
 	size_t columns, count, cap;
-	char **cells; /* count, row by row */
+	char **cells;	/* count, row by row */
+	unsigned words; /* a bit for each column that never holds numbers */
 };
 
 /* The first row is `titles`, NULL-terminated. */
@@ -40,7 +46,8 @@ void ctl_table_init(struct ctl_table *t, const char *const *titles);
 void ctl_table_fini(struct ctl_table *t);
 /* The next cell of the row under way. */
 void ctl_table_add(struct ctl_table *t, const char *format, ...) PRINTF(2, 3);
-/* Numbers, that is cells that begin with a digit, stand at the right. */
+/* Numbers, that is cells that begin with a digit, stand at the right, except in
+ * columns of words. */
 void ctl_table_print(const struct ctl_table *t, FILE *out);
 
 /* "1.5 MiB"; "3h 12m". */

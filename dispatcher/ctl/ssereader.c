@@ -63,6 +63,11 @@ static int set(struct buf *b, const void *bytes, size_t len)
 	return buf_append(b, bytes, len);
 }
 
+int ctl_sse_resume(struct ctl_sse_reader *r, const char *id)
+{
+	return set(&r->last_id, id, strlen(id)) ? ERR_TOO_LARGE : 0;
+}
+
 /* A blank line: the event is complete. */
 static int dispatch(struct ctl_sse_reader *r)
 {

@@ -42,6 +42,9 @@ void ctl_sse_init(struct ctl_sse_reader *r, uint64_t retry_ms,
 		  ctl_sse_cb on_event, void *ctx);
 void ctl_sse_fini(struct ctl_sse_reader *r);
 
+/* As if the event before the first had this id. */
+int ctl_sse_resume(struct ctl_sse_reader *r, const char *id) MUST_CHECK;
+
 /* A new connection: forgets an unfinished event, keeps last_id and retry. */
 void ctl_sse_restart(struct ctl_sse_reader *r);
 

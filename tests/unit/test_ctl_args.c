@@ -156,6 +156,34 @@ static void test_args_number(void **state)
 	assert_false(ctl_number("99999999999999999999", 0, 10, &n));
 }
 
+static void test_args_position(void **state)
+{
+	static const char *const wrong[] = {
+		"",
+		"5",
+		":",
+		"5:",
+		":5",
+		"5:6:7",
+		"5:6 ",
+		"a:6",
+		"5:-1",
+		" 5:6",
+		"5 :6",
+		"5: 6",
+		"99999999999999999999:1",
+	};
+	uint64_t epoch, offset;
+
+	(void)state;
+	assert_true(ctl_position("1760000000000:17", &epoch, &offset));
+	assert_true(epoch == 1760000000000u && offset == 17);
+	assert_true(ctl_position("0:18446744073709551615", &epoch, &offset));
+	assert_true(epoch == 0 && offset == UINT64_MAX);
+	for (size_t i = 0; i < array_len(wrong); i++)
+		assert_false(ctl_position(wrong[i], &epoch, &offset));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -165,6 +193,7 @@ int main(void)
 		cmocka_unit_test(test_args_help),
 		cmocka_unit_test(test_args_refused),
 		cmocka_unit_test(test_args_number),
+		cmocka_unit_test(test_args_position),
 	};
 
 	return cmocka_run_group_tests_name("ctl_args", tests, NULL, NULL);

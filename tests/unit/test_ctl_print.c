@@ -74,6 +74,22 @@ static void test_print_table(void **state)
 	ctl_table_fini(&t);
 }
 
+static void test_print_table_of_words(void **state)
+{
+	static const char *const titles[] = {"AT", "DATA", NULL};
+	struct ctl_table t;
+
+	(void)state;
+	ctl_table_init(&t, titles);
+	t.words = 1u << 1;
+	ctl_table_add(&t, "%d", 17);
+	ctl_table_add(&t, "IND 245/3");
+	ctl_table_add(&t, "%d", 8);
+	ctl_table_add(&t, "245/3");
+	PRINTS(write_table, &t, "AT  DATA\n17  IND 245/3\n 8  245/3\n");
+	ctl_table_fini(&t);
+}
+
 #define FORMATS(format, number, expected)                     \
 	do {                                                  \
 		char formatted[32];                           \
@@ -115,13 +131,32 @@ static void test_print_json_members(void **state)
 	json_decref(object);
 }
 
+static void test_print_json_position(void **state)
+{
+	json_t *object =
+		json_loads("{\"a\":{\"epoch\":\"18446744073709551615\","
+			   "\"offset\":\"17\"},\"b\":{},\"c\":\"1:2\"}",
+			   0, NULL);
+	char text[CTL_POSITION_SIZE];
+
+	(void)state;
+	assert_string_equal(ctl_json_position(object, "a", text),
+			    "18446744073709551615:17");
+	assert_string_equal(ctl_json_position(object, "b", text), "0:0");
+	assert_string_equal(ctl_json_position(object, "c", text), "-");
+	assert_string_equal(ctl_json_position(NULL, "a", text), "-");
+	json_decref(object);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_print_text_is_harmless),
 		cmocka_unit_test(test_print_table),
+		cmocka_unit_test(test_print_table_of_words),
 		cmocka_unit_test(test_print_units),
 		cmocka_unit_test(test_print_json_members),
+		cmocka_unit_test(test_print_json_position),
 	};
 
 	return cmocka_run_group_tests_name("ctl_print", tests, NULL, NULL);

@@ -115,6 +115,24 @@ static void test_ssereader_restart(void **state)
 	ctl_sse_fini(&r);
 }
 
+static void test_ssereader_resume(void **state)
+{
+	struct seen seen = {.len = 0};
+	struct ctl_sse_reader r;
+	const char *events = "data: a\n\n", *next = "id: 8\ndata: b\n\n";
+
+	(void)state;
+	ctl_sse_init(&r, 7, on_event, &seen);
+	assert_int_equal(ctl_sse_resume(&r, "5"), 0);
+	ctl_sse_restart(&r);
+	assert_string_equal(ctl_sse_last_id(&r), "5");
+	assert_int_equal(ctl_sse_feed(&r, events, strlen(events)), 0);
+	assert_string_equal(ctl_sse_last_id(&r), "5");
+	assert_int_equal(ctl_sse_feed(&r, next, strlen(next)), 0);
+	assert_string_equal(ctl_sse_last_id(&r), "8");
+	ctl_sse_fini(&r);
+}
+
 static void test_ssereader_too_large(void **state)
 {
 	struct seen seen = {.len = 0};
@@ -145,6 +163,7 @@ int main(void)
 		cmocka_unit_test(test_ssereader_line_ends),
 		cmocka_unit_test(test_ssereader_id_and_retry),
 		cmocka_unit_test(test_ssereader_restart),
+		cmocka_unit_test(test_ssereader_resume),
 		cmocka_unit_test(test_ssereader_too_large),
 	};
 
