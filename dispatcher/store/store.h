@@ -122,7 +122,7 @@ struct store_config {
 	uint64_t queue_bytes;	    /* 64 MiB: of appends that wait */
 	uint64_t timeout_ms;	    /* 2000: of one operation */
 	uint64_t idempotency_ms;    /* 5 min */
-	uint64_t map_bytes;	    /* lmdb: most the file may grow to */
+	uint64_t map_bytes;	    /* memory, lmdb: most it may grow to */
 	uint64_t replicas; /* redis: that must have it before it is durable */
 };
 
