@@ -17,7 +17,7 @@
  */
 #include "bench.h"
 #include "hist.h"
-#include "ssestream.h"
+#include "sseinput.h"
 #include "track.h"
 
 #include <getopt.h>
@@ -34,8 +34,6 @@
 #define CONNECTIONS_MAX	       1000000u
 #define CONNECTIONS_PER_SOURCE 4000u /* of one address's 28,000 ports */
 #define FILES_SPARE	       64u   /* descriptors that are no connections */
-#define CARRY_MAX	       (128u * 1024) /* an event or head not complete yet */
-#define READ_MAX	       (128u * 1024)
 #define EVENTS_MAX	       1024
 #define REQUEST_MAX	       1024u
 
@@ -61,16 +59,14 @@ struct counters {
 	struct hist shared, private;
 };
 
-enum conn_state { CONN_CLOSED, CONN_CONNECTING, CONN_HEAD, CONN_OPEN };
+enum conn_state { CONN_CLOSED, CONN_CONNECTING, CONN_OPEN };
 
 struct conn {
 	int fd;
 	uint32_t number;
 	uint8_t state;
 	bool ready;
-	struct dechunk dechunk;
-	uint32_t carry_len;
-	char *carry; /* start of what is not complete yet; owned */
+	struct sse_input input;
 	struct track shared, private;
 };
 
@@ -85,7 +81,7 @@ struct client {
 	double rate;	      /* connects a second */
 	uint64_t start_ns;
 	int epoll;
-	char buffer[CARRY_MAX + READ_MAX];
+	char buffer[SSE_BUFFER_MAX];
 };
 
 /* --- what arrives ------------------------------------------------------ */
@@ -99,9 +95,17 @@ static void conn_is_ready(struct client *cl, struct conn *c)
 	cl->waiting--;
 }
 
-static void take_event(struct client *cl, struct conn *c,
-		       const struct sse_event *event, uint64_t now)
+/* One read's worth of events. */
+struct arrival {
+	struct client *client;
+	struct conn *conn;
+};
+
+static void on_event(void *ctx, const struct sse_event *event)
 {
+	struct arrival *arrival = ctx;
+	struct client *cl = arrival->client;
+	struct conn *c = arrival->conn;
 	struct counters *counters = cl->counters;
 	const char *ready = cl->options->ready;
 	struct stamp stamp;
@@ -124,81 +128,13 @@ static void take_event(struct client *cl, struct conn *c,
 	counters->messages++;
 	if (stamp.stream == 0) {
 		track_message(&counters->order, &c->shared, stamp.seq);
-		hist_add(&counters->shared, now - stamp.sent_ns);
+		hist_add(&counters->shared, now_ns() - stamp.sent_ns);
 	} else if (stamp.stream == c->number + 1) {
 		track_message(&counters->order, &c->private, stamp.seq);
-		hist_add(&counters->private, now - stamp.sent_ns);
+		hist_add(&counters->private, now_ns() - stamp.sent_ns);
 	} else {
 		counters->strays++;
 	}
-}
-
-/* Takes all whole events; returns how many bytes those were. */
-static size_t take_events(struct client *cl, struct conn *c, const char *text,
-			  size_t len, uint64_t now)
-{
-	struct sse_event event;
-	size_t done = 0;
-	size_t n;
-
-	while ((n = sse_next(text + done, len - done, &event)) > 0) {
-		take_event(cl, c, &event, now);
-		done += n;
-	}
-	return done;
-}
-
-/* Keeps the last `len` bytes at `text` for the next read. */
-static bool keep(struct conn *c, const char *text, size_t len)
-{
-	if (len > CARRY_MAX)
-		return false;
-	free(c->carry);
-	c->carry = NULL;
-	c->carry_len = (uint32_t)len;
-	if (len == 0)
-		return true;
-	c->carry = malloc(len);
-	if (c->carry == NULL)
-		die("out of memory");
-	memcpy(c->carry, text, len);
-	return true;
-}
-
-/* Body bytes: `kept` payload from before, then `got` raw ones behind it. */
-static bool take_body(struct client *cl, struct conn *c, char *text,
-		      size_t kept, const char *raw, size_t got)
-{
-	ptrdiff_t more = dechunk(&c->dechunk, text + kept, raw, got);
-	size_t done;
-	size_t len;
-
-	if (more < 0)
-		return false;
-	len = kept + (size_t)more;
-	done = take_events(cl, c, text, len, now_ns());
-	if (done == len && c->carry == NULL)
-		return true;
-	return keep(c, text + done, len - done);
-}
-
-static bool take_head(struct client *cl, struct conn *c, char *text, size_t len)
-{
-	char *end = memmem(text, len, "\r\n\r\n", 4);
-
-	if (end == NULL)
-		return keep(c, text, len);
-	if (len < 12 || memcmp(text, "HTTP/1.1 200", 12) != 0)
-		return false;
-	*end = '\0';
-	end += 4;
-	c->dechunk.phase = strcasestr(text, "transfer-encoding: chunked")
-				   ? DECHUNK_SIZE
-				   : DECHUNK_OFF;
-	c->state = CONN_OPEN;
-	if (strcmp(cl->options->ready, "head") == 0)
-		conn_is_ready(cl, c);
-	return take_body(cl, c, end, 0, end, len - (size_t)(end - text));
 }
 
 /* --- connections ------------------------------------------------------- */
@@ -212,7 +148,7 @@ static void conn_close(struct client *cl, struct conn *c)
 		cl->waiting--;
 	}
 	close(c->fd);
-	keep(c, NULL, 0);
+	sse_input_fini(&c->input);
 	c->state = CONN_CLOSED;
 }
 
@@ -239,7 +175,7 @@ static bool conn_request(struct client *cl, struct conn *c)
 	if (send(c->fd, text, (size_t)n, MSG_NOSIGNAL) != n)
 		return false;
 	cl->counters->connected++;
-	c->state = CONN_HEAD;
+	c->state = CONN_OPEN;
 	return true;
 }
 
@@ -286,28 +222,18 @@ static void conn_open(struct client *cl, struct conn *c)
 
 static void conn_read(struct client *cl, struct conn *c)
 {
-	char *raw = cl->buffer + c->carry_len;
-	ssize_t got = recv(c->fd, raw, READ_MAX, 0);
-	bool good;
+	struct arrival arrival = {.client = cl, .conn = c};
+	ssize_t got = sse_input_read(&c->input, c->fd, cl->buffer, on_event,
+				     &arrival);
 
-	if (got < 0 && (errno == EAGAIN || errno == EINTR))
-		return;
-	if (got <= 0) {
+	if (got < 0) {
+		cl->counters->malformed += got != SSE_INPUT_CLOSED;
 		conn_close(cl, c);
 		return;
 	}
 	cl->counters->bytes += (uint64_t)got;
-	if (c->carry_len > 0)
-		memcpy(cl->buffer, c->carry, c->carry_len);
-	if (c->state == CONN_HEAD)
-		good = take_head(cl, c, cl->buffer, c->carry_len + (size_t)got);
-	else
-		good = take_body(cl, c, cl->buffer, c->carry_len, raw,
-				 (size_t)got);
-	if (!good) {
-		cl->counters->malformed++;
-		conn_close(cl, c);
-	}
+	if (c->input.open && strcmp(cl->options->ready, "head") == 0)
+		conn_is_ready(cl, c);
 }
 
 static void conn_event(struct client *cl, struct conn *c, uint32_t what)

@@ -4,7 +4,7 @@
  *
  * The cheap path is the whole point: one memchr per line, no copy but the
  * closing of gaps where chunk framing stood. Lines end in LF or CRLF. Of an
- * event only its type and its first data line are reported.
+ * event its type, id, retry and first data line are reported.
  */
 #ifndef TESTS_BENCH_SSESTREAM_H
 #define TESTS_BENCH_SSESTREAM_H
@@ -33,6 +33,10 @@ struct sse_event {
 	size_t type_len;
 	const char *data; /* first data line, NULL: none */
 	size_t data_len;
+	const char *id; /* NULL: not said */
+	size_t id_len;
+	const char *retry; /* NULL: not said */
+	size_t retry_len;
 };
 
 static inline int hex_digit(char c)
@@ -146,6 +150,11 @@ static inline size_t sse_next(const char *text, size_t len,
 		else if (*p == 'e')
 			event->type =
 				sse_field(p, n, "event:", 6, &event->type_len);
+		else if (*p == 'i')
+			event->id = sse_field(p, n, "id:", 3, &event->id_len);
+		else if (*p == 'r')
+			event->retry =
+				sse_field(p, n, "retry:", 6, &event->retry_len);
 		p = lf + 1;
 	}
 	return 0;

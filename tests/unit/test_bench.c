@@ -1,6 +1,7 @@
 /* The bench's own parts: a load client that cannot see a fault proves none. */
 #include "tests/bench/bench.h"
 #include "tests/bench/hist.h"
+#include "tests/bench/resumecheck.h"
 #include "tests/bench/ssestream.h"
 #include "tests/bench/track.h"
 #include "tests/unit/unit.h"
@@ -102,8 +103,63 @@ static void test_bench_sse_event_whole_or_nothing(void **state)
 	assert_memory_equal(event.type, "score", 5);
 	assert_int_equal(event.data_len, 5);
 	assert_memory_equal(event.data, "first", 5);
+	assert_int_equal(event.id_len, 1);
+	assert_memory_equal(event.id, "1", 1);
+	assert_null(event.retry);
+	assert_int_equal(sse_next("retry: 250\r\nid:\r\n\r\n", 19, &event), 19);
+	assert_int_equal(event.retry_len, 3);
+	assert_memory_equal(event.retry, "250", 3);
+	assert_int_equal(event.id_len, 0);
+	assert_non_null(event.id);
 	assert_int_equal(sse_next(": hi\n\nx", 7, &event), 6);
 	assert_null(event.data);
+}
+
+static void test_bench_resume_check_counts_what_is_wrong(void **state)
+{
+	struct resume_counts counts = {0};
+	struct resume_check c = {0};
+
+	(void)state;
+	resume_check_ready(&c, 10);
+	resume_check_ready(&c, 3); /* only the first one anchors */
+	assert_true(resume_check_message(&counts, &c, 11));
+	assert_true(resume_check_message(&counts, &c, 12));
+	assert_false(resume_check_message(&counts, &c, 12));
+	assert_false(resume_check_message(&counts, &c, 9));
+	assert_int_equal(counts.doubles, 2);
+	assert_false(resume_check_message(&counts, &c, 15));
+	assert_int_equal(counts.holes, 2);
+	assert_false(resume_check_message(&counts, &c, 13));
+	assert_int_equal(counts.holes, 1);
+	assert_int_equal(counts.reorders, 1);
+	assert_false(resume_check_message(&counts, &c, 1000));
+	assert_int_equal(counts.holes, 985);
+	assert_int_equal(counts.unanchored, 0);
+	resume_check_forget(&c);
+	assert_true(resume_check_message(&counts, &c, 500));
+	assert_int_equal(counts.unanchored, 1);
+	assert_int_equal(counts.doubles, 2);
+}
+
+static void test_bench_resume_check_believes_true_gaps_only(void **state)
+{
+	struct resume_counts counts = {0};
+	struct resume_check c = {0};
+
+	(void)state;
+	resume_check_ready(&c, 0);
+	assert_true(resume_check_gap(&counts, &c, 1, 5));
+	assert_true(resume_check_message(&counts, &c, 6));
+	assert_int_equal(counts.holes, 0);
+	assert_int_equal(counts.gap_messages, 5);
+	assert_false(resume_check_message(&counts, &c, 5));
+	assert_int_equal(counts.doubles, 1);
+	assert_int_equal(counts.gaps_false, 0);
+	assert_false(resume_check_gap(&counts, &c, 6, 8));   /* 6 came */
+	assert_false(resume_check_gap(&counts, &c, 10, 12)); /* 9 is left out */
+	assert_int_equal(counts.gaps_false, 2);
+	assert_int_equal(counts.gaps_told, 3);
 }
 
 static void test_bench_hist_quantiles(void **state)
@@ -135,6 +191,9 @@ int main(void)
 		cmocka_unit_test(test_bench_dechunk_at_every_cut),
 		cmocka_unit_test(test_bench_dechunk_refuses_bad_framing),
 		cmocka_unit_test(test_bench_sse_event_whole_or_nothing),
+		cmocka_unit_test(test_bench_resume_check_counts_what_is_wrong),
+		cmocka_unit_test(
+			test_bench_resume_check_believes_true_gaps_only),
 		cmocka_unit_test(test_bench_hist_quantiles),
 	};
 
