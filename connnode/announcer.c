@@ -10,6 +10,9 @@
 typedef Stentor__Link__V1__Interest Interest;
 typedef Stentor__Link__V1__HelloAck HelloAck;
 
+/* Before a dispatcher is greeted again that will hardly have us. */
+#define REFUSED_MS (10 * LINK_GREET_MS)
+
 void announcer_init(struct announcer *a, struct channels *channels,
 		    const struct announcer_identity *identity,
 		    const struct announcer_ops *ops, void *ctx)
@@ -40,12 +43,14 @@ static void forget_all(struct announcer *a)
 	}
 }
 
+static void upstream_free(struct upstream *u);
+
 void announcer_fini(struct announcer *a)
 {
 	forget_all(a);
 	list_for_each_safe (node, &a->upstreams)
-		announcer_remove(
-			a, container_of(node, struct upstream, in_announcer));
+		upstream_free(
+			container_of(node, struct upstream, in_announcer));
 	arena_fini(&a->arena);
 }
 
@@ -73,9 +78,10 @@ static void queue_clear(struct upstream *u)
 	}
 	u->queue_bytes = 0;
 	u->mark_count = 0;
+	u->snapshot_seq = 0;
 }
 
-void announcer_remove(struct announcer *a UNUSED, struct upstream *u)
+static void upstream_free(struct upstream *u)
 {
 	queue_clear(u);
 	list_remove(&u->in_announcer);
@@ -131,7 +137,7 @@ static void mark(struct upstream *u, uint64_t generation)
 	*m = (struct upstream_mark){u->link.tx_seq, generation};
 }
 
-static void take_acks(struct upstream *u)
+static void take_acks(struct announcer *a, struct upstream *u)
 {
 	while (u->mark_count > 0 &&
 	       u->marks[u->mark_first].seq <= u->link.peer_ack) {
@@ -139,6 +145,11 @@ static void take_acks(struct upstream *u)
 		u->mark_first = (u->mark_first + 1) % UPSTREAM_MARKS;
 		u->mark_count--;
 	}
+	if (u->snapshot_seq == 0 || u->snapshot_seq > u->link.peer_ack)
+		return;
+	u->snapshot_seq = 0;
+	if (a->ops->link_changed != NULL)
+		a->ops->link_changed(a->ctx, u, true);
 }
 
 /* Memory of a frame that waits: small ones cost more than their bytes. */
@@ -156,6 +167,8 @@ static void pump(struct announcer *a, struct upstream *u)
 		if (send_in_sequence(a, u, f->control) != 0)
 			return;
 		mark(u, f->generation);
+		if (f->snapshot_end)
+			u->snapshot_seq = u->link.tx_seq;
 		list_remove(&f->in_queue);
 		u->queue_bytes -= cost(f->control);
 		frame_release(f->control);
@@ -164,15 +177,14 @@ static void pump(struct announcer *a, struct upstream *u)
 }
 
 /* Takes the frame. */
-static void enqueue(struct upstream *u, struct frame *control,
-		    uint64_t generation)
+static struct upstream_frame *enqueue(struct upstream *u, struct frame *control)
 {
-	struct upstream_frame *f = xmalloc(sizeof(*f));
+	struct upstream_frame *f = xcalloc(1, sizeof(*f));
 
 	f->control = control;
-	f->generation = generation;
 	list_push_back(&u->queue, &f->in_queue);
 	u->queue_bytes += cost(control);
+	return f;
 }
 
 static void greet(struct announcer *a, struct upstream *u, uint64_t now_ms)
@@ -197,6 +209,7 @@ static void greet(struct announcer *a, struct upstream *u, uint64_t now_ms)
 	hello.config_hash = id->config_hash;
 	hello.connections_max = id->connections_max;
 	hello.token = (char *)id->token;
+	hello.store = a->store;
 	f.hello = &hello;
 	control = link_control_encode(&f);
 	rc = send_frame(a, u, &h, control, &sent);
@@ -227,9 +240,12 @@ static void batch_queue(struct upstream *u, struct batch *b,
 			uint64_t generation)
 {
 	LinkFrame f = STENTOR__LINK__V1__FRAME__INIT;
+	struct upstream_frame *queued;
 
 	f.interest = &b->interest;
-	enqueue(u, link_control_encode(&f), generation);
+	queued = enqueue(u, link_control_encode(&f));
+	queued->generation = generation;
+	queued->snapshot_end = b->interest.snapshot_end;
 	b->interest.n_add = b->interest.n_remove = 0;
 }
 
@@ -329,13 +345,46 @@ static void announce_changes(struct announcer *a)
 
 /* --- life of a link ---------------------------------------------------- */
 
-static void restart(struct announcer *a, struct upstream *u, uint64_t now_ms)
+/* While a dispatcher that counts on it is UP, the store is what it is. */
+static void forget_store(struct announcer *a)
 {
-	if (u->phase == UPSTREAM_UP)
-		a->counters.links_lost++;
+	list_for_each (node, &a->upstreams) {
+		const struct upstream *u =
+			container_of(node, struct upstream, in_announcer);
+
+		if (u->phase == UPSTREAM_UP && u->store == a->store)
+			return;
+	}
+	a->store = 0;
+}
+
+/* The one place where a phase changes, except for becoming UP. */
+static void end_link(struct announcer *a, struct upstream *u,
+		     enum upstream_phase phase)
+{
+	bool lost = u->phase == UPSTREAM_UP;
+
 	queue_clear(u);
 	u->confirmed = 0;
-	u->phase = UPSTREAM_GREETING;
+	u->phase = phase;
+	u->store = 0;
+	if (!lost)
+		return;
+	a->counters.links_lost++;
+	forget_store(a);
+	if (a->ops->link_changed != NULL)
+		a->ops->link_changed(a->ctx, u, false);
+}
+
+void announcer_remove(struct announcer *a, struct upstream *u)
+{
+	end_link(a, u, UPSTREAM_DOWN);
+	upstream_free(u);
+}
+
+static void restart(struct announcer *a, struct upstream *u, uint64_t now_ms)
+{
+	end_link(a, u, UPSTREAM_GREETING);
 	u->greetings = 0;
 	link_state_init(&u->link, random_nonzero(), now_ms);
 }
@@ -356,14 +405,10 @@ void announcer_connected(struct announcer *a, struct upstream *u,
 static void link_down(struct announcer *a, struct upstream *u,
 		      const char *reason)
 {
-	if (u->phase == UPSTREAM_UP)
-		a->counters.links_lost++;
 	if (u->phase != UPSTREAM_DOWN)
 		log_warn("LINK-DOWN", "dispatcher=%s name=%s reason=%s",
 			 u->address, u->name ? u->name : "?", reason);
-	queue_clear(u);
-	u->confirmed = 0;
-	u->phase = UPSTREAM_DOWN;
+	end_link(a, u, UPSTREAM_DOWN);
 }
 
 void announcer_disconnected(struct announcer *a, struct upstream *u)
@@ -386,6 +431,27 @@ static void end_older_links(struct announcer *a, const struct upstream *u,
 	}
 }
 
+/* What a dispatcher tells of its store. False: its positions are of another
+ * than those we have; the link was ended. */
+static bool take_store(struct announcer *a, struct upstream *u, uint64_t store,
+		       uint64_t now_ms)
+{
+	if (store == 0 || store == u->store)
+		return true;
+	if (a->store != 0 && store != a->store) {
+		a->counters.store_refused++;
+		log_error("STORE-DIFFERS",
+			  "dispatcher=%s name=%s store=%016llx ours=%016llx",
+			  u->address, u->name, (unsigned long long)store,
+			  (unsigned long long)a->store);
+		restart(a, u, now_ms);
+		u->speak_at_ms = now_ms + REFUSED_MS;
+		return false;
+	}
+	a->store = u->store = store;
+	return true;
+}
+
 static void link_up(struct announcer *a, struct upstream *u, const LinkFrame *f,
 		    uint64_t now_ms)
 {
@@ -399,6 +465,8 @@ static void link_up(struct announcer *a, struct upstream *u, const LinkFrame *f,
 	memcpy(&u->key, ack->hash_key.data, sizeof(u->key));
 	free(u->name);
 	u->name = xstrdup(ack->dispatcher);
+	if (!take_store(a, u, ack->store, now_ms))
+		return;
 	u->link.peer_epoch = f->sender_epoch;
 	u->link.last_rx_ms = now_ms;
 	u->phase = UPSTREAM_UP;
@@ -426,7 +494,7 @@ static void refused(struct announcer *a, struct upstream *u,
 	if (r->reason == STENTOR__LINK__V1__REFUSE_REASON__REFUSE_REASON_RESET)
 		greet(a, u, now_ms);
 	else
-		u->speak_at_ms = now_ms + 10 * LINK_GREET_MS;
+		u->speak_at_ms = now_ms + REFUSED_MS;
 }
 
 static void answer_counts(struct announcer *a, struct upstream *u,
@@ -445,7 +513,7 @@ static void answer_counts(struct announcer *a, struct upstream *u,
 		answer.subscribers = ch ? ch->subscribers : 0;
 		reply.n_count_answers = 1;
 		reply.count_answers = answers;
-		enqueue(u, link_control_encode(&reply), 0);
+		enqueue(u, link_control_encode(&reply));
 	}
 }
 
@@ -467,9 +535,15 @@ static void take_frame(struct announcer *a, struct upstream *u,
 		a->counters.frames_stale++;
 		return;
 	}
-	take_acks(u);
+	if (f->heartbeat != NULL &&
+	    !take_store(a, u, f->heartbeat->store, now_ms))
+		return;
+	take_acks(a, u);
 	if (f->n_deliveries > 0)
 		a->ops->deliver(a->ctx, f->deliveries, f->n_deliveries);
+	if (f->n_history_answers + f->n_tops_answers > 0 &&
+	    a->ops->answers != NULL)
+		a->ops->answers(a->ctx, f, now_ms);
 	answer_counts(a, u, f);
 }
 
@@ -512,6 +586,7 @@ static struct frame *heartbeat(const struct announcer *a)
 
 	beat.connections = a->connections;
 	beat.draining = a->draining;
+	beat.store = a->store;
 	f.heartbeat = &beat;
 	return link_control_encode(&f);
 }
@@ -579,6 +654,28 @@ void announcer_tick(struct announcer *a, uint64_t now_ms)
 }
 
 /* --- questions --------------------------------------------------------- */
+
+const struct upstream *announcer_ask(struct announcer *a, struct frame *control,
+				     const struct upstream *except)
+{
+	struct upstream *next = NULL;
+
+	list_for_each (node, &a->upstreams) {
+		struct upstream *u =
+			container_of(node, struct upstream, in_announcer);
+
+		if (u->phase != UPSTREAM_UP)
+			continue;
+		if (next == NULL || next == except ||
+		    (u != except && u->asked < next->asked))
+			next = u;
+	}
+	if (next == NULL)
+		return NULL;
+	next->asked = ++a->asks;
+	enqueue(next, frame_hold(control));
+	return next;
+}
 
 uint64_t announcer_confirmed(const struct announcer *a)
 {

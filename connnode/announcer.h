@@ -46,6 +46,16 @@ struct announcer_ops {
 	/* Deliveries of one frame, in order; borrowed during the call. */
 	void (*deliver)(void *ctx, LinkDelivery *const *deliveries,
 			size_t count);
+	/* A frame in sequence that carries answers to questions (its
+	 * history_answers and tops_answers); borrowed during the call. NULL:
+	 * they are ignored. */
+	void (*answers)(void *ctx, const LinkFrame *f, uint64_t now_ms);
+	/* up: the dispatcher has acknowledged our interests, all that is
+	 * published there from now on reaches us. Or the link ended, in
+	 * whichever way: what was on its way may be lost; told also of a link
+	 * that had not got so far. `u` may be about to be freed. May be NULL;
+	 * must not add or remove upstreams. */
+	void (*link_changed)(void *ctx, struct upstream *u, bool up);
 };
 
 /* What a hello says of this worker; all borrowed while the announcer lives. */
@@ -64,11 +74,17 @@ struct announcer {
 	struct list unannounced; /* channels whose state may have changed */
 	uint64_t generation;	 /* of the last flush that had changes */
 	uint64_t connections;	 /* set by the owner, told in heartbeats */
+	/* Identity of the store that positions come from, told by the first
+	 * dispatcher that knows it and kept while one with it is UP; 0: none.
+	 * Two stores would hand out two truths. */
+	uint64_t store;
+	uint64_t asks; /* control frames of announcer_ask() */
 	bool draining;
 	bool hold_acks; /* set by the owner: no room for more deliveries */
 	struct arena arena;
 	struct {
-		uint64_t frames_stale, frames_malformed, gaps, links_lost;
+		uint64_t frames_stale, frames_malformed, gaps, links_lost,
+			store_refused;
 	} counters;
 };
 
@@ -77,6 +93,7 @@ struct upstream_frame {
 	struct list in_queue;
 	struct frame *control;
 	uint64_t generation; /* confirmed when this frame is; 0: none */
+	bool snapshot_end;
 };
 
 struct upstream_mark {
@@ -91,10 +108,13 @@ struct upstream {
 	void *socket;	   /* the owner's */
 	enum upstream_phase phase;
 	struct link_state link;
-	struct hash_key key;  /* of interest keys, the dispatcher's choice */
-	char *name;	      /* the dispatcher's, once it answered */
-	uint64_t config_hash; /* the dispatcher's */
-	uint64_t speak_at_ms; /* next hello (GREETING) or heartbeat (UP) */
+	struct hash_key key;   /* of interest keys, the dispatcher's choice */
+	char *name;	       /* the dispatcher's, once it answered */
+	uint64_t config_hash;  /* the dispatcher's */
+	uint64_t store;	       /* the dispatcher's; 0: not told */
+	uint64_t snapshot_seq; /* of the snapshot's end; 0: not under way */
+	uint64_t asked;	       /* announcer.asks when it was asked last */
+	uint64_t speak_at_ms;  /* next hello (GREETING) or heartbeat (UP) */
 	unsigned greetings;
 	struct list queue; /* struct upstream_frame */
 	size_t queue_bytes;
@@ -133,6 +153,12 @@ void announcer_touch(struct announcer *a, struct channel *ch);
 void announcer_flush(struct announcer *a);
 /* Every 100 ms or so: greetings, heartbeats, silence. */
 void announcer_tick(struct announcer *a, uint64_t now_ms);
+
+/* Queues a control frame, of which it holds its own reference, for the next
+ * dispatcher that is UP, not `except` if there is another; it leaves with the
+ * next flush. NULL: none is UP. */
+const struct upstream *announcer_ask(struct announcer *a, struct frame *control,
+				     const struct upstream *except);
 
 /* The newest generation that every UP dispatcher has acknowledged; 0 while
  * none is up. */

@@ -2,10 +2,17 @@
  * (pure: sends through struct questions_ops).
  *
  * A question is embedded in its asker's own struct and asked again, of another
- * dispatcher, until it is answered or cancelled: after QUESTION_TIMEOUT_MS
- * without an answer, when the link it went by is lost, and, after a pause that
- * doubles up to QUESTION_RETRY_MAX_MS, when the answer is that the store can't
- * be asked. At most QUESTIONS_MAX are under way; more wait, the oldest first.
+ * dispatcher, until it is answered or cancelled:
+ *
+ *	WAITING --questions_run()--> ASKED --answered--> the asker's
+ *	   ^  ^                       |  |
+ *	   |  +--link lost, timeout---+  | the store can't be asked
+ *	   +----------------PAUSED <-----+
+ *
+ * It keeps its id all the time, so that a late answer is as good as the one to
+ * the latest attempt. A pause is QUESTION_RETRY_MS and doubles with each
+ * failure up to QUESTION_RETRY_MAX_MS. At most QUESTIONS_MAX are under way;
+ *more wait, the oldest first.
  */
 #ifndef STENTOR_CONNNODE_QUESTIONS_H
 #define STENTOR_CONNNODE_QUESTIONS_H
@@ -35,16 +42,24 @@ struct upstream;
 typedef void (*question_cb)(struct question *q, const HistoryAnswer *history,
 			    const TopsAnswer *tops);
 
+enum question_phase {
+	QUESTION_CLOSED,
+	QUESTION_WAITING,
+	QUESTION_ASKED,
+	QUESTION_PAUSED
+};
+
 struct question {
 	question_cb answered;
 	/* private */
-	struct list in_questions; /* waiting, or under way; else empty */
+	enum question_phase phase;
+	struct list in_questions; /* the phase's list */
 	struct hmap_node by_id;
-	uint64_t id;	       /* 0: not under way */
-	struct frame *control; /* encoded, without the id */
-	bool history;	       /* or tops */
-	const struct upstream *upstream;
-	uint64_t due_ms; /* under way: given up then; waiting: not sooner */
+	uint64_t id;
+	struct frame *control;		 /* encoded */
+	bool history;			 /* or tops */
+	const struct upstream *upstream; /* asked last; only ever compared */
+	uint64_t due_ms; /* ASKED: given up then; PAUSED: its end */
 	uint32_t failures;
 };
 
@@ -58,10 +73,13 @@ struct questions_ops {
 struct questions {
 	const struct questions_ops *ops;
 	void *ctx;
-	struct list waiting, asked; /* struct question.in_questions */
+	/* struct question.in_questions, in the order they got there */
+	struct list waiting, asked, paused;
 	struct hmap by_id;
 	unsigned asked_count;
 	uint64_t last_id;
+	uint64_t now_ms;	/* as of the last call, for askers */
+	uint64_t paused_due_ms; /* no pause is looked at before */
 	struct {
 		uint64_t asked, answered, failed, timeouts;
 	} counters;
@@ -75,7 +93,7 @@ void questions_fini(struct questions *q);
 void question_init(struct question *q, question_cb answered);
 static inline bool question_open(const struct question *q)
 {
-	return !list_empty(&q->in_questions);
+	return q->phase != QUESTION_CLOSED;
 }
 /* The query is borrowed during the call (its id is set here). */
 void questions_ask_history(struct questions *qs, struct question *q,
@@ -85,7 +103,7 @@ void questions_ask_tops(struct questions *qs, struct question *q,
 /* Does nothing if it is not open. */
 void questions_cancel(struct questions *qs, struct question *q);
 
-/* Answers that arrived; unknown ids are ignored (late). */
+/* Answers that arrived; ids that are not open are ignored (late, or forged). */
 void questions_history(struct questions *qs, const HistoryAnswer *answer,
 		       uint64_t now_ms);
 void questions_tops(struct questions *qs, const TopsAnswer *answer,

@@ -19,6 +19,9 @@ struct fixture {
 	struct upstream *last; /* that something was sent to */
 	unsigned redials, deliveries;
 	char delivered[64];
+	unsigned history_answers, tops_answers, ups, downs;
+	uint64_t answered_ms;
+	const struct upstream *changed;
 };
 
 static int on_send(void *ctx, struct upstream *u, const struct iovec *pieces,
@@ -43,7 +46,33 @@ static void on_deliver(void *ctx, LinkDelivery *const *d, size_t count)
 	snprintf(f->delivered, sizeof(f->delivered), "%s", d[0]->channel);
 }
 
-static const struct announcer_ops ops = {on_send, on_redial, on_deliver};
+static void on_answers(void *ctx, const LinkFrame *frame, uint64_t now_ms)
+{
+	struct fixture *f = ctx;
+
+	f->history_answers += (unsigned)frame->n_history_answers;
+	f->tops_answers += (unsigned)frame->n_tops_answers;
+	f->answered_ms = now_ms;
+}
+
+static void on_link_changed(void *ctx, struct upstream *u, bool up)
+{
+	struct fixture *f = ctx;
+
+	f->changed = u;
+	if (up)
+		f->ups++;
+	else
+		f->downs++;
+}
+
+static const struct announcer_ops ops = {
+	.send = on_send,
+	.redial = on_redial,
+	.deliver = on_deliver,
+	.answers = on_answers,
+	.link_changed = on_link_changed,
+};
 
 static int set_up(void **state)
 {
@@ -89,8 +118,8 @@ static void feed(struct fixture *f, struct link_header h, LinkFrame *content,
 }
 
 /* Answers the hello of an upstream. */
-static void welcome_as(struct fixture *f, struct upstream *u, uint64_t epoch,
-		       uint8_t key[16], uint64_t now_ms)
+static void welcome_with(struct fixture *f, struct upstream *u, uint64_t epoch,
+			 uint8_t key[16], uint64_t store, uint64_t now_ms)
 {
 	Stentor__Link__V1__HelloAck ack = STENTOR__LINK__V1__HELLO_ACK__INIT;
 	LinkFrame content = FRAME_INIT;
@@ -98,9 +127,16 @@ static void welcome_as(struct fixture *f, struct upstream *u, uint64_t epoch,
 	ack.dispatcher = (char *)"d";
 	ack.hash_key.data = key;
 	ack.hash_key.len = 16;
+	ack.store = store;
 	content.hello_ack = &ack;
 	feed(f, (struct link_header){epoch, u->link.epoch, 0, 0, 0}, &content,
 	     now_ms);
+}
+
+static void welcome_as(struct fixture *f, struct upstream *u, uint64_t epoch,
+		       uint8_t key[16], uint64_t now_ms)
+{
+	welcome_with(f, u, epoch, key, 0, now_ms);
 }
 
 static struct upstream *link_up(struct fixture *f, const char *address,
@@ -136,7 +172,7 @@ static struct channel *join_channel(struct fixture *f, struct subscription *s,
 {
 	struct channel *ch = channels_get(&f->channels, name, strlen(name));
 
-	if (channels_subscribe(&f->channels, ch, s, NULL, false))
+	if (channels_subscribe(&f->channels, ch, s, NULL, 0))
 		announcer_touch(&f->a, ch);
 	return ch;
 }
@@ -512,6 +548,184 @@ static void test_announcer_queue_is_bounded(void **state)
 	assert_int_equal(f->redials, 1);
 }
 
+/* What a worker asks of the store goes round the dispatchers. */
+static void test_announcer_asks_in_turn(void **state)
+{
+	struct fixture *f = *state;
+	Stentor__Link__V1__TopsQuery q = STENTOR__LINK__V1__TOPS_QUERY__INIT;
+	Stentor__Link__V1__TopsQuery *queries[1] = {&q};
+	LinkFrame content = FRAME_INIT;
+	struct upstream *one, *two, *down;
+	struct frame *control;
+
+	q.id = 5;
+	content.tops_queries = queries;
+	content.n_tops_queries = 1;
+	control = link_control_encode(&content);
+	down = announcer_add(&f->a, "tcp://d:0");
+	assert_null(announcer_ask(&f->a, control, NULL));
+	one = link_up(f, "tcp://d:1", 1);
+	assert_ptr_equal(announcer_ask(&f->a, control, NULL), one);
+	assert_ptr_equal(announcer_ask(&f->a, control, one), one);
+	two = link_up(f, "tcp://d:2", 2);
+	assert_ptr_equal(announcer_ask(&f->a, control, NULL), two);
+	assert_ptr_equal(announcer_ask(&f->a, control, NULL), one);
+	assert_ptr_equal(announcer_ask(&f->a, control, NULL), two);
+	assert_ptr_equal(announcer_ask(&f->a, control, one), two);
+	assert_ptr_equal(announcer_ask(&f->a, control, two), one);
+	assert_ptr_equal(announcer_ask(&f->a, control, down), two);
+	assert_int_equal(control->refs, 9);
+	sent_clear(&f->sent);
+	announcer_flush(&f->a);
+	assert_int_equal(control->refs, 1);
+	assert_int_equal(f->sent.count, 8);
+	assert_int_equal(sent_decode(&f->sent, 7)->tops_queries[0]->id, 5);
+	frame_release(control);
+}
+
+static void test_announcer_routes_answers(void **state)
+{
+	struct fixture *f = *state;
+	struct upstream *u = link_up(f, "tcp://d:1", 1);
+	Stentor__Link__V1__TopsAnswer t = STENTOR__LINK__V1__TOPS_ANSWER__INIT;
+	Stentor__Link__V1__HistoryAnswer h =
+		STENTOR__LINK__V1__HISTORY_ANSWER__INIT;
+	Stentor__Link__V1__TopsAnswer *tops[1] = {&t};
+	Stentor__Link__V1__HistoryAnswer *histories[2] = {&h, &h};
+	LinkFrame content = FRAME_INIT;
+
+	speak(f, u, 0, NULL, 1001);
+	assert_int_equal(f->answered_ms, 0);
+	content.tops_answers = tops;
+	content.n_tops_answers = 1;
+	speak(f, u, 0, &content, 1002);
+	assert_int_equal(f->tops_answers, 1);
+	assert_int_equal(f->answered_ms, 1002);
+	content.n_tops_answers = 0;
+	content.history_answers = histories;
+	content.n_history_answers = 2;
+	speak(f, u, 0, &content, 1003);
+	assert_int_equal(f->history_answers, 2);
+	assert_int_equal(f->tops_answers, 1);
+	/* Out of sequence: nothing of it is taken. */
+	feed(f,
+	     (struct link_header){THEIRS, u->link.epoch, u->link.rx_seq + 2, 0,
+				  0},
+	     &content, 1004);
+	assert_int_equal(f->history_answers, 2);
+}
+
+/* Up is told when the snapshot is acknowledged, the end whatever its cause. */
+static void test_announcer_tells_link_changes(void **state)
+{
+	struct fixture *f = *state;
+	Stentor__Link__V1__Refuse r = STENTOR__LINK__V1__REFUSE__INIT;
+	LinkFrame refusal = FRAME_INIT;
+	uint8_t key[16] = {3};
+	struct upstream *u = link_up(f, "tcp://d:1", 1), *two;
+
+	assert_int_equal(f->ups, 0);
+	speak(f, u, 0, NULL, 1001);
+	assert_int_equal(f->ups, 0);
+	speak(f, u, u->link.tx_seq, NULL, 1001);
+	assert_int_equal(f->ups, 1);
+	assert_ptr_equal(f->changed, u);
+	speak(f, u, u->link.tx_seq, NULL, 1001);
+	assert_int_equal(f->ups, 1);
+	announcer_disconnected(&f->a, u);
+	assert_int_equal(f->downs, 1);
+	announcer_disconnected(&f->a, u);
+	assert_int_equal(f->downs, 1); /* it was down already */
+	announcer_connected(&f->a, u, 2000);
+	assert_int_equal(f->downs, 1);
+
+	welcome_as(f, u, THEIRS, key, 2000); /* a sequence that breaks */
+	feed(f, (struct link_header){THEIRS, u->link.epoch, 9, 0, 0}, &refusal,
+	     2000);
+	assert_int_equal(f->downs, 2);
+	welcome_as(f, u, THEIRS, key, 2000); /* a refusal */
+	refusal.refuse = &r;
+	feed(f, (struct link_header){THEIRS, u->link.epoch, 0, 0, 0}, &refusal,
+	     2000);
+	assert_int_equal(f->downs, 3);
+	welcome_as(f, u, THEIRS, key, 2000); /* connected anew */
+	announcer_connected(&f->a, u, 2000);
+	assert_int_equal(f->downs, 4);
+	welcome_as(f, u, THEIRS, key, 2000); /* replaced by another link */
+	two = announcer_add(&f->a, "tcp://d:2");
+	announcer_connected(&f->a, two, 2000);
+	welcome_as(f, two, THEIRS, key, 2000);
+	assert_int_equal(f->downs, 5);
+	assert_ptr_equal(f->changed, u);
+	announcer_tick(&f->a, 2000 + LINK_DEAD_MS); /* silence */
+	assert_int_equal(f->downs, 6);
+	assert_ptr_equal(f->changed, two);
+	announcer_connected(&f->a, two, 8000);
+	welcome_as(f, two, THEIRS, key, 8000); /* removed */
+	announcer_remove(&f->a, two);
+	assert_int_equal(f->downs, 7);
+	assert_int_equal(f->ups, 1);
+}
+
+static void tell_store(struct fixture *f, struct upstream *u, uint64_t store,
+		       uint64_t now_ms)
+{
+	Stentor__Link__V1__Heartbeat beat = STENTOR__LINK__V1__HEARTBEAT__INIT;
+	LinkFrame content = FRAME_INIT;
+
+	beat.store = store;
+	content.heartbeat = &beat;
+	speak(f, u, 0, &content, now_ms);
+}
+
+static void test_announcer_one_store(void **state)
+{
+	struct fixture *f = *state;
+	struct upstream *one = link_up(f, "tcp://d:1", 1), *two, *three;
+	uint8_t key[16] = {2};
+
+	assert_int_equal(f->a.store, 0);
+	tell_store(f, one, 0, 1001); /* it does not know yet */
+	assert_int_equal(f->a.store, 0);
+	tell_store(f, one, 55, 1001);
+	assert_int_equal(f->a.store, 55);
+	sent_clear(&f->sent);
+	announcer_tick(&f->a, 1001);
+	assert_int_equal(sent_decode(&f->sent, 0)->heartbeat->store, 55);
+
+	/* Another says so in its answer to the hello. */
+	two = announcer_add(&f->a, "tcp://d:2");
+	sent_clear(&f->sent);
+	announcer_connected(&f->a, two, 1002);
+	assert_int_equal(sent_decode(&f->sent, 0)->hello->store, 55);
+	welcome_with(f, two, THEIRS, key, 66, 1002);
+	assert_int_equal(two->phase, UPSTREAM_GREETING);
+	assert_int_equal(f->a.counters.store_refused, 1);
+	assert_int_equal(f->a.store, 55);
+	assert_int_equal(f->a.counters.links_lost, 0);
+	sent_clear(&f->sent);
+	announcer_tick(&f->a, 1002 + 10 * LINK_GREET_MS - 2001); /* no haste */
+	for (unsigned i = 0; i < f->sent.count; i++)
+		assert_null(sent_decode(&f->sent, i)->hello);
+
+	/* The same, or none, is no harm; another one later is. */
+	three = link_up(f, "tcp://d:3", 3);
+	tell_store(f, three, 55, 3002);
+	tell_store(f, three, 0, 3002);
+	assert_int_equal(three->phase, UPSTREAM_UP);
+	tell_store(f, three, 66, 3002);
+	assert_int_equal(three->phase, UPSTREAM_GREETING);
+	assert_int_equal(f->a.counters.store_refused, 2);
+	assert_int_equal(f->downs, 1);
+
+	/* Nobody is left who has it: another may come. */
+	announcer_disconnected(&f->a, one);
+	assert_int_equal(f->a.store, 0);
+	welcome_with(f, two, THEIRS, key, 66, 3003);
+	assert_int_equal(two->phase, UPSTREAM_UP);
+	assert_int_equal(f->a.store, 66);
+}
+
 static void test_announcer_malformed(void **state)
 {
 	struct fixture *f = *state;
@@ -541,6 +755,10 @@ int main(void)
 		TEST(test_announcer_delivers_and_acknowledges),
 		TEST(test_announcer_counts_subscribers),
 		TEST(test_announcer_queue_is_bounded),
+		TEST(test_announcer_asks_in_turn),
+		TEST(test_announcer_routes_answers),
+		TEST(test_announcer_tells_link_changes),
+		TEST(test_announcer_one_store),
 		TEST(test_announcer_malformed),
 	};
 
