@@ -1,11 +1,13 @@
 /*
- * pubbench - a gRPC producer of a given pace: PublisherService.Publish with
- * many calls at a time, or PublishStream with a window of unanswered requests.
+ * pubbench - a gRPC producer of a given pace: PublisherService.Publish or
+ * PublishBatch with many calls at a time, or PublishStream with a window of
+ * unanswered requests.
  *
  * One HTTP/2 connection, one epoll loop, requests encoded by hand. A "call" is
- * one gRPC stream: unary calls carry one message and are made again and again,
- * stream calls live until the end. Unary calls made at once may overtake each
- * other; where order matters there is one call or one stream.
+ * one gRPC stream: unary calls carry one message, or a batch of --window, and
+ * are made again and again, stream calls live until the end. Unary calls made
+ * at once may overtake each other; where order matters there is one call or one
+ * stream.
  */
 #include "publish.h"
 
@@ -15,10 +17,14 @@
 #include <sys/epoll.h>
 #include <sys/socket.h>
 
-#define CHANNEL_MAX 128u
-#define MESSAGE_MAX (DATA_BYTES_MAX + CHANNEL_MAX + 64)
-#define OUT_MAX	    (256u * 1024)
-#define UNAVAILABLE 14u
+#define CHANNEL_MAX   128u
+#define MESSAGE_SPARE 64u /* tags, lengths, and gRPC's prefix */
+#define OUT_MAX	      (256u * 1024)
+#define UNAVAILABLE   14u
+
+/* Where a PublishBatchResponse is being read: it is results, each a tag, a
+ * length and the PublishResult. */
+enum batch_phase { BATCH_TAG, BATCH_LENGTH, BATCH_RESULT };
 
 struct call {
 	int32_t stream_id; /* 0: none open */
@@ -27,12 +33,14 @@ struct call {
 	uint64_t asked, answered;
 	uint64_t *sent_ns; /* of request n at n mod window; owned */
 	/* The answer being read: 5 bytes of prefix, then the message. */
-	uint32_t prefix_len, body_left, body_seen;
+	uint32_t prefix_len, body_left;
 	uint8_t prefix[5];
-	uint8_t body_head[2];
-	/* The request being sent. */
+	uint8_t body_head[2]; /* of a result */
+	uint8_t batch_phase, length_shift;
+	uint32_t result_left, result_seen;
+	/* The request being sent; owned. */
 	uint32_t out_len, out_done;
-	char out[MESSAGE_MAX];
+	char *out;
 };
 
 struct client {
@@ -57,32 +65,49 @@ static char *put_varint(char *out, uint64_t value)
 	return out;
 }
 
-/* A PublishRequest of channel (field 1) and data (field 2) in gRPC's frame. */
-static void encode_request(struct client *cl, struct call *c)
+/* The next message: a PublishRequest of channel (field 1) and data (field 2),
+ * as field 1 of a PublishBatchRequest if it is one of a batch. */
+static char *put_message(struct client *cl, struct call *c, char *p)
 {
 	struct publish *o = &cl->publish;
-	char channel[CHANNEL_MAX];
+	char channel[CHANNEL_MAX], head[CHANNEL_MAX + 16];
 	struct stamp stamp;
 	uint64_t number = publish_next(o, &stamp);
 	size_t n = expand_number(channel, sizeof(channel), o->channel, number);
-	char *p = c->out + 5;
+	char *h = head;
+
+	*h++ = 0x0a;
+	h = put_varint(h, n);
+	memcpy(h, channel, n);
+	h += n;
+	*h++ = 0x12;
+	h = put_varint(h, o->size);
+	n = (size_t)(h - head);
+	if (o->batch) {
+		*p++ = 0x0a;
+		p = put_varint(p, n + o->size);
+	}
+	memcpy(p, head, n);
+	data_write(p + n, o->size, &stamp);
+	c->sent_ns[c->asked % o->window] = stamp.sent_ns;
+	c->asked++;
+	return p + n + o->size;
+}
+
+/* One message, or a whole batch, in gRPC's frame. */
+static void encode_request(struct client *cl, struct call *c)
+{
+	char *p = put_message(cl, c, c->out + 5);
 	uint32_t length;
 
-	*p++ = 0x0a;
-	p = put_varint(p, n);
-	memcpy(p, channel, n);
-	p += n;
-	*p++ = 0x12;
-	p = put_varint(p, o->size);
-	data_write(p, o->size, &stamp);
-	p += o->size;
+	while (cl->publish.batch && c->asked < cl->publish.window &&
+	       !publish_is_done(&cl->publish))
+		p = put_message(cl, c, p);
 	length = htonl((uint32_t)(p - c->out) - 5);
 	c->out[0] = 0;
 	memcpy(c->out + 1, &length, sizeof(length));
 	c->out_len = (uint32_t)(p - c->out);
 	c->out_done = 0;
-	c->sent_ns[c->asked % o->window] = stamp.sent_ns;
-	c->asked++;
 }
 
 static bool call_may_ask(const struct client *cl, const struct call *c)
@@ -135,12 +160,17 @@ static ssize_t on_data_wanted(nghttp2_session *session, int32_t stream_id,
 		.valuelen = strlen(v),                                    \
 	}
 
+static const char *path_of(const struct publish *p)
+{
+	if (p->stream)
+		return "/stentor.v1.PublisherService/PublishStream";
+	return p->batch ? "/stentor.v1.PublisherService/PublishBatch"
+			: "/stentor.v1.PublisherService/Publish";
+}
+
 static void call_open(struct client *cl, struct call *c)
 {
-	const char *path =
-		cl->publish.stream
-			? "/stentor.v1.PublisherService/PublishStream"
-			: "/stentor.v1.PublisherService/Publish";
+	const char *path = path_of(&cl->publish);
 	const nghttp2_nv headers[] = {
 		HEADER(":method", "POST"),
 		HEADER(":scheme", "http"),
@@ -156,7 +186,8 @@ static void call_open(struct client *cl, struct call *c)
 
 	c->deferred = false;
 	c->status = UNAVAILABLE;
-	c->prefix_len = c->body_left = c->body_seen = 0;
+	c->batch_phase = BATCH_TAG;
+	c->prefix_len = c->body_left = c->result_seen = 0;
 	c->asked = c->answered = 0;
 	c->out_len = c->out_done = 0;
 	if (!cl->publish.stream)
@@ -185,12 +216,39 @@ static void result_done(struct client *cl, struct call *c)
 {
 	uint32_t code = 0;
 
-	if (c->body_seen >= 2 && c->body_head[0] == 0x08)
+	if (c->result_seen >= 2 && c->body_head[0] == 0x08)
 		code = c->body_head[1];
-	if (cl->publish.stream)
-		call_answered(cl, c, code);
-	c->prefix_len = 0;
-	c->body_seen = 0;
+	c->result_seen = 0;
+	call_answered(cl, c, code);
+}
+
+static void result_byte(struct call *c, uint8_t byte)
+{
+	if (c->result_seen < 2)
+		c->body_head[c->result_seen] = byte;
+	c->result_seen++;
+}
+
+static void batch_byte(struct client *cl, struct call *c, uint8_t byte)
+{
+	switch (c->batch_phase) {
+	case BATCH_TAG:
+		c->batch_phase = BATCH_LENGTH;
+		c->result_left = c->length_shift = 0;
+		break;
+	case BATCH_LENGTH:
+		c->result_left |= (byte & 0x7fu) << c->length_shift;
+		c->length_shift += 7;
+		if (byte < 0x80)
+			c->batch_phase = BATCH_RESULT;
+		break;
+	default:
+		result_byte(c, byte);
+		if (--c->result_left > 0)
+			break;
+		c->batch_phase = BATCH_TAG;
+		result_done(cl, c);
+	}
 }
 
 static int on_data(nghttp2_session *session, uint8_t flags, int32_t stream_id,
@@ -209,17 +267,21 @@ static int on_data(nghttp2_session *session, uint8_t flags, int32_t stream_id,
 				continue;
 			memcpy(&c->body_left, c->prefix + 1, 4);
 			c->body_left = ntohl(c->body_left);
-			c->body_seen = 0;
+			c->result_seen = 0;
 		} else {
-			if (c->body_seen < 2)
-				c->body_head[c->body_seen] = *data;
-			c->body_seen++;
+			if (cl->publish.batch)
+				batch_byte(cl, c, *data);
+			else
+				result_byte(c, *data);
 			c->body_left--;
 			data++;
 			len--;
 		}
-		if (c->body_left == 0)
+		if (c->body_left > 0)
+			continue;
+		if (cl->publish.stream)
 			result_done(cl, c);
+		c->prefix_len = 0;
 	}
 	return 0;
 }
@@ -251,7 +313,8 @@ static int on_stream_close(nghttp2_session *session, int32_t stream_id,
 		return 0;
 	c->stream_id = 0;
 	if (!cl->publish.stream) {
-		call_answered(cl, c, c->status);
+		while (c->answered < c->asked) /* a batch's have been */
+			call_answered(cl, c, c->status);
 		return 0;
 	}
 	/* A stream that fails takes its unanswered requests with it; what it
@@ -428,14 +491,18 @@ int main(int argc, char **argv)
 	struct publish *p = &client.publish;
 
 	publish_init(p, argc, argv);
-	if (!p->stream)
+	if (!p->stream && !p->batch)
 		p->window = 1;
 	client.calls = calloc(p->calls, sizeof(*client.calls));
 	if (client.calls == NULL)
 		die("out of memory");
 	for (uint32_t i = 0; i < p->calls; i++) {
-		client.calls[i].sent_ns = calloc(p->window, sizeof(uint64_t));
-		if (client.calls[i].sent_ns == NULL)
+		struct call *c = &client.calls[i];
+		size_t room = p->size + CHANNEL_MAX + MESSAGE_SPARE;
+
+		c->sent_ns = calloc(p->window, sizeof(uint64_t));
+		c->out = malloc(p->batch ? p->window * room : room);
+		if (c->sent_ns == NULL || c->out == NULL)
 			die("out of memory");
 	}
 	client_connect(&client);

@@ -30,9 +30,10 @@ struct publish {
 	/* options */
 	struct sockaddr_in to;
 	const char *channel; /* with %d: its number, of `channels` */
-	bool stream;	     /* pubbench only */
+	bool stream, batch;  /* pubbench only; neither: unary */
 	uint32_t calls;
-	uint32_t window; /* unanswered requests in a stream call */
+	uint32_t window; /* unanswered requests in a stream call, or messages
+			  * of a batch */
 	uint32_t channels;
 	uint32_t rate; /* messages a second; 0: as fast as answers come */
 	uint32_t size;
@@ -62,9 +63,11 @@ static inline void publish_usage(void)
 	die("options: --to ADDR:PORT --channel NAME and\n"
 	    "  --channel NAME   with %%d: number of the channel\n"
 	    "  --channels M     how many, in turn; default 1\n"
-	    "  --mode M         unary (default) or stream (gRPC only)\n"
+	    "  --mode M         unary (default), stream or batch (gRPC only)\n"
 	    "  --calls N        calls at a time, or streams; default 1\n"
-	    "  --window N       unanswered requests in a stream, default 256\n"
+	    "  --window N       unanswered requests in a stream, or messages "
+	    "in\n"
+	    "                   a batch, default 256\n"
 	    "  --rate N         messages a second, default as many as it can\n"
 	    "  --size N         bytes of data in a message, default 200\n"
 	    "  --count N        messages, default no limit\n"
@@ -122,9 +125,10 @@ static inline void publish_parse(struct publish *p, int argc, char **argv)
 			p->to = arg_addr("to", optarg);
 		else if (c == 'C')
 			p->channel = optarg;
-		else if (c == 'm')
+		else if (c == 'm') {
 			p->stream = strcmp(optarg, "stream") == 0;
-		else if (c == 'n')
+			p->batch = strcmp(optarg, "batch") == 0;
+		} else if (c == 'n')
 			p->count = arg_u64("count", optarg, 1ull << 40);
 		else if (c == 'f')
 			p->first = arg_u64("first", optarg, 1ull << 40);
