@@ -2,6 +2,7 @@
 
 #include "common/base/check.h"
 #include "common/base/mem.h"
+#include "common/codec/place.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -53,6 +54,8 @@ struct channel *channels_get(struct channels *c, const char *name, size_t len)
 	ch->rule = rules_match(c->rules, ch->name);
 	list_init(&ch->subscriptions);
 	list_init(&ch->unannounced);
+	list_init(&ch->pages);
+	ch->list_hash = place_list_hash(&(const char *){ch->name}, 1);
 	hmap_insert(&c->by_name, &ch->by_name, hash);
 	return ch;
 }
@@ -61,6 +64,7 @@ void channels_forget(struct channels *c, struct channel *ch)
 {
 	check(ch->subscribers == 0);
 	check(ch->job == NULL);
+	check(ch->log == NULL);
 	check(!ch->announced);
 	check(list_empty(&ch->unannounced));
 	hmap_remove(&c->by_name, &ch->by_name);
@@ -69,13 +73,15 @@ void channels_forget(struct channels *c, struct channel *ch)
 
 bool channels_subscribe(struct channels *c, struct channel *ch,
 			struct subscription *s, struct session *session,
-			bool json)
+			unsigned variant)
 {
-	s->channel = ch;
-	s->session = session;
-	s->since = ch->messages;
-	s->json = json;
-	ch->json_subscribers += json;
+	*s = (struct subscription){
+		.channel = ch,
+		.session = session,
+		.at = ch->messages,
+		.variant = (uint8_t)variant,
+	};
+	ch->variants[variant]++;
 	list_push_back(&ch->subscriptions, &s->in_channel);
 	c->subscriptions++;
 	return ++ch->subscribers == 1;
@@ -85,7 +91,7 @@ bool channels_unsubscribe(struct channels *c, struct subscription *s)
 {
 	check(s->channel->subscribers > 0);
 	list_remove(&s->in_channel);
-	s->channel->json_subscribers -= s->json;
+	s->channel->variants[s->variant]--;
 	c->subscriptions--;
 	return --s->channel->subscribers == 0;
 }

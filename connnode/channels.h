@@ -4,8 +4,9 @@
  * subscribers or while the dispatchers still believe that it has (the
  * announcer forgets it once they have been told).
  *
- * A channel counts its messages, and a subscription knows the count at which it
- * began: a fan-out that takes several turns leaves out who came after.
+ * A channel counts its messages, and a subscription knows the count up to which
+ * it has them: a fan-out that takes several turns leaves out who came after. A
+ * reliable channel's count is the offset in its log (logs.h).
  */
 #ifndef STENTOR_CONNNODE_CHANNELS_H
 #define STENTOR_CONNNODE_CHANNELS_H
@@ -20,17 +21,31 @@
 
 struct session;
 struct fanout_job;
+struct log;
+struct replay;
+
+/* How a message is rendered for a subscription; its bits index frames. */
+enum variant {
+	VARIANT_JSON = 1,  /* or raw */
+	VARIANT_ALONE = 2, /* the connection has no other channel: the `id:`
+			    * is the same for all such, and in the frame */
+};
+#define VARIANTS 4
 
 struct channel {
 	struct hmap_node by_name;
 	struct list subscriptions; /* struct subscription.in_channel */
-	uint32_t subscribers, json_subscribers; /* all; of format json */
+	uint32_t subscribers;
+	uint32_t variants[VARIANTS]; /* subscribers of each */
 	bool announced;		 /* the dispatchers are told that we want it */
 	struct list unannounced; /* on the announcer's list of changes */
 	uint64_t generation;	 /* of the announcement that carries it */
 	const struct rule *rule; /* borrowed from the worker's rules */
+	struct log *log;	 /* NULL: ephemeral */
+	struct list pages;	 /* of its log, being replayed: replay.c */
 	struct fanout_job *job;	 /* a fan-out under way, or NULL */
-	uint64_t messages;	 /* delivered here so far */
+	uint64_t messages;  /* delivered here so far, or the log's offset */
+	uint32_t list_hash; /* place_list_hash() of this channel alone */
 	uint8_t name_len;
 	char name[];
 };
@@ -39,9 +54,13 @@ struct subscription {
 	struct list in_channel;
 	struct channel *channel;
 	struct session *session;
-	uint64_t since; /* channel->messages when it began */
-	bool json;
+	/* It has the channel's messages up to this one; SUBSCRIPTION_HELD while
+	 * its replay (replay.h) has yet to bring it up to the live ones. */
+	uint64_t at;
+	struct replay *replay;
+	uint8_t variant;
 };
+#define SUBSCRIPTION_HELD UINT64_MAX
 
 struct channels {
 	struct hmap by_name;
@@ -64,7 +83,7 @@ void channels_forget(struct channels *c, struct channel *ch);
 /* True when it is the channel's first: the announcer must know. */
 bool channels_subscribe(struct channels *c, struct channel *ch,
 			struct subscription *s, struct session *session,
-			bool json);
+			unsigned variant);
 /* True when it was the channel's last. */
 bool channels_unsubscribe(struct channels *c, struct subscription *s);
 

@@ -1,17 +1,17 @@
 #include "connnode/fanout.h"
 
 #include "common/base/mem.h"
-#include "common/codec/sse.h"
+#include "connnode/render.h"
 #include "connnode/session.h"
 
+#include <limits.h>
 #include <stdlib.h>
-#include <string.h>
 
-/* A message, rendered for the formats that were wanted when it came. */
+/* A message, rendered for the variants that were wanted when it came. */
 struct message {
 	struct list in_job;
-	uint64_t number;	  /* of its channel */
-	struct frame *raw, *json; /* NULL: nobody wants it */
+	uint64_t number;		/* of its channel; 0: goes to all */
+	struct frame *frames[VARIANTS]; /* NULL: nobody wants it */
 };
 
 struct fanout_job {
@@ -30,13 +30,11 @@ void fanout_init(struct fanout *f)
 
 static void message_fini(struct fanout *f, struct message *m)
 {
-	if (m->raw != NULL) {
-		f->backlog_bytes -= m->raw->len;
-		frame_release(m->raw);
-	}
-	if (m->json != NULL) {
-		f->backlog_bytes -= m->json->len;
-		frame_release(m->json);
+	for (unsigned v = 0; v < VARIANTS; v++) {
+		if (m->frames[v] == NULL)
+			continue;
+		f->backlog_bytes -= m->frames[v]->len;
+		frame_release(m->frames[v]);
 	}
 }
 
@@ -70,57 +68,52 @@ void fanout_fini(struct fanout *f)
 
 /* --- rendering --------------------------------------------------------- */
 
-static enum priority class_of(const LinkDelivery *d)
+/* The number that the message has in its channel. One without a position on a
+ * channel that has a log (its dispatcher follows other rules than we do) has
+ * none. */
+static uint64_t count(struct channel *ch, const LinkDelivery *d)
 {
-	if (d->priority < 1 || d->priority > PRIORITY_CLASSES)
-		return PRIORITY_NORMAL;
-	return (enum priority)(d->priority - 1);
+	if (ch->log == NULL)
+		return ++ch->messages;
+	if (d->offset != 0)
+		ch->messages = d->offset;
+	return d->offset;
 }
 
-static struct frame *account(struct fanout *f, struct frame *frame,
-			     const LinkDelivery *d)
-{
-	frame->accepted_us = d->published_us != 0 ? d->published_us : 1;
-	frame->class = (uint8_t)class_of(d);
-	f->backlog_bytes += frame->len;
-	return frame;
-}
-
-static void render(struct fanout *f, struct channel *ch, const LinkDelivery *d,
+static void render(struct worker *w, struct channel *ch, const LinkDelivery *d,
 		   struct message *m)
 {
-	struct sse_event e = {
-		.event = d->event,
-		.data = (const char *)d->data.data,
-		.data_len = d->data.len,
-	};
-
-	*m = (struct message){.number = ++ch->messages};
+	*m = (struct message){.number = count(ch, d)};
 	list_init(&m->in_job);
-	if (ch->subscribers > ch->json_subscribers)
-		m->raw = account(f, sse_render(&e), d);
-	if (ch->json_subscribers > 0)
-		m->json = account(f, sse_render_json(&e, ch->name, NULL), d);
+	for (unsigned v = 0; v < VARIANTS; v++) {
+		if (ch->variants[v] == 0)
+			continue;
+		m->frames[v] = render_message(&w->channels, ch, d, v);
+		w->fanout.backlog_bytes += m->frames[v]->len;
+	}
 }
 
 /* --- delivering -------------------------------------------------------- */
 
-static void push(struct subscription *sub, const struct message *m,
-		 const struct rule *rule)
+static void push(struct subscription *sub, const struct message *m)
 {
-	struct frame *frame = sub->json ? m->json : m->raw;
+	struct frame *frame = m->frames[sub->variant];
 
-	if (m->number <= sub->since)
-		return;
+	if (m->number == 0 && frame == NULL)
+		return; /* it came after the message */
+	if (m->number != 0) {
+		if (m->number <= sub->at)
+			return;
+		sub->at = m->number;
+	}
 	check(frame != NULL);
-	session_push_message(sub->session, frame, rule);
+	session_push_message(sub->session, sub, frame);
 }
 
 static void push_to_all(const struct channel *ch, const struct message *m)
 {
 	list_for_each (node, &ch->subscriptions)
-		push(container_of(node, struct subscription, in_channel), m,
-		     ch->rule);
+		push(container_of(node, struct subscription, in_channel), m);
 }
 
 static void job_add(struct fanout *f, struct channel *ch,
@@ -143,25 +136,16 @@ static void job_add(struct fanout *f, struct channel *ch,
 	list_push_back(&job->pending, &copy->in_job);
 }
 
-void fanout_deliver(struct worker *w, const LinkDelivery *d)
+void fanout_message(struct worker *w, struct channel *ch, const LinkDelivery *d)
 {
-	struct fanout *f = &w->fanout;
-	struct channel *ch =
-		channels_find(&w->channels, d->channel, strlen(d->channel));
 	struct message m;
 
-	metric_add(&w->metrics, NM_RECEIVED, class_of(d), 1);
-	if (ch == NULL || ch->subscribers == 0) {
-		metric_add(&w->metrics, NM_DROPPED,
-			   class_of(d) * DROP_REASONS + DROP_NO_SUBSCRIBER, 1);
-		return;
-	}
-	render(f, ch, d, &m);
+	render(w, ch, d, &m);
 	if (ch->job == NULL && ch->subscribers <= FANOUT_INLINE) {
 		push_to_all(ch, &m);
-		message_fini(f, &m);
+		message_fini(&w->fanout, &m);
 	} else {
-		job_add(f, ch, &m);
+		job_add(&w->fanout, ch, &m);
 	}
 }
 
@@ -170,8 +154,7 @@ void fanout_deliver(struct worker *w, const LinkDelivery *d)
 static void serve(struct fanout_job *job, struct subscription *sub)
 {
 	list_for_each (node, &job->active)
-		push(sub, container_of(node, struct message, in_job),
-		     job->channel->rule);
+		push(sub, container_of(node, struct message, in_job));
 }
 
 /* Puts the cursor before the first subscription, with all that waits. */
@@ -221,29 +204,45 @@ static void job_end(struct worker *w, struct fanout_job *job)
 		announcer_touch(&w->announcer, ch);
 }
 
+/* One step of a job, of at most `budget` subscriptions. Returns how many it
+ * has walked; the job may have ended. */
+static unsigned job_step(struct worker *w, struct fanout_job *job,
+			 unsigned budget)
+{
+	unsigned walked;
+
+	if (list_empty(&job->active))
+		job_begin_walk(job);
+	walked = job_walk(job, budget);
+	if (!job_walk_done(job))
+		return walked;
+	list_remove(&job->cursor);
+	messages_free(&w->fanout, &job->active);
+	if (list_empty(&job->pending))
+		job_end(w, job);
+	return walked;
+}
+
+void fanout_finish(struct worker *w, struct channel *ch)
+{
+	while (ch->job != NULL)
+		job_step(w, ch->job, UINT_MAX);
+}
+
 bool fanout_run(struct worker *w)
 {
 	struct fanout *f = &w->fanout;
 	unsigned budget = FANOUT_SLICE;
 
 	while (budget > 0 && !list_empty(&f->jobs)) {
-		struct fanout_job *job =
-			container_of(f->jobs.next, struct fanout_job, in_jobs);
-		unsigned share = min_of(budget, FANOUT_SLICE / 2);
-		unsigned walked;
+		struct list *node = list_pop_front(&f->jobs);
+		unsigned share = min_of(budget, FANOUT_SLICE / 2), walked;
 
-		if (list_empty(&job->active))
-			job_begin_walk(job);
-		walked = job_walk(job, share);
+		list_push_back(&f->jobs, node);
+		walked = job_step(
+			w, container_of(node, struct fanout_job, in_jobs),
+			share);
 		budget -= max_of(walked, 1u);
-		list_remove(&job->in_jobs);
-		list_push_back(&f->jobs, &job->in_jobs);
-		if (!job_walk_done(job))
-			continue;
-		list_remove(&job->cursor);
-		messages_free(f, &job->active);
-		if (list_empty(&job->pending))
-			job_end(w, job);
 	}
 	return !list_empty(&f->jobs);
 }

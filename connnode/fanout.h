@@ -35,8 +35,12 @@ struct fanout {
 
 void fanout_init(struct fanout *f);
 void fanout_fini(struct fanout *f);
-/* A delivery from a dispatcher (borrowed). */
-void fanout_deliver(struct worker *w, const LinkDelivery *d);
+/* A message (borrowed) to the channel's subscribers; the next in order, where
+ * it has a position. */
+void fanout_message(struct worker *w, struct channel *ch,
+		    const LinkDelivery *d);
+/* Ends the channel's job now, whatever it takes. */
+void fanout_finish(struct worker *w, struct channel *ch);
 /* One slice. True while jobs are left. */
 bool fanout_run(struct worker *w);
 

@@ -1,6 +1,7 @@
 #include "connnode/metrics.h"
 
 #include "common/base/config.h"
+#include "connnode/logs.h"
 
 static const char *const reject_names[] = {
 	"full",	  "draining",	    "bad_request", "not_found",
@@ -8,7 +9,8 @@ static const char *const reject_names[] = {
 static const char *const close_names[] = {"client", "slow",	"stalled",
 					  "drain",  "shutdown", NULL};
 static const char *const drop_names[] = {"slow_consumer", "no_subscriber",
-					 NULL};
+					 "conflated", "expired", NULL};
+static const char *const resume_names[] = {"current", "replayed", "gap", NULL};
 
 #define PLAIN NULL, NULL
 
@@ -39,8 +41,10 @@ const struct metric_desc node_metrics[NM_COUNT] = {
 			  "subscriber."},
 	[NM_DROPPED] = {"messages_dropped_total", METRIC_COUNTER, "class",
 			priority_names,
-			"Messages not delivered: to a slow subscriber, or "
-			"without one.",
+			"Messages not delivered: to a slow subscriber (and "
+			"told as a gap where the channel keeps history), "
+			"without one, replaced by a newer one of the same "
+			"conflation key, or after their time to live.",
 			"reason", drop_names},
 	[NM_BYTES_SENT] = {"bytes_sent_total", METRIC_COUNTER, PLAIN,
 			   "Bytes the kernel took for event streams."},
@@ -93,4 +97,55 @@ const struct metric_desc node_metrics[NM_COUNT] = {
 			  "Workers whose nng library no longer reports lost "
 			  "connections (silence still ends their links); "
 			  "restart them when convenient."},
+	[NM_RESUME] = {"resume_total", METRIC_COUNTER, "outcome", resume_names,
+		       "Channels that a client came back to with its place: "
+		       "nothing was missed, what was missed is replayed, or it "
+		       "is told a gap."},
+	[NM_GAPS] = {"gaps_told_total", METRIC_COUNTER, "reason", gap_names,
+		     "stentor.gap events, one for each stream and channel."},
+	[NM_REPLAYED] = {"messages_replayed_total", METRIC_COUNTER, PLAIN,
+			 "Messages from the store given to streams that had "
+			 "missed them, or that begin with the latest."},
+	[NM_REPLAYS] = {"replays", METRIC_GAUGE, PLAIN,
+			"Subscriptions that are not live yet: their place is "
+			"being looked up, or what they missed is replayed."},
+	[NM_REPLAY_BYTES] = {"replay_bytes", METRIC_GAUGE, PLAIN,
+			     "Memory that replays hold; at most "
+			     "replay-bytes-max for each worker."},
+	[NM_REPLAY_PAGES] = {"replay_pages_total", METRIC_COUNTER, PLAIN,
+			     "Pages of logs read from the store for replays; "
+			     "clients that need the same page share it."},
+	[NM_REPLAY_WAITING] = {"replay_waiting", METRIC_GAUGE, PLAIN,
+			       "Pages that wait for replay memory."},
+	[NM_LOGS] = {"logs", METRIC_GAUGE, PLAIN,
+		     "Channels with history that a worker follows, added up "
+		     "over workers."},
+	[NM_LOG_DOUBLES] = {"log_doubles_total", METRIC_COUNTER, PLAIN,
+			    "Messages that came twice to a worker, dropped."},
+	[NM_LOG_HOLES] = {"log_holes_total", METRIC_COUNTER, PLAIN,
+			  "Holes in front of a message that came; most are "
+			  "filled at once by another dispatcher's link."},
+	[NM_LOG_BEHIND] = {"log_behind_total", METRIC_COUNTER, PLAIN,
+			   "Logs found to have more than had come, when their "
+			   "tops were compared."},
+	[NM_LOG_FETCHED] = {"log_fetched_total", METRIC_COUNTER, PLAIN,
+			    "Messages fetched from the store to fill holes."},
+	[NM_LOG_HELD_BYTES] = {"log_held_bytes", METRIC_GAUGE, PLAIN,
+			       "Bytes of messages held until the hole in front "
+			       "of them is filled; at most hold-bytes-max for "
+			       "each worker."},
+	[NM_LOG_HELD_DROPPED] = {"log_held_dropped_total", METRIC_COUNTER,
+				 PLAIN,
+				 "Held messages let go for want of room, to be "
+				 "fetched again."},
+	[NM_QUESTIONS] = {"store_questions_total", METRIC_COUNTER, PLAIN,
+			  "Questions to the store, asked through a "
+			  "dispatcher."},
+	[NM_QUESTION_FAILURES] = {"store_question_failures_total",
+				  METRIC_COUNTER, PLAIN,
+				  "Of these, how many failed or were not "
+				  "answered in time, and were asked anew."},
+	[NM_STORE_DIFFERS] = {"store_differs_total", METRIC_COUNTER, PLAIN,
+			      "Links refused because the dispatcher uses "
+			      "another store than the others."},
 };

@@ -33,6 +33,23 @@ enum node_metric {
 	NM_LINK_FRAMES_MALFORMED,
 	NM_NNG_STUCK,
 	NM_LINK_INBOX_BYTES,
+	NM_RESUME,
+	NM_GAPS,
+	NM_REPLAYED,
+	NM_REPLAYS,
+	NM_REPLAY_BYTES,
+	NM_REPLAY_PAGES,
+	NM_REPLAY_WAITING,
+	NM_LOGS,
+	NM_LOG_DOUBLES,
+	NM_LOG_HOLES,
+	NM_LOG_BEHIND,
+	NM_LOG_FETCHED,
+	NM_LOG_HELD_BYTES,
+	NM_LOG_HELD_DROPPED,
+	NM_QUESTIONS,
+	NM_QUESTION_FAILURES,
+	NM_STORE_DIFFERS,
 	NM_COUNT,
 };
 
@@ -57,8 +74,16 @@ enum close_cause {
 enum drop_reason {
 	DROP_SLOW_CONSUMER,
 	DROP_NO_SUBSCRIBER,
+	DROP_CONFLATED, /* replaced by a newer one of the same key */
+	DROP_EXPIRED,	/* its time to live was over */
 };
-#define DROP_REASONS 2
+#define DROP_REASONS 4
+
+enum resume_outcome {
+	RESUME_CURRENT,	 /* nothing was missed */
+	RESUME_REPLAYED, /* what was missed is given */
+	RESUME_GAP,	 /* it was told a gap */
+};
 
 extern const struct metric_desc node_metrics[NM_COUNT];
 

@@ -51,6 +51,17 @@ static const struct option options[] = {
 		 1024u * 1024 * 1024,
 		 "most that may wait for one stream, not yet taken by the "
 		 "kernel"),
+	ROW_SIZE("replay-bytes-max", AT(replay_bytes_max), "64MiB", 1024 * 1024,
+		 64ull * 1024 * 1024 * 1024,
+		 "most memory that replays hold in each worker; clients over "
+		 "it wait their turn"),
+	ROW_SIZE("hold-bytes-max", AT(hold_bytes_max), "8MiB", 64 * 1024,
+		 1024u * 1024 * 1024,
+		 "most that each worker holds of messages that came before "
+		 "their predecessors; what is more is fetched"),
+	ROW_UINT("sweep-ms", AT(sweep_ms), "30000", 1000, HOUR_MS, "ms",
+		 "time over which each log's place is compared with the store "
+		 "once"),
 	ROW_UINT(
 		"retry-min-ms", AT(retry_min_ms), "1000", 1, HOUR_MS, "ms",
 		"least delay before a client comes back; each is told its own"),

@@ -56,6 +56,28 @@ void outq_push(struct outq *q, struct frame *f)
 	*slot(q, q->count) = frame_hold(f);
 	q->count++;
 	q->bytes += f->len;
+	q->expiring += f->expires_us != 0;
+}
+
+/* The first frame that may go, or before which another may come: what is begun
+ * stays, to the end of a frame that another is glued to. */
+static uint32_t first_free(const struct outq *q, bool keep_first)
+{
+	uint32_t first = keep_first || q->sent > 0 || q->glued ? 1 : 0;
+
+	if (first == 1 && q->count > 0 && (*slot(q, 0))->glued)
+		first = 2;
+	return min_of(first, q->count);
+}
+
+void outq_push_front(struct outq *q, struct frame *f, bool keep_first)
+{
+	uint32_t at = first_free(q, keep_first);
+
+	outq_push(q, f);
+	for (uint32_t i = q->count - 1; i > at; i--)
+		*slot(q, i) = *slot(q, i - 1);
+	*slot(q, at) = f;
 }
 
 size_t outq_iov(const struct outq *q, struct iovec *iov, size_t max,
@@ -94,24 +116,68 @@ struct frame *outq_pop_sent(struct outq *q)
 	q->sent -= f->len;
 	q->head = (q->head + 1) & (q->cap - 1);
 	q->count--;
+	q->expiring -= f->expires_us != 0;
+	q->glued = f->glued;
 	shrink(q);
 	return f;
 }
 
+/* Takes a frame out of the queue, with the queue's reference. */
+static struct frame *take(struct outq *q, uint32_t at)
+{
+	struct frame *f = *slot(q, at);
+
+	/* Close the hole from the side of the head: it is near. */
+	for (uint32_t k = at; k > 0; k--)
+		*slot(q, k) = *slot(q, k - 1);
+	q->head = (q->head + 1) & (q->cap - 1);
+	q->count--;
+	q->bytes -= f->len;
+	q->expiring -= f->expires_us != 0;
+	return f;
+}
+
+/* Likewise, with what is glued to it. */
+static struct frame *take_message(struct outq *q, uint32_t at, uint32_t first)
+{
+	if (at > first && (*slot(q, at - 1))->glued)
+		frame_release(take(q, --at));
+	return take(q, at);
+}
+
 struct frame *outq_drop_oldest(struct outq *q, bool keep_first)
 {
-	for (uint32_t i = keep_first || q->sent > 0; i < q->count; i++) {
-		struct frame *f = *slot(q, i);
+	uint32_t first = first_free(q, keep_first);
 
-		if (f->accepted_us == 0)
-			continue;
-		/* Close the hole from the side of the head: it is near. */
-		for (uint32_t k = i; k > 0; k--)
-			*slot(q, k) = *slot(q, k - 1);
-		q->head = (q->head + 1) & (q->cap - 1);
-		q->count--;
-		q->bytes -= f->len;
-		return f;
+	for (uint32_t i = first; i < q->count; i++) {
+		if ((*slot(q, i))->droppable)
+			return take_message(q, i, first);
+	}
+	return NULL;
+}
+
+struct frame *outq_drop_equal(struct outq *q, uint64_t conflation,
+			      bool keep_first)
+{
+	uint32_t first = first_free(q, keep_first);
+
+	for (uint32_t i = first; i < q->count; i++) {
+		if ((*slot(q, i))->conflation == conflation)
+			return take_message(q, i, first);
+	}
+	return NULL;
+}
+
+struct frame *outq_drop_expired(struct outq *q, uint64_t now_us,
+				bool keep_first)
+{
+	uint32_t first = first_free(q, keep_first);
+
+	for (uint32_t i = first; q->expiring > 0 && i < q->count; i++) {
+		uint64_t expires_us = (*slot(q, i))->expires_us;
+
+		if (expires_us != 0 && expires_us <= now_us)
+			return take_message(q, i, first);
 	}
 	return NULL;
 }

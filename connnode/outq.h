@@ -7,7 +7,9 @@
  *
  * Two slots lie in the struct, so that a connection that keeps up never
  * allocates. How much may wait is the owner's decision (session.c): the queue
- * tells its bytes and drops the oldest message on demand.
+ * tells its bytes and gives up messages on demand. A message that is begun
+ * stays, and so does the first frame where `keep_first` says that somebody has
+ * borrowed its bytes. A frame glued to a message goes with it.
  */
 #ifndef STENTOR_CONNNODE_OUTQ_H
 #define STENTOR_CONNNODE_OUTQ_H
@@ -25,8 +27,10 @@ struct outq {
 	struct frame **ring; /* `slots`, or memory of its own */
 	uint32_t cap;	     /* a power of two */
 	uint32_t head, count;
-	uint32_t sent; /* bytes of the first that were taken */
-	size_t bytes;  /* not yet taken */
+	uint32_t sent;	   /* bytes of the first that were taken */
+	uint32_t expiring; /* frames that have a time to live */
+	bool glued;	   /* the frame before the first belongs to it */
+	size_t bytes;	   /* not yet taken */
 	struct frame *slots[OUTQ_INLINE];
 };
 
@@ -53,10 +57,19 @@ void outq_sent(struct outq *q, size_t bytes);
 /* The first frame, with the queue's reference, if it was taken whole. */
 struct frame *outq_pop_sent(struct outq *q);
 
-/* Removes the oldest message that was not begun (never a frame that is not a
- * message) and returns it with the queue's reference; NULL if there is none.
- * `keep_first` protects the first frame, whose bytes somebody has borrowed. */
+/* Puts a frame before all that are not begun; holds a reference of its own. */
+void outq_push_front(struct outq *q, struct frame *f, bool keep_first);
+
+/* Each removes the oldest message that ... and returns it with the queue's
+ * reference; NULL if there is none. */
+/* ... a slow reader may miss, */
 struct frame *outq_drop_oldest(struct outq *q, bool keep_first);
+/* ... has this conflation key, */
+struct frame *outq_drop_equal(struct outq *q, uint64_t conflation,
+			      bool keep_first);
+/* ... has expired. */
+struct frame *outq_drop_expired(struct outq *q, uint64_t now_us,
+				bool keep_first);
 
 static inline bool outq_empty(const struct outq *q)
 {

@@ -9,7 +9,6 @@
 
 #define ANSWER_MAX (1u << 20) /* bytes of one answer that is no stream */
 #define FAULT_MAX  96	      /* bytes of a text that says what is wrong */
-#define VALUE_MAX  4096	      /* bytes of one query parameter */
 
 struct http1 *request_parser_take(struct worker *w)
 {
@@ -154,11 +153,11 @@ static const char *read_query(const struct worker *w,
 			      struct stream_request *want, char text[FAULT_MAX])
 {
 	const char *cursor = r->query;
-	char name[32], value[VALUE_MAX];
+	char name[32], *value = want->query_value;
 	int rc;
 
 	while ((rc = http1_query(&cursor, name, sizeof(name), value,
-				 sizeof(value))) == 1) {
+				 w->options->url_bytes_max + 1)) == 1) {
 		if (strcmp(name, "channel") == 0) {
 			rc = want_channel(want, value,
 					  w->options->channels_max);
@@ -177,6 +176,11 @@ static const char *read_query(const struct worker *w,
 			want->json = strcmp(value, "json") == 0;
 			if (!want->json && strcmp(value, "raw") != 0)
 				return "format: must be raw or json";
+		} else if (strcmp(name, "last_event_id") == 0 &&
+			   want->last_event_id == NULL) {
+			/* The rest is read into what is left of the room. */
+			want->last_event_id = value;
+			value += strlen(value) + 1;
 		}
 	}
 	if (rc == ERR_TOO_LARGE)
@@ -195,8 +199,12 @@ static void subscribe(struct session *s, const struct http1_request *r)
 
 	want->count = 0;
 	want->json = false;
+	want->last_event_id = NULL;
 	request_cors(w->options, http1_get(r, "origin"), cors);
 	fault = read_query(w, r, want, text);
+	/* A browser's own, when it comes back, is newer than the page's. */
+	if (http1_get(r, "last-event-id") != NULL)
+		want->last_event_id = http1_get(r, "last-event-id");
 	if (fault != NULL)
 		reject(s, REJECT_BAD_REQUEST, 400, cors, fault);
 	else if (w->draining)

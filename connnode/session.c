@@ -3,6 +3,8 @@
 #include "common/base/clock.h"
 #include "common/base/err.h"
 #include "common/base/log.h"
+#include "common/base/mem.h"
+#include "connnode/replay.h"
 #include "connnode/request.h"
 #include "connnode/stream.h"
 
@@ -91,6 +93,7 @@ void session_accept(struct worker *w)
 	list_init(&s->in_worker);
 	list_init(&s->in_dirty);
 	list_init(&s->in_waiting);
+	list_init(&s->in_replays);
 	wheel_timer_init(&s->timer);
 	outq_init(&s->out);
 	check(uv_tcp_init(w->loop, &s->tcp) == 0);
@@ -178,6 +181,7 @@ static void session_close(struct session *s)
 
 	list_remove(&s->in_dirty);
 	list_remove(&s->in_waiting);
+	list_remove(&s->in_replays);
 	wheel_cancel(&s->timer);
 	w->blocked -= is_blocked(s);
 	end_head(s);
@@ -200,45 +204,143 @@ void session_push(struct session *s, struct frame *f)
 	mark_dirty(s);
 }
 
-/* Makes room by the channel's rule; false if the message is not to be queued.
- */
-static bool make_room(struct session *s, size_t bytes, const struct rule *rule)
+static void count_drop(struct session *s, struct frame *f,
+		       enum drop_reason reason)
 {
-	struct worker *w = s->worker;
-	uint64_t max = w->options->queue_bytes_max;
-
-	if (rule->lagging == LAGGING_CLOSE) {
-		session_doom(s, CLOSED_SLOW);
-		return false;
-	}
-	while (s->out.bytes + bytes > max) {
-		struct frame *f = outq_drop_oldest(&s->out, is_blocked(s));
-
-		if (f == NULL)
-			return false;
-		w->queued_bytes -= f->len;
-		metric_add(&w->metrics, NM_DROPPED,
-			   f->class * DROP_REASONS + DROP_SLOW_CONSUMER, 1);
-		frame_release(f);
-	}
-	return true;
+	metric_add(&s->worker->metrics, NM_DROPPED,
+		   f->class * DROP_REASONS + reason, 1);
 }
 
-void session_push_message(struct session *s, struct frame *f,
-			  const struct rule *rule)
+/* A message that outq_drop_*() took out of the queue of `before` bytes. */
+static void dropped(struct session *s, struct frame *f, size_t before,
+		    enum drop_reason reason)
+{
+	s->worker->queued_bytes -= before - s->out.bytes;
+	count_drop(s, f, reason);
+	frame_release(f);
+}
+
+/* What was dropped of one channel with history. */
+struct loss {
+	const void *channel;
+	uint64_t from, to; /* offsets; 0: nothing */
+};
+
+static void lose(struct session *s, struct loss *losses, const struct frame *f)
+{
+	for (unsigned i = 0; i < s->subscriptions; i++) {
+		if (session_subscription(s, i)->channel != f->channel)
+			continue;
+		if (losses[i].from == 0)
+			losses[i].from = f->offset;
+		losses[i].to = f->offset;
+		return;
+	}
+}
+
+static void tell_losses(struct session *s, const struct loss *losses)
+{
+	for (unsigned i = 0; i < s->subscriptions; i++) {
+		const struct channel *ch = session_subscription(s, i)->channel;
+		struct frame *gap;
+
+		if (losses[i].from == 0 || ch->log == NULL)
+			continue;
+		gap = stream_gap(
+			s->worker, ch, GAP_LAGGING,
+			&(struct place){ch->log->place.epoch, losses[i].from},
+			&(struct place){ch->log->place.epoch, losses[i].to});
+		outq_push_front(&s->out, gap, is_blocked(s));
+		s->worker->queued_bytes += gap->len;
+		frame_release(gap);
+	}
+}
+
+/* Drops the oldest messages that may be missed until `max` bytes are queued.
+ * Losses of channels with history are told, so many go at a time. */
+static void drop_oldest(struct session *s, size_t max)
+{
+	struct loss *losses = NULL;
+	size_t before = s->out.bytes;
+	struct frame *f;
+
+	while (s->out.bytes > max &&
+	       (f = outq_drop_oldest(&s->out, is_blocked(s))) != NULL) {
+		if (f->offset != 0) {
+			if (losses == NULL)
+				losses = xcalloc(s->subscriptions,
+						 sizeof(*losses));
+			lose(s, losses, f);
+			max = min_of(max,
+				     s->worker->options->queue_bytes_max / 2);
+		}
+		dropped(s, f, before, DROP_SLOW_CONSUMER);
+		before = s->out.bytes;
+	}
+	if (losses != NULL)
+		tell_losses(s, losses);
+	free(losses);
+}
+
+/* Over the budget: makes room, or decides what becomes of the message that is
+ * to come. False if it is not to be queued. */
+static bool make_room(struct session *s, const struct frame *f)
+{
+	size_t max = s->worker->options->queue_bytes_max;
+
+	drop_oldest(s, f->len < max ? max - f->len : 0);
+	if (outq_empty(&s->out) || s->out.bytes + f->len <= max)
+		return true;
+	/* Nothing else that waits may be missed: this message goes, if it may
+	 * be missed without a word, or the connection. */
+	if (f->offset != 0 || !f->droppable)
+		session_doom(s, CLOSED_SLOW);
+	return false;
+}
+
+/* A stream that lags gets just the newest of each key. */
+static void conflate(struct session *s, const struct frame *f)
+{
+	size_t before = s->out.bytes;
+	struct frame *old =
+		outq_drop_equal(&s->out, f->conflation, is_blocked(s));
+
+	if (old != NULL)
+		dropped(s, old, before, DROP_CONFLATED);
+}
+
+static void push_id(struct session *s)
+{
+	struct frame *id = stream_id(s);
+
+	session_push(s, id);
+	frame_release(id);
+}
+
+void session_push_message(struct session *s, struct subscription *sub,
+			  struct frame *f)
 {
 	struct worker *w = s->worker;
 
 	if (s->doomed)
 		return;
+	if (f->conflation != 0 && is_blocked(s) &&
+	    sub->channel->rule->lagging == LAGGING_CONFLATE)
+		conflate(s, f);
 	/* An empty queue takes any message, however large. */
 	if (unlikely(!outq_empty(&s->out) &&
 		     s->out.bytes + f->len > w->options->queue_bytes_max) &&
-	    !make_room(s, f->len, rule)) {
-		metric_add(&w->metrics, NM_DROPPED,
-			   f->class * DROP_REASONS + DROP_SLOW_CONSUMER, 1);
+	    !make_room(s, f)) {
+		count_drop(s, f, DROP_SLOW_CONSUMER);
 		return;
 	}
+	session_push_replayed(s, f);
+}
+
+void session_push_replayed(struct session *s, struct frame *f)
+{
+	if (f->offset != 0 && s->subscriptions > 1)
+		push_id(s);
 	session_push(s, f);
 }
 
@@ -361,6 +463,18 @@ static void block(struct session *s)
 		watch_stall(s);
 }
 
+static void drop_expired(struct session *s, uint64_t now_us)
+{
+	size_t before = s->out.bytes;
+	struct frame *f;
+
+	while ((f = outq_drop_expired(&s->out, now_us, is_blocked(s))) !=
+	       NULL) {
+		dropped(s, f, before, DROP_EXPIRED);
+		before = s->out.bytes;
+	}
+}
+
 static ssize_t write_some(struct session *s, size_t *offered)
 {
 	struct iovec iov[SESSION_IOV];
@@ -384,12 +498,16 @@ static void session_flush(struct session *s, struct tally *t)
 	size_t offered;
 	ssize_t n;
 
+	if (s->out.expiring > 0)
+		drop_expired(s, t->now_us);
 	if (outq_empty(&s->out)) {
 		/* All is said: the client sees the end, and then ends. Closing
 		 * now, with bytes of it unread, would reset the connection and
 		 * take the answer away. */
 		if (s->phase == SESSION_LEAVING)
 			shutdown(s->fd, SHUT_WR);
+		else if (s->replay_bytes > 0)
+			replay_drained(s);
 		return;
 	}
 	n = write_some(s, &offered);
@@ -403,6 +521,8 @@ static void session_flush(struct session *s, struct tally *t)
 		block(s);
 	else if (!outq_empty(&s->out) || s->phase == SESSION_LEAVING)
 		mark_dirty(s);
+	if (s->replay_bytes > 0 && outq_empty(&s->out))
+		replay_drained(s);
 }
 
 void sessions_flush(struct worker *w)

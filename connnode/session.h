@@ -11,7 +11,10 @@
  * callback.
  *
  * Limits: queue-bytes-max of frames that the kernel has not taken; over it the
- * channel's `lagging` rule acts. A stream that takes no byte for
+ * channel's `lagging` rule acts: `close` (it comes back and resumes),
+ * `drop_oldest` (and tells the gap, where the channel keeps history),
+ * `conflate`. That one acts as soon as the socket takes no more: what waits is
+ * replaced by what is newer of the same key. A stream that takes no byte for
  * stall-timeout-ms is closed.
  */
 #ifndef STENTOR_CONNNODE_SESSION_H
@@ -35,9 +38,10 @@ enum session_phase {
 struct session {
 	uv_tcp_t tcp;
 	struct worker *worker;
-	struct list in_worker; /* by phase: heads, streams, leaving */
-	struct list in_dirty;  /* worker's dirty or doomed */
-	struct list in_waiting;
+	struct list in_worker;	/* by phase: heads, streams, leaving */
+	struct list in_dirty;	/* worker's dirty or doomed */
+	struct list in_waiting; /* for ready: see stream.h */
+	struct list in_replays; /* it has something to replay: replay.h */
 	struct wheel_timer timer;
 	struct outq out;
 	union {
@@ -50,22 +54,39 @@ struct session {
 	uint64_t ready_by_ms;
 	size_t stuck_bytes; /* blocked: left when the stall timer was armed */
 	int fd;
+	uint32_t list_hash; /* place_list_hash() of its channels */
 	uint16_t subscriptions;
+	uint16_t replays; /* of its subscriptions, how many are held by one */
+	uint32_t replay_bytes; /* of a page, queued and not yet all taken */
+	uint64_t replay_since_ms;
 	uint16_t stray; /* bytes received after the request */
 	uint8_t phase;
 	uint8_t cause; /* enum close_cause, once doomed */
 	bool json, doomed, last_words;
-	bool spoke; /* more than heartbeats was queued since the last one */
+	bool confirmed; /* all dispatchers know its channels */
+	bool ready;	/* it was told stentor.ready */
+	bool id_bad;	/* the Last-Event-ID it came with is none of ours */
+	bool spoke;	/* more than heartbeats was queued since the last one */
 };
+
+/* A message of a replay: paced, so without a budget of its own. */
+void session_push_replayed(struct session *s, struct frame *f);
+
+static inline struct subscription *session_subscription(struct session *s,
+							unsigned i)
+{
+	return i == 0 ? &s->first : &s->more[i - 1];
+}
 
 /* Accepts one connection of the worker's listener. */
 void session_accept(struct worker *w);
 
 /* Queues a frame (holds its own reference) and marks the session dirty. */
 void session_push(struct session *s, struct frame *f);
-/* The same for a message, under the byte budget and the channel's rule. */
-void session_push_message(struct session *s, struct frame *f,
-			  const struct rule *rule);
+/* The same for a message of one of its channels, under the byte budget and the
+ * channel's rule. */
+void session_push_message(struct session *s, struct subscription *sub,
+			  struct frame *f);
 /* The session will be closed at the end of the turn. */
 void session_doom(struct session *s, enum close_cause cause);
 

@@ -2,6 +2,8 @@
 
 #include "common/base/mem.h"
 #include "common/codec/sse.h"
+#include "connnode/render.h"
+#include "connnode/replay.h"
 #include "connnode/session.h"
 
 #include <stdio.h>
@@ -33,24 +35,80 @@ static void push_head(struct session *s, uint32_t retry_ms, const char *cors)
 	frame_release(f);
 }
 
-static struct subscription *subscription_at(struct session *s, unsigned i)
+/* --- places ------------------------------------------------------------ */
+
+/* The session's place in all its channels, in the worker's scratch memory; NULL
+ * if none of them has one. */
+static const char *session_id(struct session *s)
 {
-	return i == 0 ? &s->first : &s->more[i - 1];
+	struct worker *w = s->worker;
+	bool any = false;
+
+	for (unsigned i = 0; i < s->subscriptions; i++) {
+		w->places[i] = subscription_place(session_subscription(s, i));
+		any |= w->places[i].epoch != 0;
+	}
+	if (!any)
+		return NULL;
+	place_encode(w->id, s->list_hash, w->places, s->subscriptions);
+	return w->id;
+}
+
+struct frame *stream_id(struct session *s)
+{
+	struct frame *f = sse_render_id(session_id(s));
+
+	f->glued = true;
+	return f;
+}
+
+struct frame *stream_gap(struct worker *w, const struct channel *ch,
+			 enum gap_reason reason, const struct place *from,
+			 const struct place *to)
+{
+	char data[CHANNEL_NAME_MAX + 2 * POSITION_JSON_SIZE + 80];
+	char first[POSITION_JSON_SIZE] = "null",
+	     last[POSITION_JSON_SIZE] = "null";
+	struct sse_event e = {.event = "stentor.gap", .data = data};
+
+	if (from != NULL)
+		render_position(first, from);
+	if (to != NULL)
+		render_position(last, to);
+	e.data_len = (size_t)snprintf(
+		data, sizeof(data),
+		"{\"channel\":\"%s\",\"reason\":\"%s\",\"from\":%s,\"to\":%s}",
+		ch->name, gap_names[reason], first, last);
+	check(e.data_len < sizeof(data));
+	metric_add(&w->metrics, NM_GAPS, reason, 1);
+	return sse_render(&e);
 }
 
 /* --- ready ------------------------------------------------------------- */
 
-/* {"channels":[{"channel":"a"},...]}; names need no escaping. */
+/* {"channels":[{"channel":"a","position":{...}},...]}; names need no escaping.
+ */
 static char *ready_data(struct session *s, size_t *len)
 {
-	size_t room = 32 + s->subscriptions * (CHANNEL_NAME_MAX + 16u);
-	char *data = xmalloc(room);
+	size_t room = 32 + s->subscriptions * (CHANNEL_NAME_MAX +
+					       POSITION_JSON_SIZE + 32u);
+	char *data = xmalloc(room), position[POSITION_JSON_SIZE];
 	size_t n = (size_t)snprintf(data, room, "{\"channels\":[");
 
-	for (unsigned i = 0; i < s->subscriptions; i++)
+	for (unsigned i = 0; i < s->subscriptions; i++) {
+		const struct subscription *sub = session_subscription(s, i);
+		struct place place = subscription_place(sub);
+
 		n += (size_t)snprintf(data + n, room - n,
-				      "%s{\"channel\":\"%s\"}", i ? "," : "",
-				      subscription_at(s, i)->channel->name);
+				      "%s{\"channel\":\"%s\"", i ? "," : "",
+				      sub->channel->name);
+		if (place.epoch != 0) {
+			render_position(position, &place);
+			n += (size_t)snprintf(data + n, room - n,
+					      ",\"position\":%s", position);
+		}
+		n += (size_t)snprintf(data + n, room - n, "}");
+	}
 	n += (size_t)snprintf(data + n, room - n, "]}");
 	check(n < room);
 	*len = n;
@@ -59,7 +117,7 @@ static char *ready_data(struct session *s, size_t *len)
 
 static void push_ready(struct session *s)
 {
-	struct sse_event e = {.event = "stentor.ready"};
+	struct sse_event e = {.event = "stentor.ready", .id = session_id(s)};
 	char *data = ready_data(s, &e.data_len);
 	struct worker *w = s->worker;
 	uint64_t waited_ms =
@@ -75,7 +133,8 @@ static void push_ready(struct session *s)
 			  1);
 }
 
-void streams_ready(struct worker *w)
+/* The first come is the first whose announcement is confirmed. */
+static void confirm(struct worker *w)
 {
 	uint64_t confirmed, now = worker_now(w);
 
@@ -91,28 +150,83 @@ void streams_ready(struct worker *w)
 				return;
 			metric_add(&w->metrics, NM_READY_TIMEOUTS, 0, 1);
 		}
+		s->confirmed = true;
 		list_remove(&s->in_waiting);
-		push_ready(s);
+		list_push_back(&w->placed, &s->in_waiting);
 	}
+}
+
+void stream_placed(struct worker *w, struct session *s)
+{
+	if (!s->confirmed || s->ready)
+		return;
+	list_remove(&s->in_waiting);
+	list_push_back(&w->placed, &s->in_waiting);
+}
+
+bool streams_ready(struct worker *w)
+{
+	confirm(w);
+	for (unsigned i = 0; i < STREAM_READY_SLICE; i++) {
+		struct list *node = list_pop_front(&w->placed);
+		struct session *s;
+
+		if (node == NULL)
+			return false;
+		s = container_of(node, struct session, in_waiting);
+		if (!replays_placed(s)) {
+			list_push_back(&w->placing, &s->in_waiting);
+			continue;
+		}
+		replays_resolve(s);
+		push_ready(s);
+		s->ready = true;
+		replays_start(s);
+	}
+	return !list_empty(&w->placed);
 }
 
 /* --- beginning --------------------------------------------------------- */
 
 static void subscribe_to(struct session *s, struct subscription *sub,
-			 const char *name)
+			 const char *name, const struct place *claim)
 {
 	struct worker *w = s->worker;
 	struct channel *ch = channels_get(&w->channels, name, strlen(name));
+	unsigned variant = (s->json ? VARIANT_JSON : 0) |
+			   (s->subscriptions == 1 ? VARIANT_ALONE : 0);
 
-	if (channels_subscribe(&w->channels, ch, sub, s, s->json))
+	if (channels_subscribe(&w->channels, ch, sub, s, variant))
 		announcer_touch(&w->announcer, ch);
 	s->generation = max_of(s->generation, ch->generation);
+	if (!rule_reliable(ch->rule))
+		return;
+	if (ch->log == NULL)
+		logs_open(&w->logs, ch);
+	replay_begin(w, sub, claim);
+}
+
+/* The places that the client comes back with, in the worker's scratch memory;
+ * NULL if it has none, or none that is ours. */
+static const struct place *claims(struct session *s,
+				  const struct stream_request *want)
+{
+	struct worker *w = s->worker;
+
+	if (want->last_event_id == NULL || want->last_event_id[0] == '\0')
+		return NULL;
+	if (place_decode(want->last_event_id, s->list_hash, w->places,
+			 want->count) == 0)
+		return w->places;
+	s->id_bad = true;
+	return NULL;
 }
 
 void stream_begin(struct session *s, const struct stream_request *want,
 		  const char *cors)
 {
 	struct worker *w = s->worker;
+	const struct place *places;
 
 	session_begin_stream(s);
 	push_head(s, worker_retry_ms(w), cors);
@@ -120,8 +234,14 @@ void stream_begin(struct session *s, const struct stream_request *want,
 	s->subscriptions = (uint16_t)want->count;
 	if (want->count > 1)
 		s->more = xcalloc(want->count - 1, sizeof(*s->more));
+	for (size_t i = 0; i < want->count; i++)
+		w->names[i] = want->channel[i];
+	s->list_hash = place_list_hash(w->names, want->count);
+	places = claims(s, want);
 	for (unsigned i = 0; i < want->count; i++)
-		subscribe_to(s, subscription_at(s, i), want->channel[i]);
+		subscribe_to(s, session_subscription(s, i), want->channel[i],
+			     places != NULL && places[i].epoch != 0 ? &places[i]
+								    : NULL);
 	s->ready_by_ms = worker_now(w) + w->options->ready_ms;
 	list_push_back(&w->waiting, &s->in_waiting);
 }
@@ -132,11 +252,18 @@ void stream_unsubscribe(struct session *s)
 {
 	struct worker *w = s->worker;
 
+	replays_leave(s);
 	for (unsigned i = 0; i < s->subscriptions; i++) {
-		struct subscription *sub = subscription_at(s, i);
+		struct subscription *sub = session_subscription(s, i);
+		struct channel *ch = sub->channel;
 
-		if (channels_unsubscribe(&w->channels, sub))
-			announcer_touch(&w->announcer, sub->channel);
+		if (!channels_unsubscribe(&w->channels, sub))
+			continue;
+		if (ch->log != NULL) {
+			replays_log_closed(w, ch);
+			logs_close(&w->logs, ch);
+		}
+		announcer_touch(&w->announcer, ch);
 	}
 	s->subscriptions = 0;
 	free(s->more);

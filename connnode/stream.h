@@ -1,16 +1,28 @@
 /* stream.h - a connection as an event stream: subscribe, ready, last words.
  *
  * The first bytes (response head, `retry:` with this client's own delay) leave
- * at once; `event: stentor.ready` follows when every live dispatcher has
- * acknowledged the interest in all of its channels, in the same write where
- * that is the case already, and after ready-ms at the latest.
+ * at once; then, when the subscription stands, the gaps there are to tell,
+ * `event: stentor.ready` with the places it begins from (its `id:` too, so that
+ * a client that never gets a message resumes from there), what it missed
+ * (replay.h), and the live messages.
+ *
+ *	waiting --every live dispatcher has acknowledged the interest in all of
+ *	   |      its channels, or ready-ms are over--> placing or placed
+ *	placing --the logs of its reliable channels have a place here--> placed
+ *	placed  --> ready
+ *
+ * All within one turn, and in one write, where everything is known already.
  */
 #ifndef STENTOR_CONNNODE_STREAM_H
 #define STENTOR_CONNNODE_STREAM_H
 
+#include "connnode/logs.h"
 #include "connnode/worker.h"
 
 struct session;
+struct frame;
+
+#define STREAM_READY_SLICE 512 /* told in one turn */
 
 #define STREAM_CONTENT_TYPE "text/event-stream; charset=utf-8"
 #define STREAM_HEADERS                \
@@ -28,8 +40,20 @@ void stream_send_away(struct session *s, const char *reason,
 /* Out of all channels and of the waiting. */
 void stream_unsubscribe(struct session *s);
 
-/* Each turn: the streams whose announcement is confirmed, or whose time is
- * over, are ready. */
-void streams_ready(struct worker *w);
+/* Each turn: tells streams that they are ready, a slice. True while there are
+ * more to be told at once. */
+bool streams_ready(struct worker *w);
+/* A log's place became known, or is not needed any more: the session may be
+ * ready now. */
+void stream_placed(struct worker *w, struct session *s);
+
+/* The `id:` line of a session with several channels, glued to the frame that
+ * will be pushed behind it; one reference, the caller's. */
+struct frame *stream_id(struct session *s);
+/* stentor.gap: messages from `from` to `to` of the channel (NULL: it can't be
+ * known) will not come; counted. One reference, the caller's. */
+struct frame *stream_gap(struct worker *w, const struct channel *ch,
+			 enum gap_reason reason, const struct place *from,
+			 const struct place *to);
 
 #endif

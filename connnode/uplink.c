@@ -7,6 +7,7 @@
 #include "common/io/linkurl.h"
 #include "common/io/listener.h"
 #include "common/io/nngio.h"
+#include "connnode/intake.h"
 
 #include <netdb.h>
 #include <stdio.h>
@@ -141,16 +142,30 @@ static void on_redial(void *ctx UNUSED, struct upstream *u)
 
 static void on_deliver(void *ctx, LinkDelivery *const *deliveries, size_t count)
 {
+	intake_deliveries(ctx, deliveries, count);
+}
+
+static void on_answers(void *ctx, const LinkFrame *f, uint64_t now_ms UNUSED)
+{
+	intake_answers(ctx, f);
+}
+
+/* What may have been on the way by that link is looked for in the store. */
+static void on_link_changed(void *ctx, struct upstream *u, bool up)
+{
 	struct worker *w = ctx;
 
-	for (size_t i = 0; i < count; i++)
-		fanout_deliver(w, deliveries[i]);
+	if (!up)
+		questions_link_lost(&w->questions, u, worker_now(w));
+	logs_resync(&w->logs);
 }
 
 static const struct announcer_ops announcer_ops = {
 	.send = on_send,
 	.redial = on_redial,
 	.deliver = on_deliver,
+	.answers = on_answers,
+	.link_changed = on_link_changed,
 };
 
 static void on_message(void *ctx, uint32_t pipe UNUSED, const uint8_t *bytes,

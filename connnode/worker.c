@@ -8,6 +8,7 @@
 #include "common/io/children.h"
 #include "common/io/nngio.h"
 #include "connnode/drain.h"
+#include "connnode/intake.h"
 #include "connnode/request.h"
 #include "connnode/session.h"
 #include "connnode/stream.h"
@@ -42,16 +43,28 @@ static void on_spin(uv_idle_t *idle UNUSED)
 	/* While it is active the loop does not sleep. */
 }
 
+static void on_hole(uv_timer_t *timer UNUSED)
+{
+	/* The turn that it starts looks at the logs. */
+}
+
 /* Before the loop sleeps; see worker.h. */
 static void worker_turn(uv_prepare_t *prepare)
 {
 	struct worker *w = container_of(prepare, struct worker, turn);
-	bool busy = fanout_run(w);
+	uint64_t now = worker_now(w);
+	bool busy;
 
-	streams_ready(w);
+	logs_run(&w->logs, now);
+	busy = fanout_run(w);
+	busy |= streams_ready(w);
+	busy |= replays_run(w);
 	sessions_flush(w);
+	questions_run(&w->questions, now);
 	w->announcer.hold_acks = w->fanout.backlog_bytes > FANOUT_BACKLOG_MAX;
 	announcer_flush(&w->announcer);
+	if (logs_waiting(&w->logs) && !uv_is_active((uv_handle_t *)&w->hole))
+		uv_timer_start(&w->hole, on_hole, LOGS_HOLE_MS / 2, 0);
 	if (busy || !list_empty(&w->dirty))
 		uv_idle_start(&w->spin, on_spin);
 	else
@@ -90,6 +103,28 @@ static void on_wheel(void *ctx UNUSED, struct wheel_timer *timer)
 	session_on_timer(container_of(timer, struct session, timer));
 }
 
+static void show_logs(struct worker *w)
+{
+	struct metrics *m = &w->metrics;
+	const struct logs *l = &w->logs;
+	const struct replays *r = &w->replays;
+	const struct questions *q = &w->questions;
+
+	metric_set(m, NM_LOGS, 0, l->count);
+	metric_set(m, NM_LOG_DOUBLES, 0, l->counters.doubles);
+	metric_set(m, NM_LOG_HOLES, 0, l->counters.holes);
+	metric_set(m, NM_LOG_BEHIND, 0, l->counters.behind);
+	metric_set(m, NM_LOG_FETCHED, 0, l->counters.fetched);
+	metric_set(m, NM_LOG_HELD_BYTES, 0, l->held_bytes);
+	metric_set(m, NM_LOG_HELD_DROPPED, 0, l->counters.held_dropped);
+	metric_set(m, NM_REPLAYS, 0, r->count);
+	metric_set(m, NM_REPLAY_BYTES, 0, r->page_bytes + r->queued_bytes);
+	metric_set(m, NM_REPLAY_WAITING, 0, r->pages_waiting);
+	metric_set(m, NM_QUESTIONS, 0, q->counters.asked);
+	metric_set(m, NM_QUESTION_FAILURES, 0,
+		   q->counters.failed + q->counters.timeouts);
+}
+
 static void show_gauges(struct worker *w)
 {
 	struct metrics *m = &w->metrics;
@@ -111,6 +146,8 @@ static void show_gauges(struct worker *w)
 	metric_set(m, NM_LINK_FRAMES_STALE, 0, a->counters.frames_stale);
 	metric_set(m, NM_LINK_FRAMES_MALFORMED, 0,
 		   a->counters.frames_malformed);
+	metric_set(m, NM_STORE_DIFFERS, 0, a->counters.store_refused);
+	show_logs(w);
 }
 
 static void show_state(struct worker *w)
@@ -135,6 +172,7 @@ static void on_tick(uv_timer_t *timer)
 	uplink_tick(w);
 	w->announcer.connections = w->stream_count;
 	announcer_tick(&w->announcer, now);
+	replays_tick(w);
 	if (!w->listener.open && !w->draining &&
 	    (announcer_up(&w->announcer) > 0 ||
 	     now - w->started_ms >= LISTEN_AT_LATEST_MS))
@@ -167,7 +205,7 @@ static void on_hangup(uv_signal_t *handle, int number UNUSED)
 		return;
 	}
 	*w->rules = fresh;
-	channels_apply_rules(&w->channels, w->rules);
+	intake_apply_rules(w);
 	rules_free(&old);
 	w->announcer.identity.config_hash = fresh.hash;
 	log_set_level((enum log_level)options.process.log_level);
@@ -197,15 +235,22 @@ static void init_tables(struct worker *w)
 	list_init(&w->heads);
 	list_init(&w->leaving);
 	list_init(&w->waiting);
+	list_init(&w->placing);
+	list_init(&w->placed);
 	list_init(&w->dirty);
 	list_init(&w->doomed);
 	slab_init(&w->sessions, sizeof(struct session));
 	wheel_init(&w->wheel, WHEEL_SLOTS, WORKER_TICK_MS, worker_now(w));
 	channels_init(&w->channels, w->rules);
 	fanout_init(&w->fanout);
+	intake_init(w);
 	w->heartbeat = sse_render_heartbeat(NULL);
 	w->wanted.channel =
 		xcalloc(w->options->channels_max, sizeof(*w->wanted.channel));
+	w->wanted.query_value = xmalloc(2 * (w->options->url_bytes_max + 1));
+	w->places = xcalloc(w->options->channels_max, sizeof(*w->places));
+	w->names = xcalloc(w->options->channels_max, sizeof(*w->names));
+	w->id = xmalloc(PLACE_ID_SIZE(w->options->channels_max));
 }
 
 static int start(struct worker *w, const char *link_url)
@@ -217,6 +262,7 @@ static int start(struct worker *w, const char *link_url)
 	check(uv_prepare_init(w->loop, &w->turn) == 0);
 	check(uv_idle_init(w->loop, &w->spin) == 0);
 	check(uv_timer_init(w->loop, &w->tick) == 0);
+	check(uv_timer_init(w->loop, &w->hole) == 0);
 	uv_prepare_start(&w->turn, worker_turn);
 	uv_timer_start(&w->tick, on_tick, 0, WORKER_TICK_MS);
 	w->tick_due_ms = w->started_ms = worker_now(w);
@@ -250,6 +296,7 @@ static void stop(struct worker *w)
 	doom_all(&w->leaving);
 	fanout_fini(&w->fanout);
 	sessions_flush(w);
+	intake_fini(w);
 	if (w->listener.open)
 		listener_close(&w->listener, NULL);
 	uplink_stop(w);
@@ -266,6 +313,10 @@ static void stop(struct worker *w)
 	while (w->parsers.count > 0)
 		http1_free(w->parsers.free[--w->parsers.count]);
 	free(w->wanted.channel);
+	free(w->wanted.query_value);
+	free(w->places);
+	free(w->names);
+	free(w->id);
 }
 
 int worker_run(const struct worker_start *s)

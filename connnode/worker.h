@@ -2,12 +2,15 @@
  *
  * A connection's way: session.c (accept) -> request.c (head -> decision) ->
  * channels.c + announcer.c (subscribe, announce) -> session.c (stream).
- * A message's way: uplink.c (nng) -> announcer.c (sequence) -> fanout.c
- * (render once, queue for each subscriber) -> session.c (one write each).
+ * A message's way: uplink.c (nng) -> announcer.c (sequence) -> intake.c ->
+ * logs.c (position, where it has one) -> fanout.c (render once, queue for each
+ * subscriber) -> session.c (one write each).
+ * What a client missed: replay.c -> questions.c (ask a dispatcher) -> pages of
+ * the store -> session.c, until it is level with the live messages.
  *
- * A turn of the loop ends in worker_turn(): fan-outs get their slice, ready
- * streams their ready event, each dirty stream its one write, the doomed are
- * closed, and the announcer sends what the turn has changed.
+ * A turn of the loop ends in worker_turn(): fan-outs and replays get their
+ * slice, ready streams their ready event, each dirty stream its one write, the
+ * doomed are closed, and the announcer sends what the turn has changed.
  */
 #ifndef STENTOR_CONNNODE_WORKER_H
 #define STENTOR_CONNNODE_WORKER_H
@@ -21,8 +24,11 @@
 #include "connnode/announcer.h"
 #include "connnode/channels.h"
 #include "connnode/fanout.h"
+#include "connnode/logs.h"
 #include "connnode/metrics.h"
 #include "connnode/options.h"
+#include "connnode/questions.h"
+#include "connnode/replay.h"
 #include "connnode/shared.h"
 
 #include <uv.h>
@@ -38,6 +44,8 @@ struct stream_request {
 	char (*channel)[CHANNEL_NAME_MAX + 1]; /* room for channels-max */
 	size_t count;
 	bool json;
+	char *query_value;	   /* room for two of url-bytes-max */
+	const char *last_event_id; /* borrowed; NULL or "": none */
 };
 
 struct worker {
@@ -55,14 +63,18 @@ struct worker {
 	struct announcer announcer;
 	struct uplink *uplink;
 	struct fanout fanout;
+	struct questions questions;
+	struct logs logs;
+	struct replays replays;
 
 	struct slab sessions; /* struct session */
 	struct list streams;  /* struct session.in_worker: subscribed */
 	struct list heads;    /* likewise: still sending its request */
 	struct list leaving;  /* likewise: answered, flushing, closing */
-	struct list waiting;  /* struct session.in_waiting: for ready */
-	struct list dirty;    /* struct session.in_dirty: has output */
-	struct list doomed;   /* struct session.in_dirty: to be closed */
+	/* struct session.in_waiting: for ready (stream.h) */
+	struct list waiting, placing, placed;
+	struct list dirty;  /* struct session.in_dirty: has output */
+	struct list doomed; /* struct session.in_dirty: to be closed */
 	uint64_t stream_count;
 	struct wheel wheel;	 /* heartbeats, head and stall timeouts */
 	struct frame *heartbeat; /* shared by all */
@@ -74,9 +86,14 @@ struct worker {
 	} parsers;
 	char read_buffer[WORKER_READ_BYTES];
 	struct stream_request wanted; /* of the request being read */
+	/* Scratch for the places of one session; room for channels-max. */
+	struct place *places;
+	const char **names;
+	char *id;
 
 	uv_prepare_t turn;
-	uv_idle_t spin; /* active while fan-outs wait for their next slice */
+	uv_idle_t spin;	 /* active while a slice of work waits for its turn */
+	uv_timer_t hole; /* while a log waits for a message overtaken */
 	uv_timer_t tick;
 	uint64_t tick_due_ms, started_ms;
 

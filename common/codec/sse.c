@@ -209,6 +209,14 @@ struct frame *sse_render_heartbeat(const char *id)
 	return chunk_end(&w);
 }
 
+struct frame *sse_render_id(const char *id)
+{
+	struct writer w = chunk_begin(field_size("id", id));
+
+	put_field(&w, "id", id);
+	return chunk_end(&w);
+}
+
 struct frame *sse_render_retry(uint32_t retry_ms)
 {
 	char text[32];

@@ -39,6 +39,10 @@ struct frame *sse_render_json(const struct sse_event *e, const char *channel,
 /* ":\n\n", the heartbeat; with `id` an id line instead of the comment. */
 struct frame *sse_render_heartbeat(const char *id);
 
+/* An id line alone, to be written in front of an event that has none: it is
+ * the event's then. */
+struct frame *sse_render_id(const char *id);
+
 /* "retry: N\n\n". */
 struct frame *sse_render_retry(uint32_t retry_ms);
 

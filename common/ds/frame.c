@@ -12,10 +12,7 @@ struct frame *frame_new(size_t len)
 
 	check(len <= FRAME_MAX);
 	f = xmalloc(sizeof(*f) + len);
-	f->refs = 1;
-	f->accepted_us = 0;
-	f->class = 0;
-	f->len = (uint32_t)len;
+	*f = (struct frame){.refs = 1, .len = (uint32_t)len};
 	return f;
 }
 

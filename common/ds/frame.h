@@ -7,17 +7,24 @@
 #ifndef STENTOR_DS_FRAME_H
 #define STENTOR_DS_FRAME_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
 struct frame {
 	uint32_t refs;
 	uint32_t len;
-	/* Of a message, for whoever accounts for its delivery: when it was
-	 * accepted (microseconds since 1970; 0: not a message) and its class.
-	 */
-	uint64_t accepted_us;
+	/* Of a message, for whoever accounts for its delivery or has to leave
+	 * it out: when it was accepted (microseconds since 1970; 0: not a
+	 * message) and until when it is of use (0: for ever), its class, the
+	 * channel it came by and its offset there (0: ephemeral), and what it
+	 * may be conflated with (0: nothing). */
+	uint64_t accepted_us, expires_us;
+	uint64_t offset, conflation;
+	const void *channel; /* to be compared, never followed */
 	uint8_t class;
+	bool droppable; /* a slow reader may miss it */
+	bool glued;	/* is nothing without the frame behind it */
 	uint8_t bytes[];
 };
 

@@ -43,18 +43,18 @@ static void test_channels_first_and_last(void **state UNUSED)
 
 	channels_init(&c, &rules);
 	ch = channels_get(&c, "a", 1);
-	assert_true(channels_subscribe(&c, ch, &one, NULL, true));
+	assert_true(channels_subscribe(&c, ch, &one, NULL, VARIANT_JSON));
 	ch->messages = 5;
-	assert_false(channels_subscribe(&c, ch, &two, NULL, false));
-	assert_int_equal(one.since, 0);
-	assert_int_equal(two.since, 5);
+	assert_false(channels_subscribe(&c, ch, &two, NULL, 0));
+	assert_int_equal(one.at, 0);
+	assert_int_equal(two.at, 5);
 	assert_int_equal(ch->subscribers, 2);
-	assert_int_equal(ch->json_subscribers, 1);
+	assert_int_equal(ch->variants[VARIANT_JSON], 1);
 	assert_int_equal(c.subscriptions, 2);
 	/* In the order in which they came. */
 	assert_ptr_equal(ch->subscriptions.next, &one.in_channel);
 	assert_false(channels_unsubscribe(&c, &one));
-	assert_int_equal(ch->json_subscribers, 0);
+	assert_int_equal(ch->variants[VARIANT_JSON], 0);
 	assert_true(channels_unsubscribe(&c, &two));
 	assert_int_equal(c.subscriptions, 0);
 	channels_forget(&c, ch);

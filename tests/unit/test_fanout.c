@@ -3,6 +3,7 @@
 #include "connnode/fanout.h"
 
 #include "common/base/mem.h"
+#include "connnode/intake.h"
 #include "connnode/session.h"
 #include "tests/unit/unit.h"
 
@@ -25,7 +26,7 @@ struct fixture {
 	struct session sessions[SESSIONS];
 };
 
-static const struct announcer_ops no_ops = {NULL, NULL, NULL};
+static const struct announcer_ops no_ops;
 
 static int set_up(void **state)
 {
@@ -60,7 +61,8 @@ static void join(struct fixture *f, unsigned i, const char *name, bool json)
 	struct channel *ch = channels_get(&f->w.channels, name, strlen(name));
 
 	s->subscriptions = 1;
-	if (channels_subscribe(&f->w.channels, ch, &s->first, s, json))
+	if (channels_subscribe(&f->w.channels, ch, &s->first, s,
+			       (json ? VARIANT_JSON : 0) | VARIANT_ALONE))
 		announcer_touch(&f->w.announcer, ch);
 }
 
@@ -101,7 +103,7 @@ static void deliver(struct fixture *f, const char *channel, const char *data)
 	d.data.data = (uint8_t *)data;
 	d.data.len = strlen(data);
 	d.priority = 2;
-	fanout_deliver(&f->w, &d);
+	intake_deliveries(&f->w, &(LinkDelivery *){&d}, 1);
 }
 
 /* What a session was given must be these data lines, in this order. */
@@ -297,10 +299,14 @@ static void test_fanout_slow_session(void **state)
 		metric_get(&f->w.metrics, NM_DROPPED,
 			   PRIORITY_NORMAL * DROP_REASONS + DROP_SLOW_CONSUMER),
 		8);
+	assert_false(f->sessions[0].doomed);
 	match_all.lagging = LAGGING_CLOSE;
-	deliver(f, "a", data);
+	join(f, 1, "b", false);
+	for (unsigned i = 0; i < 3; i++)
+		deliver(f, "b", data);
 	match_all.lagging = LAGGING_DROP_OLDEST;
-	assert_true(f->sessions[0].doomed);
+	assert_true(f->sessions[1].doomed);
+	assert_false(f->sessions[0].doomed);
 }
 
 int main(void)

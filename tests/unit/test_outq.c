@@ -3,6 +3,7 @@
 #include "common/base/check.h"
 #include "tests/unit/unit.h"
 
+#include <stdio.h>
 #include <string.h>
 
 /* A message unless `number` is 0; the queue holds the only reference. */
@@ -12,6 +13,7 @@ static void push(struct outq *q, unsigned number, size_t len)
 
 	memset(f->bytes, (int)number, len);
 	f->accepted_us = number;
+	f->droppable = number != 0;
 	outq_push(q, f);
 	frame_release(f);
 }
@@ -172,6 +174,127 @@ static void test_outq_drop_keeps_order(void **state UNUSED)
 	}
 }
 
+static struct frame *special(struct outq *q, unsigned number,
+			     uint64_t conflation, uint64_t expires_us)
+{
+	struct frame *f = frame_new(2);
+
+	f->bytes[0] = (uint8_t)number;
+	f->accepted_us = 1;
+	f->conflation = conflation;
+	f->expires_us = expires_us;
+	if (q != NULL) {
+		outq_push(q, f);
+		frame_release(f);
+	}
+	return f;
+}
+
+static void glue(struct outq *q, unsigned number)
+{
+	struct frame *f = special(NULL, number, 0, 0);
+
+	f->glued = true;
+	outq_push(q, f);
+	frame_release(f);
+}
+
+static void front(struct outq *q, unsigned number, bool keep_first)
+{
+	struct frame *f = special(NULL, number, 0, 0);
+
+	outq_push_front(q, f, keep_first);
+	frame_release(f);
+}
+
+static unsigned number_of(struct frame *f)
+{
+	unsigned number = f ? f->bytes[0] : NONE;
+
+	if (f != NULL)
+		frame_release(f);
+	return number;
+}
+
+/* Takes two bytes at a time and compares all that is queued. */
+static void assert_queue(struct outq *q, const char *numbers)
+{
+	char got[32] = "";
+	unsigned number;
+
+	while (!outq_empty(q)) {
+		outq_sent(q, 2 - q->sent);
+		number = pop(q);
+		sprintf(got + strlen(got), "%u", number);
+	}
+	assert_string_equal(got, numbers);
+	assert_int_equal(q->bytes, 0);
+	assert_int_equal(q->expiring, 0);
+}
+
+static void test_outq_conflates(void **state UNUSED)
+{
+	struct outq q;
+
+	outq_init(&q);
+	special(&q, 1, 7, 0);
+	special(&q, 2, 8, 0);
+	special(&q, 3, 7, 0);
+	assert_int_equal(number_of(outq_drop_equal(&q, 9, false)), NONE);
+	/* The first is with the kernel. */
+	assert_int_equal(number_of(outq_drop_equal(&q, 7, true)), 3);
+	assert_int_equal(number_of(outq_drop_equal(&q, 7, false)), 1);
+	/* Nobody may miss these. */
+	assert_int_equal(number_of(outq_drop_oldest(&q, false)), NONE);
+	assert_queue(&q, "2");
+}
+
+static void test_outq_expires(void **state UNUSED)
+{
+	struct outq q;
+
+	outq_init(&q);
+	special(&q, 1, 0, 50);
+	special(&q, 2, 0, 0);
+	special(&q, 3, 0, 60);
+	special(&q, 4, 0, 40);
+	assert_int_equal(q.expiring, 3);
+	assert_int_equal(number_of(outq_drop_expired(&q, 39, false)), NONE);
+	assert_int_equal(number_of(outq_drop_expired(&q, 50, false)), 1);
+	assert_int_equal(number_of(outq_drop_expired(&q, 50, false)), 4);
+	assert_int_equal(number_of(outq_drop_expired(&q, 50, false)), NONE);
+	assert_queue(&q, "23");
+}
+
+/* An id line and its message: both or none, and nothing between. */
+static void test_outq_glue(void **state UNUSED)
+{
+	struct outq q;
+
+	outq_init(&q);
+	glue(&q, 1);
+	special(&q, 2, 5, 0);
+	glue(&q, 3);
+	special(&q, 4, 6, 0);
+	assert_int_equal(number_of(outq_drop_equal(&q, 6, false)), 4);
+	assert_int_equal(q.count, 2);
+	/* The id is begun, or was sent: its message stays, right behind it. */
+	outq_sent(&q, 1);
+	assert_int_equal(number_of(outq_drop_equal(&q, 5, false)), NONE);
+	front(&q, 9, false);
+	outq_sent(&q, 1);
+	assert_int_equal(pop(&q), 1);
+	assert_int_equal(number_of(outq_drop_equal(&q, 5, false)), NONE);
+	front(&q, 9, false);
+	assert_queue(&q, "299");
+	special(&q, 1, 0, 0);
+	special(&q, 2, 0, 0);
+	front(&q, 9, true);
+	assert_queue(&q, "192");
+	front(&q, 9, true);
+	assert_queue(&q, "9");
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -180,6 +303,9 @@ int main(void)
 		cmocka_unit_test(test_outq_ring),
 		cmocka_unit_test(test_outq_drop_oldest),
 		cmocka_unit_test(test_outq_drop_keeps_order),
+		cmocka_unit_test(test_outq_conflates),
+		cmocka_unit_test(test_outq_expires),
+		cmocka_unit_test(test_outq_glue),
 	};
 
 	return cmocka_run_group_tests_name("outq", tests, NULL, NULL);

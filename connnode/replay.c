@@ -1,0 +1,796 @@
+#include "connnode/replay.h"
+
+#include "common/base/clock.h"
+#include "common/base/mem.h"
+#include "connnode/render.h"
+#include "connnode/session.h"
+#include "connnode/stream.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* A client that saw no log at all, and now there is one: whether another lived
+ * and died between is certain only for as long as stores remember a log. */
+#define SURE_MS 86400000u
+
+enum phase {
+	PHASE_CLAIMED, /* the log's place is needed */
+	PHASE_ASKED,   /* the top is being looked up */
+	PHASE_ANSWERED,
+	PHASE_RUNNING, /* resolved: `at` is true */
+};
+
+struct replay {
+	struct subscription *sub;
+	struct list in_page; /* page->readers */
+	struct page *page;
+	struct place at; /* the claim, then: it has everything up to here */
+	uint8_t phase;
+	bool claimed;
+	bool quiet; /* it begins before what is kept: no gap */
+};
+
+enum page_state { PAGE_WAITING, PAGE_ASKED, PAGE_LOADED };
+
+/* Messages (after, to] of one log, rendered in one variant. */
+struct page {
+	struct hmap_node by_start;
+	struct list in_channel; /* channel->pages; empty: not to be found */
+	struct list in_state;	/* replays' waiting or idle */
+	struct list readers;	/* struct replay.in_page */
+	struct worker *worker;
+	struct channel *channel;
+	uint64_t epoch, after, to;
+	struct place top; /* of the log, when it was read */
+	uint64_t idle_ms;
+	size_t bytes; /* accounted for */
+	uint8_t state, variant;
+	struct question question;
+	size_t count;
+	struct frame **frames;
+};
+
+static void on_page(struct question *q, const HistoryAnswer *history,
+		    const TopsAnswer *tops);
+
+void replays_init(struct worker *w)
+{
+	struct replays *rs = &w->replays;
+
+	*rs = (struct replays){0};
+	slab_init(&rs->slab, sizeof(struct replay));
+	hmap_init(&rs->pages);
+	list_init(&rs->running);
+	list_init(&rs->draining);
+	list_init(&rs->crowded);
+	list_init(&rs->waiting);
+	list_init(&rs->idle);
+}
+
+void replays_fini(struct worker *w)
+{
+	struct replays *rs = &w->replays;
+
+	check(rs->count == 0);
+	check(rs->pages.count == 0);
+	check(rs->page_bytes == 0);
+	hmap_fini(&rs->pages);
+	slab_fini(&rs->slab);
+}
+
+static struct worker *worker_of(const struct replay *r)
+{
+	return r->sub->session->worker;
+}
+
+/* --- pages ------------------------------------------------------------- */
+
+static uint64_t page_hash(const struct worker *w, const struct channel *ch,
+			  uint64_t epoch, uint64_t after, unsigned variant)
+{
+	uint64_t key[] = {(uintptr_t)ch, epoch, after, variant};
+
+	return hash_bytes(&w->channels.key, key, sizeof(key));
+}
+
+static struct page *page_find(struct worker *w, const struct channel *ch,
+			      uint64_t epoch, uint64_t after, unsigned variant)
+{
+	uint64_t hash = page_hash(w, ch, epoch, after, variant);
+
+	hmap_for_each_hash (node, &w->replays.pages, hash) {
+		struct page *p = container_of(node, struct page, by_start);
+
+		if (p->channel == ch && p->epoch == epoch &&
+		    p->after == after && p->variant == variant)
+			return p;
+	}
+	return NULL;
+}
+
+static void page_account(struct page *p, size_t bytes)
+{
+	struct replays *rs = &p->worker->replays;
+
+	rs->page_bytes += bytes;
+	rs->page_bytes -= p->bytes;
+	p->bytes = bytes;
+}
+
+/* Nobody finds it any more. */
+static void page_hide(struct page *p)
+{
+	if (list_empty(&p->in_channel))
+		return;
+	list_remove(&p->in_channel);
+	hmap_remove(&p->worker->replays.pages, &p->by_start);
+}
+
+static void page_free(struct page *p)
+{
+	check(list_empty(&p->readers));
+	p->worker->replays.pages_waiting -= p->state == PAGE_WAITING;
+	page_hide(p);
+	list_remove(&p->in_state);
+	questions_cancel(&p->worker->questions, &p->question);
+	for (size_t i = 0; i < p->count; i++)
+		frame_release(p->frames[i]);
+	free(p->frames);
+	page_account(p, 0);
+	free(p);
+}
+
+/* Half of the memory is for pages, half for what waits in streams' queues. */
+static size_t share(const struct worker *w)
+{
+	return w->options->replay_bytes_max / 2;
+}
+
+static bool page_fits(struct worker *w)
+{
+	struct replays *rs = &w->replays;
+
+	while (rs->page_bytes + REPLAY_PAGE_BYTES > share(w) &&
+	       !list_empty(&rs->idle))
+		page_free(container_of(rs->idle.next, struct page, in_state));
+	return rs->page_bytes == 0 ||
+	       rs->page_bytes + REPLAY_PAGE_BYTES <= share(w);
+}
+
+static void page_ask(struct page *p)
+{
+	HistoryQuery query = STENTOR__LINK__V1__HISTORY_QUERY__INIT;
+	struct worker *w = p->worker;
+
+	list_remove(&p->in_state);
+	w->replays.pages_waiting--;
+	p->state = PAGE_ASKED;
+	page_account(p, REPLAY_PAGE_BYTES);
+	query.channel = p->channel->name;
+	query.epoch = p->epoch;
+	query.after = p->after;
+	query.messages_max = REPLAY_PAGE_MESSAGES -
+			     (uint32_t)(p->after % REPLAY_PAGE_MESSAGES);
+	query.bytes_max = REPLAY_PAGE_BYTES;
+	metric_add(&w->metrics, NM_REPLAY_PAGES, 0, 1);
+	questions_ask_history(&w->questions, &p->question, &query,
+			      worker_now(w));
+}
+
+/* Memory was given back: the next may be read. */
+static void pages_pump(struct worker *w)
+{
+	struct replays *rs = &w->replays;
+
+	while (!list_empty(&rs->waiting) && page_fits(w))
+		page_ask(container_of(rs->waiting.next, struct page, in_state));
+}
+
+static struct page *page_new(struct worker *w, struct channel *ch,
+			     uint64_t epoch, uint64_t after, unsigned variant)
+{
+	struct page *p = xcalloc(1, sizeof(*p));
+
+	p->worker = w;
+	p->channel = ch;
+	p->epoch = epoch;
+	p->after = after;
+	p->variant = (uint8_t)variant;
+	list_init(&p->in_state);
+	list_init(&p->readers);
+	question_init(&p->question, on_page);
+	list_push_back(&ch->pages, &p->in_channel);
+	hmap_insert(&w->replays.pages, &p->by_start,
+		    page_hash(w, ch, epoch, after, variant));
+	list_push_back(&w->replays.waiting, &p->in_state);
+	w->replays.pages_waiting++;
+	return p;
+}
+
+/* The page that has the message after the client's place. Pages begin at
+ * multiples of REPLAY_PAGE_MESSAGES, so that clients whose places differ a
+ * little share them; where one was cut short, by bytes or by the log's end,
+ * another begins at its end. */
+static struct page *page_for(struct worker *w, const struct replay *r)
+{
+	struct channel *ch = r->sub->channel;
+	uint64_t after = r->at.offset - r->at.offset % REPLAY_PAGE_MESSAGES;
+	struct page *p;
+
+	while ((p = page_find(w, ch, r->at.epoch, after, r->sub->variant)) !=
+		       NULL &&
+	       p->state == PAGE_LOADED && p->to <= r->at.offset)
+		after = p->to;
+	if (p == NULL)
+		p = page_new(w, ch, r->at.epoch, after, r->sub->variant);
+	return p;
+}
+
+static void page_join(struct page *p, struct replay *r)
+{
+	r->page = p;
+	list_push_back(&p->readers, &r->in_page);
+	if (p->state == PAGE_LOADED)
+		list_remove(&p->in_state); /* no longer idle */
+	else
+		pages_pump(p->worker);
+}
+
+static void page_leave(struct replay *r)
+{
+	struct page *p = r->page;
+
+	if (p == NULL)
+		return;
+	r->page = NULL;
+	list_remove(&r->in_page);
+	if (!list_empty(&p->readers))
+		return;
+	if (p->state == PAGE_LOADED && !list_empty(&p->in_channel)) {
+		p->idle_ms = worker_now(p->worker);
+		list_push_back(&p->worker->replays.idle, &p->in_state);
+	} else {
+		page_free(p);
+	}
+}
+
+/* How many of the messages are in order and without a hole; the dispatcher may
+ * be of another version, and is not trusted to the end. */
+static size_t messages_sound(const HistoryAnswer *a, uint64_t after)
+{
+	size_t n = 0;
+
+	while (n < a->n_messages &&
+	       (n == 0 ? a->messages[0]->offset > after
+		       : a->messages[n]->offset ==
+				 a->messages[n - 1]->offset + 1))
+		n++;
+	return n;
+}
+
+static void page_fill(struct page *p, const HistoryAnswer *a)
+{
+	struct worker *w = p->worker;
+	size_t bytes = sizeof(*p);
+
+	if (a->top != NULL)
+		p->top = (struct place){a->top->epoch, a->top->offset};
+	if (p->top.epoch == p->epoch)
+		p->count = messages_sound(a, p->after);
+	p->frames = xcalloc(p->count, sizeof(struct frame *));
+	p->to = p->after;
+	for (size_t i = 0; i < p->count; i++) {
+		const LinkDelivery *d = a->messages[i];
+
+		p->frames[i] =
+			render_message(&w->channels, p->channel, d, p->variant);
+		p->to = d->offset;
+		bytes += sizeof(struct frame) + p->frames[i]->len;
+	}
+	page_account(p, bytes);
+}
+
+static void wait_in(struct session *s, struct list *line)
+{
+	list_remove(&s->in_replays);
+	list_push_back(line, &s->in_replays);
+}
+
+static void run_later(struct session *s)
+{
+	wait_in(s, &s->worker->replays.running);
+}
+
+static void on_page(struct question *q, const HistoryAnswer *history,
+		    const TopsAnswer *tops UNUSED)
+{
+	struct page *p = container_of(q, struct page, question);
+
+	page_fill(p, history);
+	p->state = PAGE_LOADED;
+	/* Nothing there is true just for those who have waited for it. */
+	if (p->count == 0)
+		page_hide(p);
+	list_for_each (node, &p->readers)
+		run_later(container_of(node, struct replay, in_page)
+				  ->sub->session);
+	pages_pump(p->worker);
+}
+
+/* --- beginning and end of a replay ------------------------------------- */
+
+void replay_begin(struct worker *w, struct subscription *sub,
+		  const struct place *claim)
+{
+	struct replay *r = slab_alloc(&w->replays.slab);
+
+	*r = (struct replay){.sub = sub, .claimed = claim != NULL};
+	if (claim != NULL)
+		r->at = *claim;
+	list_init(&r->in_page);
+	sub->replay = r;
+	sub->at = SUBSCRIPTION_HELD;
+	sub->session->replays++;
+	w->replays.count++;
+}
+
+void replay_cancel(struct worker *w, struct subscription *sub)
+{
+	struct replay *r = sub->replay;
+
+	if (r == NULL)
+		return;
+	page_leave(r);
+	sub->replay = NULL;
+	sub->at = sub->channel->messages;
+	sub->session->replays--;
+	w->replays.count--;
+	slab_free(&w->replays.slab, r);
+}
+
+/* It has what was delivered here so far, or more. */
+static void go_live(struct replay *r)
+{
+	struct subscription *sub = r->sub;
+	uint64_t at = r->at.offset;
+
+	replay_cancel(worker_of(r), sub);
+	sub->at = at;
+}
+
+struct place subscription_place(const struct subscription *sub)
+{
+	const struct log *log = sub->channel->log;
+
+	if (log == NULL)
+		return (struct place){0, 0};
+	if (sub->replay != NULL)
+		return sub->replay->at;
+	return (struct place){log->place.epoch, sub->at};
+}
+
+static void tell_gap(struct subscription *sub, enum gap_reason reason,
+		     const struct place *from, const struct place *to)
+{
+	struct frame *gap = stream_gap(sub->session->worker, sub->channel,
+				       reason, from, to);
+
+	session_push(sub->session, gap);
+	frame_release(gap);
+}
+
+/* --- claims ------------------------------------------------------------ */
+
+/* The greatest offset known of the log. */
+static uint64_t newest(const struct log *log)
+{
+	return log->seen.epoch == log->place.epoch
+		       ? max_of(log->place.offset, log->seen.offset)
+		       : log->place.offset;
+}
+
+static bool ahead(const struct place *claim, const struct log *log)
+{
+	return claim->offset > 0 && (claim->epoch > log->place.epoch ||
+				     (claim->epoch == log->place.epoch &&
+				      claim->offset > newest(log)));
+}
+
+/* Why a claim can't be honoured, or -1. It may be moved to its equal in today's
+ * log. */
+static int judge(struct place *claim, const struct log *log)
+{
+	const struct place *now = &log->place;
+
+	if (claim->offset > 0) {
+		if (ahead(claim, log))
+			return GAP_UNKNOWN;
+		return claim->epoch == now->epoch ? -1 : GAP_EPOCH;
+	}
+	if (now->offset == 0) {
+		*claim = *now;
+		return -1;
+	}
+	if (now->epoch < claim->epoch)
+		return GAP_UNKNOWN;
+	if (now->epoch - claim->epoch > SURE_MS)
+		return GAP_EPOCH;
+	*claim = (struct place){now->epoch, 0};
+	return -1;
+}
+
+static void resolve_claim(struct replay *r)
+{
+	struct session *s = r->sub->session;
+	const struct log *log = r->sub->channel->log;
+	struct place claim = r->at;
+	int reason = s->id_bad ? (int)GAP_MALFORMED : judge(&r->at, log);
+	enum resume_outcome outcome = RESUME_CURRENT;
+
+	if (reason >= 0) {
+		r->at = log->place;
+		tell_gap(r->sub, (enum gap_reason)reason,
+			 s->id_bad ? NULL : &claim, &r->at);
+		outcome = RESUME_GAP;
+	} else if (r->at.offset < log->place.offset) {
+		outcome = RESUME_REPLAYED;
+	}
+	metric_add(&s->worker->metrics, NM_RESUME, outcome, 1);
+}
+
+static void resolve_fresh(struct replay *r)
+{
+	const struct channel *ch = r->sub->channel;
+
+	r->at = ch->log->place;
+	r->at.offset -=
+		min_of(r->at.offset, (uint64_t)ch->rule->history_latest);
+	r->quiet = true;
+}
+
+bool replays_placed(struct session *s)
+{
+	struct worker *w = s->worker;
+	bool placed = true;
+
+	for (unsigned i = 0; i < s->subscriptions; i++) {
+		struct subscription *sub = session_subscription(s, i);
+		struct channel *ch = sub->channel;
+		struct replay *r = sub->replay;
+
+		if (r == NULL)
+			continue;
+		if (!ch->log->known) {
+			logs_announced(&w->logs, ch);
+		} else if (r->phase == PHASE_CLAIMED && r->claimed &&
+			   ahead(&r->at, ch->log)) {
+			/* It may have been faster than we were. */
+			r->phase = PHASE_ASKED;
+			logs_ask(&w->logs, ch);
+		}
+		placed &= ch->log->known && r->phase != PHASE_ASKED;
+	}
+	return placed;
+}
+
+void replays_resolve(struct session *s)
+{
+	for (unsigned i = 0; i < s->subscriptions; i++) {
+		struct subscription *sub = session_subscription(s, i);
+		struct replay *r = sub->replay;
+
+		if (r == NULL || r->phase == PHASE_RUNNING ||
+		    r->phase == PHASE_ASKED || !sub->channel->log->known)
+			continue;
+		if (r->claimed || s->id_bad)
+			resolve_claim(r);
+		else
+			resolve_fresh(r);
+		r->phase = PHASE_RUNNING;
+	}
+}
+
+/* --- giving pages to streams ------------------------------------------- */
+
+/* The log there is now is another one than the client's: what it missed of the
+ * old one can't be known any more. */
+static void tell_new_epoch(struct replay *r)
+{
+	struct place was = r->at;
+
+	r->at = r->sub->channel->log->place;
+	tell_gap(r->sub, GAP_EPOCH, &was, &r->at);
+}
+
+static void tell_expired(struct replay *r, uint64_t to)
+{
+	struct place first = {r->at.epoch, r->at.offset + 1};
+	struct place last = {r->at.epoch, to};
+
+	if (!r->quiet)
+		tell_gap(r->sub, GAP_EXPIRED, &first, &last);
+	r->at.offset = to;
+}
+
+/* The store had nothing after the client's place. True if that is settled. */
+static bool give_nothing(struct worker *w, struct replay *r)
+{
+	struct page *p = r->page;
+	struct place top = p->top;
+
+	page_leave(r);
+	if (top.epoch == r->at.epoch && top.offset > r->at.offset) {
+		tell_expired(r, top.offset);
+		return true;
+	}
+	/* Less than was delivered here. It was read before that, or the store
+	 * has lost it: logs.c finds out. */
+	r->phase = PHASE_ASKED;
+	logs_ask(&w->logs, r->sub->channel);
+	return false;
+}
+
+static void give(struct worker *w, struct replay *r)
+{
+	struct session *s = r->sub->session;
+	struct page *p = r->page;
+	uint64_t now_us = clock_wall_us(), given = 0;
+	size_t before = s->out.bytes;
+
+	if (p->frames[0]->offset > r->at.offset + 1)
+		tell_expired(r, p->frames[0]->offset - 1);
+	r->quiet = false;
+	for (size_t i = 0; i < p->count; i++) {
+		struct frame *f = p->frames[i];
+
+		if (f->offset <= r->at.offset)
+			continue;
+		r->at.offset = f->offset;
+		if (f->expires_us != 0 && f->expires_us <= now_us)
+			continue;
+		session_push_replayed(s, f);
+		given++;
+	}
+	page_leave(r);
+	metric_add(&w->metrics, NM_REPLAYED, 0, given);
+	s->replay_bytes += (uint32_t)(s->out.bytes - before);
+	w->replays.queued_bytes += s->out.bytes - before;
+}
+
+static bool has_room(const struct worker *w, size_t bytes)
+{
+	return w->replays.queued_bytes == 0 ||
+	       w->replays.queued_bytes + bytes <= share(w);
+}
+
+/* Goes on with one replay. True when it is over; else it waits: for its page,
+ * for its socket, for memory, or for logs.c. */
+static bool catch_up(struct worker *w, struct replay *r)
+{
+	struct session *s = r->sub->session;
+	struct channel *ch = r->sub->channel;
+
+	while (s->replay_bytes == 0) {
+		if (r->at.epoch != ch->log->place.epoch) {
+			page_leave(r);
+			tell_new_epoch(r);
+		}
+		if (r->at.offset >= ch->messages) {
+			page_leave(r);
+			go_live(r);
+			return true;
+		}
+		if (r->page == NULL)
+			page_join(page_for(w, r), r);
+		if (r->page->state != PAGE_LOADED)
+			return false;
+		if (r->page->count == 0) {
+			if (!give_nothing(w, r))
+				return false;
+		} else if (has_room(w, r->page->bytes)) {
+			give(w, r);
+		} else {
+			wait_in(s, &w->replays.crowded);
+			return false;
+		}
+	}
+	return false;
+}
+
+/* The replay whose turn it is: a stream's channels come one after another. */
+static struct replay *next_replay(struct session *s)
+{
+	for (unsigned i = 0; s->replays > 0 && i < s->subscriptions; i++) {
+		struct replay *r = session_subscription(s, i)->replay;
+
+		if (r != NULL && r->phase == PHASE_RUNNING)
+			return r;
+	}
+	return NULL;
+}
+
+static void serve(struct worker *w, struct session *s)
+{
+	struct replay *r;
+
+	while (!s->doomed && (r = next_replay(s)) != NULL && catch_up(w, r))
+		;
+	if (s->replay_bytes > 0) {
+		s->replay_since_ms = worker_now(w);
+		wait_in(s, &w->replays.draining);
+	}
+}
+
+void replays_start(struct session *s)
+{
+	struct channel *ch;
+	struct replay *r;
+
+	/* Most are level: they need no turn of their own. */
+	for (unsigned i = 0; s->replays > 0 && i < s->subscriptions; i++) {
+		r = session_subscription(s, i)->replay;
+		ch = session_subscription(s, i)->channel;
+		if (r != NULL && r->phase == PHASE_RUNNING &&
+		    r->at.epoch == ch->log->place.epoch &&
+		    r->at.offset >= ch->messages)
+			go_live(r);
+	}
+	if (s->replays > 0)
+		run_later(s);
+}
+
+void replay_drained(struct session *s)
+{
+	if (s->replay_bytes == 0)
+		return;
+	s->worker->replays.queued_bytes -= s->replay_bytes;
+	s->replay_bytes = 0;
+	list_remove(&s->in_replays);
+	if (s->replays > 0)
+		run_later(s);
+}
+
+void replays_leave(struct session *s)
+{
+	struct worker *w = s->worker;
+
+	for (unsigned i = 0; s->replays > 0 && i < s->subscriptions; i++)
+		replay_cancel(w, session_subscription(s, i));
+	list_remove(&s->in_replays);
+	w->replays.queued_bytes -= s->replay_bytes;
+	s->replay_bytes = 0;
+	pages_pump(w);
+}
+
+bool replays_run(struct worker *w)
+{
+	struct replays *rs = &w->replays;
+	struct list now, *node;
+	unsigned served = 0;
+
+	list_init(&now);
+	list_splice_back(&now, &rs->running);
+	if (has_room(w, REPLAY_PAGE_BYTES))
+		list_splice_back(&now, &rs->crowded);
+	while (served < REPLAY_SLICE && (node = list_pop_front(&now)) != NULL) {
+		serve(w, container_of(node, struct session, in_replays));
+		served++;
+	}
+	list_splice_back(&rs->running, &now);
+	return served == REPLAY_SLICE && !list_empty(&rs->running);
+}
+
+void replays_tick(struct worker *w)
+{
+	struct replays *rs = &w->replays;
+	uint64_t now = worker_now(w);
+
+	while (!list_empty(&rs->idle)) {
+		struct page *p =
+			container_of(rs->idle.next, struct page, in_state);
+
+		if (now - p->idle_ms < REPLAY_KEEP_MS)
+			break;
+		page_free(p);
+	}
+	pages_pump(w);
+	list_for_each_safe (node, &rs->draining) {
+		struct session *s =
+			container_of(node, struct session, in_replays);
+
+		if (now - s->replay_since_ms < REPLAY_DRAIN_MS)
+			break;
+		session_doom(s, CLOSED_SLOW);
+		list_remove(&s->in_replays);
+	}
+}
+
+/* --- what becomes of logs ---------------------------------------------- */
+
+static void on_known(struct worker *w, struct subscription *sub)
+{
+	struct session *s = sub->session;
+	struct replay *r = sub->replay;
+
+	if (r == NULL || r->phase == PHASE_RUNNING)
+		return;
+	if (!s->ready) {
+		if (r->phase == PHASE_ASKED)
+			r->phase = PHASE_ANSWERED;
+		stream_placed(w, s);
+		return;
+	}
+	/* Resolved before, or the channel has just become reliable. */
+	if (r->phase == PHASE_ASKED)
+		r->phase = PHASE_RUNNING;
+	replays_resolve(s);
+	replays_start(s);
+}
+
+void replays_known(struct worker *w, struct channel *ch)
+{
+	fanout_finish(w, ch); /* whose marker is in the list */
+	list_for_each_safe (node, &ch->subscriptions)
+		on_known(w,
+			 container_of(node, struct subscription, in_channel));
+}
+
+static void on_moved(struct subscription *sub, const struct place *from,
+		     const struct place *to, int reason)
+{
+	struct place at = subscription_place(sub);
+	struct replay *r = sub->replay;
+	bool same = from->epoch == to->epoch;
+
+	if (r != NULL && r->phase != PHASE_RUNNING)
+		return; /* it will be judged by the new place */
+	/* Behind is behind as before; another epoch is found out later. */
+	if (r != NULL && !(at.epoch == from->epoch &&
+			   at.offset >= min_of(from->offset, to->offset)))
+		return;
+	if (same && from->offset < to->offset && at.offset >= to->offset)
+		return;
+	if (reason >= 0 && same) {
+		struct place first = {to->epoch,
+				      min_of(from->offset, to->offset) + 1};
+		struct place last = {to->epoch,
+				     max_of(from->offset, to->offset)};
+
+		tell_gap(sub, (enum gap_reason)reason, &first, &last);
+	} else if (reason >= 0) {
+		tell_gap(sub, (enum gap_reason)reason, from, to);
+	}
+	if (r != NULL)
+		r->at = *to;
+	else
+		sub->at = to->offset;
+}
+
+void replays_moved(struct worker *w, struct channel *ch, struct place to,
+		   int reason)
+{
+	struct place from = ch->log->place;
+
+	fanout_finish(w, ch);
+	list_for_each (node, &ch->subscriptions)
+		on_moved(container_of(node, struct subscription, in_channel),
+			 &from, &to, reason);
+	ch->messages = to.offset;
+}
+
+void replays_log_closed(struct worker *w, struct channel *ch)
+{
+	fanout_finish(w, ch);
+	list_for_each (node, &ch->subscriptions) {
+		struct subscription *sub =
+			container_of(node, struct subscription, in_channel);
+
+		replay_cancel(w, sub);
+		if (!sub->session->ready)
+			stream_placed(w, sub->session);
+	}
+	while (!list_empty(&ch->pages))
+		page_free(
+			container_of(ch->pages.next, struct page, in_channel));
+	pages_pump(w);
+}

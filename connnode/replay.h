@@ -1,0 +1,99 @@
+/* replay.h - what a client missed, read from the store and given to it at its
+ * own pace, until it is level with the live messages.
+ *
+ * Every subscription to a reliable channel begins held:
+ *
+ *	CLAIMED --place of the log known--> (claims to be ahead: ASKED, the top
+ *	   |                                 is looked up) --> resolved
+ *	   +--> RUNNING --page, drained, page ...--> level: live, the replay
+ *ends
+ *
+ * Resolved means: the client's claim is honoured, or it is told a gap and goes
+ * on from the log's place. A client without a claim begins at the log's place,
+ * or with the rule's latest messages.
+ *
+ * What is replayed comes in pages, read once for all subscriptions that need
+ * them (at the same time or shortly after) and rendered once. A stream gets one
+ * page, and the next when the kernel has taken it all. Memory: pages, and the
+ * bytes of pages that wait in streams' queues (counted for each stream), are at
+ * most replay-bytes-max; above that a page waits to be read, and a stream to be
+ * given its page. A stream that does not take its page in REPLAY_DRAIN_MS is
+ * closed: it would keep others waiting. Work of one turn is bounded too, so
+ * that live messages pass between.
+ */
+#ifndef STENTOR_CONNNODE_REPLAY_H
+#define STENTOR_CONNNODE_REPLAY_H
+
+#include "common/codec/place.h"
+#include "common/ds/hmap.h"
+#include "common/ds/slab.h"
+#include "connnode/logs.h"
+
+#include <stdbool.h>
+
+#define REPLAY_PAGE_MESSAGES 128
+#define REPLAY_PAGE_BYTES    (64u << 10) /* of records; or one message */
+#define REPLAY_SLICE	     64		 /* streams served in a turn */
+#define REPLAY_KEEP_MS	     2000	 /* a page that nobody reads any more */
+#define REPLAY_DRAIN_MS	     30000
+
+struct worker;
+struct session;
+struct subscription;
+
+struct replays {
+	struct slab slab; /* struct replay */
+	struct hmap pages;
+	struct list running;  /* session.in_replays: may be served */
+	struct list draining; /* likewise: waits for its kernel, oldest first */
+	struct list crowded;  /* likewise: waits for memory */
+	struct list waiting;  /* pages that wait for memory */
+	struct list idle;     /* pages without readers, oldest first */
+	size_t page_bytes;    /* of pages, and reserved for those asked for */
+	size_t queued_bytes;  /* of pages, in streams' queues */
+	uint64_t count;	      /* subscriptions held */
+	uint64_t pages_waiting;
+};
+
+void replays_init(struct worker *w);
+/* At the end, when no subscription is left. */
+void replays_fini(struct worker *w);
+
+/* Holds a subscription of a channel that has a log. `claim` NULL: the client
+ * has none. */
+void replay_begin(struct worker *w, struct subscription *sub,
+		  const struct place *claim);
+/* Lets go of it without making it live: it ends. */
+void replay_cancel(struct worker *w, struct subscription *sub);
+
+/* Where the subscription's client is: what its `id:` says. Epoch 0: the channel
+ * is ephemeral. */
+struct place subscription_place(const struct subscription *sub);
+
+/* True when the places of all logs that the session needs are known. Asks for
+ * what has to be asked for. */
+bool replays_placed(struct session *s);
+/* Honours the claims; queues gaps. Before the session is told ready. */
+void replays_resolve(struct session *s);
+/* And after: subscriptions that are level are live, the others are replayed. */
+void replays_start(struct session *s);
+/* All that was queued for the session has been taken (and replay_bytes of it
+ * were a page). */
+void replay_drained(struct session *s);
+/* The session leaves. */
+void replays_leave(struct session *s);
+
+/* Each turn, a slice. True while there is more to do at once. */
+bool replays_run(struct worker *w);
+/* Every 100 ms or so: what nobody needs, and who is too slow. */
+void replays_tick(struct worker *w);
+
+/* From logs.h: the log's place is known, or is about to move. */
+void replays_known(struct worker *w, struct channel *ch);
+void replays_moved(struct worker *w, struct channel *ch, struct place to,
+		   int reason);
+/* The channel has no log any more (new rules, or no subscriber): pages go, and
+ * what was held is live. */
+void replays_log_closed(struct worker *w, struct channel *ch);
+
+#endif
