@@ -61,8 +61,8 @@ SIM     := $(patsubst tests/sim/%.c,$(B)/sim/%,$(wildcard tests/sim/*.c))
 BENCH   := $(patsubst tests/bench/%.c,$(B)/bench/%,$(wildcard tests/bench/*.c))
 FUZZ    := $(patsubst tests/fuzz/%.c,$(B)/fuzz/%,$(wildcard tests/fuzz/fuzz_*.c))
 
-.PHONY: all run test bench fuzz debug asan tsan unit sim replays layers tidy \
-	format format-check reference install clean help setup programs
+.PHONY: all run test bench fuzz debug asan tsan unit sim replays tools layers \
+	tidy format format-check reference install clean help setup programs
 .DELETE_ON_ERROR:
 .SECONDARY:
 
@@ -161,9 +161,11 @@ run: setup
 unit: $(UNIT)
 sim: $(SIM)
 replays: $(FUZZ)
+# Of the bench's programs what system tests need.
+tools: $(B)/bench/resumebench
 
 test: setup
-	$(Q)$(MAKE) --no-print-directory programs unit sim replays
+	$(Q)$(MAKE) --no-print-directory programs unit sim replays tools
 	$(Q)tests/run-tests
 
 bench: setup
@@ -171,7 +173,7 @@ bench: setup
 	$(Q)$(PYTHON) tests/bench/bench.py $(BENCH_FLAGS)
 
 debug asan tsan:
-	$(Q)$(MAKE) --no-print-directory MODE=$@ programs unit sim replays
+	$(Q)$(MAKE) --no-print-directory MODE=$@ programs unit sim replays tools
 
 FUZZ_SECONDS ?= 30
 fuzz:

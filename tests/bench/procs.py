@@ -21,6 +21,7 @@ import urllib.error
 import urllib.request
 
 NGINX = "/usr/sbin/nginx"
+REDIS = "/usr/bin/redis-server"
 NCHAN = "/usr/lib/nginx/modules/ngx_nchan_module.so"
 MAX_SECONDS = 900  # no tool of a row outlives this
 
@@ -75,7 +76,7 @@ LIBC = ctypes.CDLL(None)
 PR_SET_PDEATHSIG = 1
 
 
-TOOLS = ("ssebench", "pubbench", "httppush")
+TOOLS = ("ssebench", "pubbench", "httppush", "resumebench")
 
 
 def prepare(cpus):
@@ -234,27 +235,63 @@ def http_get(port, path):
         return None
 
 
-class Stentor:
-    """One dispatcher and one node of `workers` workers."""
+class Redis:
+    """A redis-server that has on disk what it has answered."""
 
-    name = "stentor"
+    def __init__(self, session):
+        port = free_ports(1)
+        self.url = f"redis://127.0.0.1:{port}"
+        data = tempfile.mkdtemp(prefix="redis-", dir=session.dir)
+        self.proc = session.start(
+            REDIS, "--port", port, "--bind", "127.0.0.1", "--dir", data,
+            "--save", "", "--appendonly", "yes", "--appendfsync", "always",
+            "--logfile", os.path.join(data, "log"))
+
+        def answers():
+            if not self.proc.alive():
+                self.proc.fail("ended early")
+            with contextlib.suppress(OSError):
+                with socket.create_connection(("127.0.0.1", port), 1) as s:
+                    s.sendall(b"PING\r\n")
+                    return s.recv(64).startswith(b"+PONG")
+        wait_for(answers, 10, "PONG of redis")
+
+
+class Stentor:
+    """One dispatcher and one node of `workers` workers. With `history`, the
+    fields of a rule's history in YAML, every channel is reliable; the store is
+    `lmdb`, `redis` or a URL."""
+
     ready_event = "stentor.ready"
 
-    def __init__(self, session, workers, connections):
+    def __init__(self, session, workers, connections, name="stentor",
+                 store="memory:", history=None):
+        self.name = name
+        rules = []
+        if history:
+            path = os.path.join(session.dir, f"{name}.yaml")
+            with open(path, "w") as out:
+                out.write("rules:\n  - match: '*'\n"
+                          f"    history: {history}\n")
+            rules = ["--config", path]
+        if store == "lmdb":
+            store = f"lmdb:{session.dir}/{name}.lmdb"
+        elif store == "redis":
+            store = Redis(session).url
         base = free_ports(workers + 5)
         api, link, admin, listen, node_admin = range(base, base + 5)
         self.api = f"127.0.0.1:{api}"
         self.to = f"127.0.0.1:{listen}"
         self.node_admin = node_admin
         self.dispatcher = session.start(
-            "stentor-dispatcher", "--auth", "none",
+            "stentor-dispatcher", "--auth", "none", "--store", store, *rules,
             "--api-listen", self.api,
             "--link-listen", f"tcp://127.0.0.1:{link}",
             "--admin-listen", f"127.0.0.1:{admin}", "--name", "bench-d")
         self.wait_ready(self.dispatcher, admin)
         # The kernel spreads connections unevenly: room for a fifth more.
         self.node = session.start(
-            "stentor-connnode", "--auth", "none", "--listen", self.to,
+            "stentor-connnode", "--auth", "none", *rules, "--listen", self.to,
             "--admin-listen", f"127.0.0.1:{node_admin}",
             "--dispatchers", f"tcp://127.0.0.1:{link}",
             "--link-listen", f"tcp://127.0.0.1:{base + 5}",
@@ -276,11 +313,15 @@ class Stentor:
         query = "".join(f"&channel={c}" for c in channels)
         return "/v1/subscribe?format=raw" + query
 
-    def connections(self):
+    def metric(self, name):
+        """The node's, summed over its labels; None: it has no such metric."""
         metrics = http_get(self.node_admin, "/metrics") or ""
-        rows = re.findall(r"^stentor_connections(?:{[^}]*})? (\S+)", metrics,
+        rows = re.findall(rf"^stentor_{name}(?:{{[^}}]*}})? (\S+)", metrics,
                           re.M)
-        return int(sum(map(float, rows))) if rows else -1
+        return int(sum(map(float, rows))) if rows else None
+
+    def connections(self):
+        return self.metric("connections")
 
     def publisher(self, channel, channels, **options):
         return self.session.start(
@@ -377,7 +418,7 @@ class Nchan:
     def connections(self):
         text = http_get(self.port, "/stat") or ""
         found = re.search(r"^subscribers: (\d+)", text, re.M)
-        return int(found[1]) if found else -1
+        return int(found[1]) if found else None
 
     def publisher(self, channel, channels, **options):
         options.pop("mode", None)
@@ -441,6 +482,40 @@ class Subscribers:
 
     def quit(self):
         self.session.stop(self.proc)
+
+
+class Resumers:
+    """resumebench on one server: subscribers that go and come back."""
+
+    FAULTS = ("holes", "doubles", "reorders", "gaps_told", "bad_status",
+              "malformed", "strays", "misplaced", "behind", "beyond")
+
+    def __init__(self, session, server, count, channel, channels):
+        self.count = count
+        self.channels = channels
+        self.proc = session.start(
+            "bench/resumebench", "--to", server.to, "--subscribers", count,
+            "--channel", channel, "--channels", channels, "--retry-ms", 1000,
+            "--max-seconds", MAX_SECONDS)
+        if self.proc.read_line(60) != "ready":
+            self.proc.fail("not all are ready")
+
+    def stats(self):
+        return self.proc.ask("stats")
+
+    def expect(self, top):
+        """What every channel's last number is."""
+        self.proc.tell("tops " + " ".join([str(top)] * self.channels))
+
+    def wait_level(self, seconds):
+        """Until everybody has everything; its statistics."""
+        def level():
+            stats = self.stats()
+            return stats["behind"] == 0 and stats
+        return wait_for(level, seconds, "every subscriber's last message")
+
+    def faults(self, stats):
+        return {name: stats[name] for name in self.FAULTS if stats[name]}
 
 
 FAULTS = ("failed", "closed", "notices", "gaps", "doubles", "reorders",

@@ -150,28 +150,6 @@ fault(struct bench *b, const struct subscriber *s, const char *format, ...)
 
 /* --- what arrives ------------------------------------------------------ */
 
-/* The number behind `"name":`, quoted or not, in one line of JSON. */
-static bool json_number(const char *text, size_t len, const char *name,
-			uint64_t *value)
-{
-	char key[32];
-	int key_len = snprintf(key, sizeof(key), "\"%s\":", name);
-	const char *at = memmem(text, len, key, (size_t)key_len);
-	const char *end = text + len;
-	uint64_t sum = 0;
-
-	if (at == NULL)
-		return false;
-	at += key_len;
-	at += at < end && *at == '"';
-	if (at == end || *at < '0' || *at > '9')
-		return false;
-	for (; at < end && *at >= '0' && *at <= '9'; at++)
-		sum = sum * 10 + (uint64_t)(*at - '0');
-	*value = sum;
-	return true;
-}
-
 /* The subscriber's check of a channel; NULL: not one of its own. */
 static struct resume_check *check_of(struct bench *b, struct subscriber *s,
 				     uint64_t channel)
@@ -239,8 +217,8 @@ static void take_gap(struct bench *b, struct subscriber *s,
 	if (next_channel(b, &at, end, &channel))
 		check = check_of(b, s, channel);
 	if (check != NULL &&
-	    json_number(at, (size_t)(end - at), "from", &from) &&
-	    json_number(at, (size_t)(end - at), "to", &to)) {
+	    json_offset(at, (size_t)(end - at), "from", &from) &&
+	    json_offset(at, (size_t)(end - at), "to", &to)) {
 		next = check->next;
 		good = resume_check_gap(&b->counters.order, check, from, to);
 	} else {

@@ -506,6 +506,7 @@ def main():
     parser.add_argument("--json", action="store_true",
                         help="the report as one line")
     args = vars(parser.parse_args())
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     as_line = args.pop("json")
     report = run(**args)
     if as_line:

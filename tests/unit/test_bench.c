@@ -162,6 +162,28 @@ static void test_bench_resume_check_believes_true_gaps_only(void **state)
 	assert_int_equal(counts.gaps_told, 3);
 }
 
+static void test_bench_reads_positions(void **state)
+{
+	static const char gap[] =
+		"{\"channel\":\"a\",\"reason\":\"expired\",\"from\":"
+		"{\"epoch\":\"17\",\"offset\":\"3\"},\"to\":"
+		"{\"epoch\":\"17\",\"offset\":\"9\"}}";
+	static const char none[] = "{\"from\":null,\"to\":{\"epoch\":\"1\"}}";
+	uint64_t value;
+
+	(void)state;
+	assert_true(json_offset(gap, sizeof(gap) - 1, "from", &value));
+	assert_int_equal(value, 3);
+	assert_true(json_offset(gap, sizeof(gap) - 1, "to", &value));
+	assert_int_equal(value, 9);
+	assert_true(json_number(gap, sizeof(gap) - 1, "epoch", &value));
+	assert_int_equal(value, 17);
+	assert_false(json_number(gap, 5, "epoch", &value));
+	assert_false(json_number(gap, sizeof(gap) - 1, "reason", &value));
+	assert_false(json_offset(none, sizeof(none) - 1, "from", &value));
+	assert_false(json_offset(none, sizeof(none) - 1, "to", &value));
+}
+
 static void test_bench_hist_quantiles(void **state)
 {
 	static struct hist h;
@@ -194,6 +216,7 @@ int main(void)
 		cmocka_unit_test(test_bench_resume_check_counts_what_is_wrong),
 		cmocka_unit_test(
 			test_bench_resume_check_believes_true_gaps_only),
+		cmocka_unit_test(test_bench_reads_positions),
 		cmocka_unit_test(test_bench_hist_quantiles),
 	};
 
