@@ -55,10 +55,10 @@ static void worker_turn(uv_prepare_t *prepare)
 	uint64_t now = worker_now(w);
 	bool busy;
 
-	logs_run(&w->logs, now);
-	busy = fanout_run(w);
-	busy |= streams_ready(w);
+	busy = streams_ready(w);
 	busy |= replays_run(w);
+	logs_run(&w->logs, now);
+	busy |= fanout_run(w);
 	sessions_flush(w);
 	questions_run(&w->questions, now);
 	w->announcer.hold_acks = w->fanout.backlog_bytes > FANOUT_BACKLOG_MAX;
