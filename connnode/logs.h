@@ -53,20 +53,39 @@ struct log {
 	struct place place;
 	bool known;
 	/* private */
-	bool unasked;	  /* the top was not asked for yet: not announced */
-	uint64_t target;  /* greatest offset known to be in place.epoch's log */
-	uint64_t hole_ms; /* since when there is a hole; 0: none */
-	struct list in_holes, in_asks;
+	struct logs *logs;
+	/* The greatest position known to exist. Its epoch is place.epoch, and
+	 * that of all that is held; or, while the place is not known, the
+	 * greatest that was delivered. */
+	struct place seen;
 	struct list held; /* struct held, by offset */
 	size_t held_bytes;
+	/* A hole, from place.offset on */
+	struct list in_holes; /* it waits for its time */
+	uint64_t hole_at;     /* place.offset when that began */
+	uint64_t hole_ms;
 	struct question fetch;
+	struct place fetch_from, fetch_seen; /* when it was asked */
+	/* Its top */
+	struct list in_asks;	  /* to be asked, or in a batch that is */
+	bool unasked;		  /* not before it is announced */
+	bool asked;		  /* in a batch */
+	bool again;		  /* once more after that */
+	bool doubt;		  /* we may have missed the log's end */
+	bool report;		  /* `known` once more, at report_at */
+	uint64_t report_at;	  /* offset; UINT64_MAX: not answered yet */
+	struct place asked_place; /* when it was asked; epoch 0: not known */
+	uint32_t asked_index;	  /* in the batch */
+	struct list in_all;
 };
 
+/* None of them may close the channel's log or deliver to it. */
 struct logs_ops {
 	/* The next message in order; after the call the log's place is its
 	 * position. Borrowed. */
 	void (*pass)(void *ctx, struct channel *ch, const LinkDelivery *d);
-	/* The place is known for the first time: log->place. */
+	/* The place is known for the first time, or logs_ask() is answered:
+	 * log->place. */
 	void (*known)(void *ctx, struct channel *ch);
 	/* The log's place is about to move from log->place to `to` without
 	 * passing on what lies between: subscribers are told a gap if `reason`
@@ -81,19 +100,24 @@ struct logs {
 	const struct logs_ops *ops;
 	void *ctx;
 	size_t held_max, held_bytes;
-	struct list all; /* in which order the sweep walks */
-	struct list holes, asks;
+	struct list all;     /* struct log.in_all; the sweep asks the first */
+	struct list holes;   /* struct log.in_holes, the oldest first */
+	struct list asks;    /* struct log.in_asks */
+	struct list batches; /* tops that are being asked */
 	uint64_t count;
-	uint64_t sweep_ms, sweep_due_ms;
+	uint64_t now_ms, sweep_ms, sweep_due_ms;
 	struct {
 		uint64_t doubles, holes, fetches, fetched, held_dropped,
-			resyncs, behind; /* found by tops */
+			resyncs, behind, /* found by tops */
+			rewinds, malformed;
 	} counters;
 };
 
+/* `held_max`: bytes; `sweep_ms`: in which all tops are asked once. */
 void logs_init(struct logs *l, struct questions *questions,
 	       const struct logs_ops *ops, void *ctx, size_t held_max,
 	       uint64_t sweep_ms);
+/* Every log must be closed. */
 void logs_fini(struct logs *l);
 
 /* channel->log for a channel that has none. Its place is asked for as soon as
@@ -104,17 +128,17 @@ void logs_close(struct logs *l, struct channel *ch);
 /* All live dispatchers know of our interest in the channel: what is published
  * from now on reaches us, so its top may be asked for. Idempotent. */
 void logs_announced(struct logs *l, struct channel *ch);
-/* Asks for the top though the place is known: a client claims to be ahead. The
- * answer reaches `known` again. */
+/* Asks for the top though the place is known: a client claims to be ahead. When
+ * the place has reached what is answered, `known` is called again. */
 void logs_ask(struct logs *l, struct channel *ch);
 
 /* A delivery with a position, for a channel that has a log. */
 void logs_deliver(struct logs *l, struct channel *ch, const LinkDelivery *d,
 		  uint64_t now_ms);
-/* A link to a dispatcher was lost or came up. */
+/* A link to a dispatcher was lost, or has acknowledged our interest anew. */
 void logs_resync(struct logs *l);
 /* Every turn that had something, and every few milliseconds while
- * logs_waiting(). */
+ * logs_waiting(); what it asks leaves with questions_run(). */
 void logs_run(struct logs *l, uint64_t now_ms);
 /* True while a hole waits for its time. */
 bool logs_waiting(const struct logs *l);
