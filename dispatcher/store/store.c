@@ -14,7 +14,7 @@
 /* What an append costs beside its record: the caller's struct, the channel. */
 #define APPEND_OVERHEAD 512
 
-static const struct store_ops *const kinds[] = {&store_memory};
+static const struct store_ops *const kinds[] = {&store_memory, &store_lmdb};
 
 const char *const store_op_names[] = {"append", "read", "tops", "trim", NULL};
 
