@@ -672,6 +672,89 @@ static void test_replay_rules_change(void **state)
 	assert_string_equal(taken(f, 0), "m0 ");
 }
 
+/* --- slow readers ------------------------------------------------------ */
+
+/* The session's socket takes no more, until it is unblocked. */
+static void block(struct fixture *f, unsigned i, bool blocked)
+{
+	static uv_write_t pending;
+
+	f->sessions[i].blocked = blocked ? &pending : NULL;
+}
+
+static void deliver_keyed(struct fixture *f, uint64_t offset, const char *key)
+{
+	LinkDelivery d;
+	char data[24];
+
+	fill(&d, data, f->top.epoch, offset);
+	d.channel = (char *)"a";
+	d.conflation_key = (char *)key;
+	intake_deliveries(&f->w, &(LinkDelivery *){&d}, 1);
+}
+
+static void test_lagging_drop_oldest_tells(void **state)
+{
+	struct fixture *f = *state;
+
+	match_all.lagging = LAGGING_DROP_OLDEST;
+	f->options.queue_bytes_max = 600;
+	join(f, 0, "a", NULL);
+	settled(f, 0);
+	block(f, 0, true);
+	for (uint64_t i = 1; i <= 20; i++)
+		deliver(f, "a", i);
+	assert_in_range(f->sessions[0].out.bytes, 1, 600 + 200);
+	block(f, 0, false);
+	/* The first was with the kernel. What follows the gap is whole. */
+	assert_non_null(strstr(taken(f, 0), "m1 gap:lagging m"));
+	assert_string_equal(last_id, id_of(EPOCH, 20));
+	assert_false(f->sessions[0].doomed);
+}
+
+static void test_lagging_conflate(void **state)
+{
+	struct fixture *f = *state;
+
+	match_all.lagging = LAGGING_CONFLATE;
+	join(f, 0, "a", NULL);
+	settled(f, 0);
+	deliver_keyed(f, 1, "score");
+	deliver_keyed(f, 2, "score");
+	/* It keeps up: it gets all. */
+	assert_string_equal(taken(f, 0), "m1 m2 ");
+	block(f, 0, true);
+	for (uint64_t i = 3; i <= 22; i++)
+		deliver_keyed(f, i, i % 2 ? "score" : "time");
+	deliver(f, "a", 23);
+	block(f, 0, false);
+	assert_string_equal(taken(f, 0), "m3 m21 m22 m23 ");
+	assert_string_equal(last_id, id_of(EPOCH, 23));
+	assert_int_equal(
+		metric_get(&f->w.metrics, NM_DROPPED,
+			   PRIORITY_NORMAL * DROP_REASONS + DROP_CONFLATED),
+		17);
+}
+
+static void test_lagging_close(void **state)
+{
+	struct fixture *f = *state;
+
+	f->options.queue_bytes_max = 600;
+	join(f, 0, "a", NULL);
+	join(f, 1, "a", NULL);
+	settled(f, 0);
+	taken(f, 1);
+	block(f, 0, true);
+	for (uint64_t i = 1; i <= 20; i++) {
+		deliver(f, "a", i);
+		taken(f, 1);
+	}
+	assert_true(f->sessions[0].doomed);
+	assert_false(f->sessions[1].doomed);
+	list_remove(&f->sessions[0].in_dirty);
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
@@ -690,6 +773,9 @@ int main(void)
 		TEST(test_replay_budget),
 		TEST(test_replay_leaves_nothing_behind),
 		TEST(test_replay_rules_change),
+		TEST(test_lagging_drop_oldest_tells),
+		TEST(test_lagging_conflate),
+		TEST(test_lagging_close),
 	};
 
 	return cmocka_run_group_tests_name("replay", tests, NULL, NULL);
