@@ -81,6 +81,14 @@ static int on_header(nghttp2_session *s, const nghttp2_frame *f,
 	return 0;
 }
 
+static void end_stream(struct h2_call *call)
+{
+	if (call->rpc.method->on_drain != NULL)
+		call->rpc.method->on_drain(&call->rpc);
+	else
+		h2_call_abort(call, GRPC_UNAVAILABLE, "shutting down");
+}
+
 /* Streams have no natural end: after what they have answered, they end, and
  * their clients go on elsewhere. */
 static void end_streams(struct h2 *h2)
@@ -92,7 +100,7 @@ static void end_streams(struct h2 *h2)
 		if (call->running && !call->ended &&
 		    (call->rpc.method->client_streaming ||
 		     call->rpc.method->server_streaming))
-			h2_call_abort(call, GRPC_UNAVAILABLE, "shutting down");
+			end_stream(call);
 	}
 }
 

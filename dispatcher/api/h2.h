@@ -67,7 +67,8 @@ struct h2_call {
 	bool responded;	 /* response headers are submitted */
 	bool ended;	 /* the outcome stands */
 	bool deferred;	 /* the data provider waits for more */
-	bool paused;	 /* requests wait until answers are taken */
+	bool paused;	 /* requests wait: see held, and API_SEND_QUEUE_MAX */
+	bool held;	 /* the handler takes no requests now */
 	bool overflow;	 /* its answers exceed a limit */
 	bool head_too_large;
 	uint32_t head_bytes;
@@ -99,7 +100,8 @@ void h2_call_body_done(struct h2_call *call);
 void h2_call_stream_closed(struct h2_call *call);
 /* The session is going away: the same, and it forgets the call. */
 void h2_call_detach(struct h2_call *call);
-/* After output: resumes a paused call, ends one that overflowed. */
+/* After output, or when its handler goes on: resumes a paused call, ends one
+ * that overflowed. */
 void h2_call_attend(struct h2_call *call);
 /* Ends a call whose stream is open from our side; cancels it if a handler has
  * it. */

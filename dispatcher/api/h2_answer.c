@@ -394,9 +394,21 @@ static void h2_finish(struct rpc_call *rpc, enum grpc_code code,
 	h2_call_maybe_free(call);
 }
 
+static void h2_pause(struct rpc_call *rpc, bool paused)
+{
+	struct h2_call *call = container_of(rpc, struct h2_call, rpc);
+
+	call->held = paused;
+	if (!paused && call->paused && call->stream_open) {
+		h2_call_want_attention(call);
+		conn_mark_dirty(call->h2->conn);
+	}
+}
+
 const struct rpc_front_ops h2_front_ops = {
 	.send = h2_send,
 	.finish = h2_finish,
+	.pause = h2_pause,
 };
 
 void h2_call_maybe_free(struct h2_call *call)

@@ -210,7 +210,8 @@ static void reader_failed(struct h2_call *call, int rv)
 	}
 }
 
-/* A stream's requests, as long as its answers are taken. */
+/* A stream's requests, as long as its answers are taken and its handler takes
+ * more. */
 static void feed(struct h2_call *call, const uint8_t *bytes, size_t len)
 {
 	size_t left = len;
@@ -221,7 +222,8 @@ static void feed(struct h2_call *call, const uint8_t *bytes, size_t len)
 		bool compressed;
 		int rv;
 
-		if (call->out.len - call->out_sent >= API_SEND_QUEUE_MAX) {
+		if (call->held ||
+		    call->out.len - call->out_sent >= API_SEND_QUEUE_MAX) {
 			call->paused = true;
 			rv = buf_append(&call->body, bytes, left);
 			check(rv == 0); /* the window is no larger */
@@ -322,6 +324,8 @@ static void stream_done(struct h2_call *call)
 void h2_call_body_done(struct h2_call *call)
 {
 	call->body_whole = true;
+	if (call->held)
+		call->paused = true;
 	if (call->ended || call->paused)
 		return;
 	if (deadline_passed(call)) {
@@ -349,7 +353,7 @@ void h2_call_attend(struct h2_call *call)
 			      "answers are not taken");
 		return;
 	}
-	if (!call->paused ||
+	if (!call->paused || call->held ||
 	    call->out.len - call->out_sent > API_SEND_QUEUE_MAX / 2)
 		return;
 	call->paused = false;

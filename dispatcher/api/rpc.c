@@ -147,3 +147,17 @@ void rpc_reply(struct rpc_call *call, const ProtobufCMessage *m)
 	rpc_send(call, m);
 	rpc_finish(call, GRPC_OK, "%s", "");
 }
+
+void rpc_pause(struct rpc_call *call)
+{
+	check(!call->finished);
+	check(call->method->client_streaming);
+	call->front->pause(call, true);
+}
+
+void rpc_resume(struct rpc_call *call)
+{
+	check(!call->finished);
+	check(call->method->client_streaming);
+	call->front->pause(call, false);
+}

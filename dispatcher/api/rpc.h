@@ -43,6 +43,10 @@ struct rpc_method {
 	/* Nobody waits for the answer any more. NULL: a streaming call ends by
 	 * itself; the handler of any other ends it when its work is done. */
 	void (*on_cancel)(struct rpc_call *call);
+	/* Streaming: the port drains. The handler answers what it has begun
+	 * and then ends the call. May run twice. NULL: the call is cancelled.
+	 */
+	void (*on_drain)(struct rpc_call *call);
 };
 
 struct rpc_service {
@@ -59,6 +63,9 @@ struct rpc_front_ops {
 	/* Ends the call: status, and text for the client ("" for none). */
 	void (*finish)(struct rpc_call *call, enum grpc_code code,
 		       const char *text);
+	/* Hands over no more requests of a client-streaming call, or goes on.
+	 * NULL: the front has no such calls. */
+	void (*pause)(struct rpc_call *call, bool paused);
 };
 
 struct rpc_call {
@@ -79,6 +86,11 @@ void rpc_finish(struct rpc_call *call, enum grpc_code code, const char *format,
 /* Unary: one message and OK. */
 void rpc_reply(struct rpc_call *call, const ProtobufCMessage *m);
 #define rpc_fail rpc_finish
+
+/* Client streaming: no on_message, and no on_half_close, until rpc_resume().
+ * Requests that have arrived wait, and the client's window closes. */
+void rpc_pause(struct rpc_call *call);
+void rpc_resume(struct rpc_call *call);
 
 /* A stream's handler need not look at how much is queued: above
  * API_SEND_QUEUE_MAX bytes of answers that its client has not taken, the front
@@ -127,7 +139,7 @@ int api_start(uv_loop_t *loop, const char *address,
 uint16_t api_port(const struct api *api);
 /* Orderly end: no new connections, GOAWAY on every h2 connection (twice, a
  * round trip apart), unary calls under way finish, streams end with UNAVAILABLE
- * after what they have answered, then on_drained; connections that are left
+ * after what they have answered or, by on_drain, begun, then on_drained; connections that are left
  * after `grace_ms` are cut. on_drained waits for every handler to have ended
  * its calls. */
 void api_drain(struct api *api, uint64_t grace_ms,
