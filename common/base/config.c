@@ -413,12 +413,27 @@ int config_load(const struct program *program, void *out, struct rules *rules,
 	return err;
 }
 
-static bool is_secret(const struct option *o)
+static bool ends_with(const char *text, const char *end)
 {
-	static const char end[] = "token";
-	size_t len = strlen(o->name), end_len = sizeof(end) - 1;
+	size_t len = strlen(text), end_len = strlen(end);
 
-	return len >= end_len && strcmp(o->name + len - end_len, end) == 0;
+	return len >= end_len && strcmp(text + len - end_len, end) == 0;
+}
+
+/* A URL may hold a password: what stands before its '@' is not told. */
+static void print_text(const struct option *o, const char *text, FILE *to)
+{
+	const char *url = strstr(text, "://");
+	const char *at = url != NULL ? strrchr(url, '@') : NULL;
+
+	if ((ends_with(o->name, "token") || ends_with(o->name, "password")) &&
+	    *text != '\0')
+		fputs("(not told)\n", to);
+	else if (at != NULL)
+		fprintf(to, "\"%.*s(not told)%s\"\n", (int)(url + 3 - text),
+			text, at);
+	else
+		fprintf(to, "\"%s\"\n", text);
 }
 
 void config_print(const struct program *program, const void *values, FILE *to)
@@ -431,10 +446,7 @@ void config_print(const struct program *program, const void *values, FILE *to)
 		fprintf(to, "%s: ", key);
 		switch (o->type) {
 		case OPTION_STRING:
-			if (is_secret(o) && **(char *const *)at != '\0')
-				fputs("(not told)\n", to);
-			else
-				fprintf(to, "\"%s\"\n", *(char *const *)at);
+			print_text(o, *(char *const *)at, to);
 			break;
 		case OPTION_UINT:
 		case OPTION_SIZE:

@@ -128,7 +128,8 @@ int config_duration(const char *text, uint64_t *ms) MUST_CHECK;
 void rules_free(struct rules *rules);
 
 /* Writes what is in force, one "key: value" line an option, for people; secrets
- * (options whose name ends in "token") are not told. */
+ * (options whose name ends in "token" or "password", and what stands before the
+ * '@' of a URL) are not told. */
 void config_print(const struct program *program, const void *values, FILE *to);
 
 /* Frees the strings in `out`. */
