@@ -3,6 +3,7 @@
 #include "dispatcher/dispatcher.h"
 #include "stentor/v1/cluster.pb-c.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 
 #define PROGRAM "stentor-dispatcher"
@@ -19,14 +20,15 @@ static void on_metrics(void *ctx, const struct http1_request *q UNUSED,
 static void on_readyz(void *ctx, const struct http1_request *q UNUSED,
 		      struct admin_reply *r)
 {
-	struct dispatcher *d = ctx;
+	const char *unready = dispatcher_unready(ctx);
+	char text[600];
 
-	if (d->draining)
-		admin_say(r, 503, "draining\n");
-	else if (!d->ready)
-		admin_say(r, 503, "settling: waiting for workers to report\n");
-	else
+	if (unready == NULL) {
 		admin_say(r, 200, "ok\n");
+		return;
+	}
+	snprintf(text, sizeof(text), "%s\n", unready);
+	admin_say(r, 503, text);
 }
 
 static void on_version(void *ctx UNUSED, const struct http1_request *q UNUSED,

@@ -1,7 +1,9 @@
 /* dispatcher.h - one dispatcher process: what main.c puts together.
  *
  * A message's way: api/ (decode) -> service_publisher.c -> publish.c (validate,
- * look up, queue) -> nodes.c (batch) -> links.c (nng).
+ * append to store/ if its channel keeps history, look up, queue) -> nodes.c
+ * (batch) -> links.c (nng). A worker's question about a log: links.c ->
+ * nodes.c -> history.c -> store/, and the answer back the same way.
  */
 #ifndef STENTOR_DISPATCHER_DISPATCHER_H
 #define STENTOR_DISPATCHER_DISPATCHER_H
@@ -12,12 +14,24 @@
 #include "dispatcher/api/reflection.h"
 #include "dispatcher/api/rpc.h"
 #include "dispatcher/counts.h"
+#include "dispatcher/history.h"
 #include "dispatcher/metrics.h"
 #include "dispatcher/nodes.h"
 #include "dispatcher/options.h"
 #include "dispatcher/publish.h"
 
 #include <uv.h>
+
+/* Results of a stream's requests that wait for their turn: of one stream, of
+ * all. Above, a stream's requests wait. */
+#define STREAM_WAITING_MAX  4096
+#define STREAMS_WAITING_MAX (128u << 10)
+/* Messages of PublishBatch calls that are not answered. */
+#define BATCH_MESSAGES_MAX (1u << 20)
+/* Operations of the store for GetHistory and GetChannel calls. */
+#define CHANNEL_READS_MAX 64
+/* How long the store may be away before that makes us unready. */
+#define STORE_GRACE_MS 3000
 
 struct dispatcher {
 	uv_loop_t *loop;
@@ -26,7 +40,11 @@ struct dispatcher {
 	struct metrics metrics;
 	struct nodes nodes;
 	struct publisher publisher;
+	struct slab stream_items; /* service_publisher.c */
+	size_t batch_messages;	  /* in PublishBatch calls under way */
+	unsigned channel_reads;	  /* of the store, by service_channel.c */
 	struct counts counts;
+	struct history history;
 	struct api *api;
 	struct admin *admin;
 	struct health *health;
@@ -40,15 +58,41 @@ struct dispatcher {
 	uv_timer_t tick;
 	uint64_t tick_due_ms; /* for the loop's lag */
 
+	/* storage.c */
+	struct store *store;		     /* NULL: closed */
+	bool keeps_history;		     /* some rule does */
+	uint64_t store_up_ms, store_trim_ms; /* when it was last so */
+
 	uint64_t started_ms;
-	bool ready, draining;
+	bool settled, draining;
+	bool ready;	   /* as told to health */
+	char unready[512]; /* dispatcher_unready() */
+	void (*on_closed)(struct dispatcher *d);
 };
 
 /* The links' side of the loop. On error a message is logged. */
 int links_start(struct dispatcher *d) MUST_CHECK;
 void links_stop(struct dispatcher *d);
 
+/* The store's side of the loop. ERR_CONFIG after a message on stderr. */
+int storage_open(struct dispatcher *d) MUST_CHECK;
+/* What publish.c and history.c ask of it. */
+struct publish_store storage_publish(struct dispatcher *d);
+struct history_store storage_history(struct dispatcher *d);
+/* The rules are new. */
+void storage_rules(struct dispatcher *d);
+void storage_tick(struct dispatcher *d, uint64_t now_ms);
+/* Why reliable channels are not served now; NULL: they are. */
+const char *storage_fault(struct dispatcher *d);
+/* No publish is pending. What workers have asked is answered, or not. */
+void storage_close(struct dispatcher *d, void (*closed)(struct dispatcher *d));
+
+/* Why nobody should come to us; NULL: we are ready. */
+const char *dispatcher_unready(struct dispatcher *d);
+
 /* Services, each with its method table; ctx is the dispatcher. */
+void publisher_service_init(struct dispatcher *d);
+void publisher_service_fini(struct dispatcher *d); /* no call is under way */
 struct rpc_service publisher_service(struct dispatcher *d);
 struct rpc_service channel_service(struct dispatcher *d);
 struct rpc_service cluster_service(struct dispatcher *d);

@@ -6,6 +6,7 @@
 #include "common/base/version.h"
 #include "dispatcher/dispatcher.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 
 #define TICK_MS 100
@@ -80,6 +81,21 @@ static void on_counted(void *ctx, uint64_t id, uint64_t subscribers)
 	counts_answer(&d->counts, id, subscribers);
 }
 
+static void on_history(void *ctx, struct node_worker *w,
+		       const HistoryQuery *query)
+{
+	struct dispatcher *d = ctx;
+
+	history_ask(&d->history, w, query);
+}
+
+static void on_tops(void *ctx, struct node_worker *w, const TopsQuery *query)
+{
+	struct dispatcher *d = ctx;
+
+	history_ask_tops(&d->history, w, query);
+}
+
 static uint64_t wall_ms(void *ctx UNUSED)
 {
 	return clock_wall_ms();
@@ -89,6 +105,8 @@ static const struct nodes_ops ops = {
 	.open = open_link,
 	.close = close_link,
 	.send = send_frame,
+	.history = on_history,
+	.tops = on_tops,
 	.counted = on_counted,
 	.wall_ms = wall_ms,
 };
@@ -118,18 +136,47 @@ static void on_flush(uv_prepare_t *prepare)
 		uv_timer_start(&d->batch, on_batch_timer, 1, 0);
 }
 
-/* Ready: the workers had time to report, and all that did are in the table. */
+/* The workers had time to report, and all that did are in the table. */
+static bool settled(const struct dispatcher *d)
+{
+	return now_ms(d) - d->started_ms >= d->options.settle_ms &&
+	       nodes_settled(&d->nodes);
+}
+
+const char *dispatcher_unready(struct dispatcher *d)
+{
+	if (d->draining)
+		return "draining";
+	if (!d->settled)
+		return "settling: waiting for workers to report";
+	if (d->keeps_history && d->nodes.refused > 0)
+		return "another store is in use by the cluster";
+	if (!d->keeps_history || d->store == NULL ||
+	    now_ms(d) - d->store_up_ms <= STORE_GRACE_MS)
+		return NULL;
+	snprintf(d->unready, sizeof(d->unready),
+		 "the store is not available: %s",
+		 store_state(d->store)->fault);
+	return d->unready;
+}
+
 static void check_ready(struct dispatcher *d)
 {
-	bool settled = now_ms(d) - d->started_ms >= d->options.settle_ms &&
-		       nodes_settled(&d->nodes);
+	const char *unready;
 
-	if (d->ready || d->draining || !settled)
+	if (d->draining)
 		return;
-	d->ready = true;
-	d->publisher.open = true;
-	health_set_all(d->health, d->services, true);
-	log_info("READY", "workers=%u", d->nodes.worker_count);
+	if (!d->settled && settled(d))
+		d->settled = d->publisher.open = true;
+	unready = dispatcher_unready(d);
+	if (d->ready == (unready == NULL))
+		return;
+	d->ready = unready == NULL;
+	health_set_all(d->health, d->services, d->ready);
+	if (d->ready)
+		log_info("READY", "workers=%u", d->nodes.worker_count);
+	else
+		log_error("UNREADY", "reason=\"%s\"", unready);
 }
 
 static void on_tick(uv_timer_t *timer)
@@ -142,6 +189,7 @@ static void on_tick(uv_timer_t *timer)
 	d->tick_due_ms = now + TICK_MS;
 	nodes_tick(&d->nodes, now);
 	counts_tick(&d->counts, now);
+	storage_tick(d, now);
 	check_ready(d);
 }
 
@@ -153,15 +201,19 @@ int links_start(struct dispatcher *d)
 		.version = stentor_version,
 		.token = o->process.link_token,
 		.config_hash = d->rules.hash,
+		.store_embedded = store_embedded(d->store),
 		.workers_max = o->workers_max,
 		.queue_bytes = o->link_queue_bytes,
 		.interest_max = o->interest_max,
 	};
+	struct history_store store = storage_history(d);
 	int rc;
 
 	d->link_tls = process_link_tls(&o->process);
 	nodes_init(&d->nodes, &config, &ops, d);
 	counts_init(&d->counts, &d->nodes);
+	history_init(&d->history, &d->nodes, &store);
+	storage_rules(d);
 	rc = nng_inbox_open(d->loop, o->process.link_listen, &d->link_tls,
 			    on_message, NULL, d, &d->inbox);
 	if (rc != 0) {
@@ -170,7 +222,7 @@ int links_start(struct dispatcher *d)
 		nodes_fini(&d->nodes);
 		return rc;
 	}
-	d->started_ms = now_ms(d);
+	d->started_ms = d->store_up_ms = now_ms(d);
 	d->tick_due_ms = d->started_ms + TICK_MS;
 	uv_prepare_init(d->loop, &d->flush);
 	uv_timer_init(d->loop, &d->batch);
@@ -187,5 +239,6 @@ void links_stop(struct dispatcher *d)
 	uv_close((uv_handle_t *)&d->batch, NULL);
 	uv_close((uv_handle_t *)&d->tick, NULL);
 	nng_inbox_stop(d->inbox);
+	history_fini(&d->history);
 	nodes_fini(&d->nodes);
 }

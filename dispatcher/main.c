@@ -34,15 +34,18 @@ static int load_options(struct dispatcher *d, int argc, char *argv[])
 static int start(struct dispatcher *d)
 {
 	struct dispatcher_options *o = &d->options;
+	struct publish_store store = storage_publish(d);
 	int rc;
 
 	metrics_init(&d->metrics, dispatcher_metrics, DM_COUNT, NULL);
+	publisher_service_init(d);
 	d->health = health_new();
 	health_set(d->health, "", false);
 	rc = links_start(d);
 	if (rc != 0)
 		return rc;
-	publisher_init(&d->publisher, &d->nodes, &d->rules, o->data_bytes_max);
+	publisher_init(&d->publisher, &d->nodes, &d->rules, o->data_bytes_max,
+		       &store);
 	d->services[0] = publisher_service(d);
 	d->services[1] = channel_service(d);
 	d->services[2] = cluster_service(d);
@@ -70,13 +73,17 @@ static int start(struct dispatcher *d)
 
 /* --- the end ----------------------------------------------------------- */
 
-static void on_drained(void *ctx)
+static void on_store_closed(struct dispatcher *d)
 {
-	struct dispatcher *d = ctx;
-
 	log_info("DRAINED", "published=%llu",
 		 (unsigned long long)d->publisher.accepted);
 	uv_stop(d->loop);
+}
+
+/* Every call has ended, so no publish is pending. */
+static void on_drained(void *ctx)
+{
+	storage_close(ctx, on_store_closed);
 }
 
 /* First signal: finish in order. Second: at once. */
@@ -111,6 +118,7 @@ static void on_hangup(uv_signal_t *handle, int number UNUSED)
 	rules_free(&d->rules);
 	d->rules = fresh;
 	d->nodes.config.config_hash = fresh.hash;
+	storage_rules(d);
 	log_set_level((enum log_level)options.process.log_level);
 	log_info("RELOADED", "rules=%zu", fresh.count);
 	config_free(&dispatcher_program, &options);
@@ -137,6 +145,8 @@ static void stop(struct dispatcher *d, struct signals *s)
 	uv_close((uv_handle_t *)&s->interrupt, NULL);
 	uv_close((uv_handle_t *)&s->hangup, NULL);
 	uv_run(d->loop, UV_RUN_DEFAULT);
+	publisher_fini(&d->publisher);
+	publisher_service_fini(d);
 	health_free(d->health);
 	metrics_fini(&d->metrics, NULL);
 }
@@ -152,7 +162,9 @@ static int run(struct dispatcher *d, struct signals *s)
 		 (unsigned long long)config_raise_nofile());
 	d->loop = uv_default_loop();
 	uv_update_time(d->loop);
-	rc = start(d);
+	rc = storage_open(d);
+	if (rc == 0)
+		rc = start(d);
 	if (rc != 0)
 		return rc == ERR_CONFIG ? CONFIG_EXIT : 1;
 	watch(s, &s->term, on_term, SIGTERM);

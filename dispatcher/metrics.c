@@ -50,6 +50,13 @@ static void render_publish(const struct publisher *p, struct metrics_text *t)
 	}
 	single(t, "routed_total", METRIC_COUNTER,
 	       "Deliveries put on links to workers.", p->routed);
+	single(t, "routed_full_total", METRIC_COUNTER,
+	       "Deliveries of stored messages that found a link full; the "
+	       "worker fetches them.",
+	       p->links_full);
+	single(t, "publish_pending", METRIC_GAUGE,
+	       "Messages that wait for the store; at most 65536.",
+	       publish_pending(p));
 }
 
 static void render_fanout(const struct publisher *p, struct metrics_text *t)
@@ -165,6 +172,7 @@ enum node_state {
 	STATE_SYNCING,
 	STATE_READY,
 	STATE_DRAINING,
+	STATE_REFUSED,
 	STATE_COUNT
 };
 
@@ -178,6 +186,8 @@ static enum node_state state_of(const struct node *node)
 
 		if (w->phase == NODE_WORKER_CONNECTING)
 			return STATE_CONNECTING;
+		if (w->phase == NODE_WORKER_REFUSED)
+			return STATE_REFUSED;
 		if (w->phase == NODE_WORKER_SYNCING)
 			state = STATE_SYNCING;
 		else if (w->draining && state == STATE_READY)
@@ -188,8 +198,8 @@ static enum node_state state_of(const struct node *node)
 
 static void render_nodes(const struct nodes *n, struct metrics_text *t)
 {
-	static const char *const names[STATE_COUNT] = {"connecting", "syncing",
-						       "ready", "draining"};
+	static const char *const names[STATE_COUNT] = {
+		"connecting", "syncing", "ready", "draining", "refused"};
 	unsigned count[STATE_COUNT] = {0};
 
 	list_for_each (each, &n->nodes)
@@ -254,6 +264,51 @@ static void render_counters(const struct nodes *n, struct metrics_text *t)
 	       "Frames that could not be decoded.", c->frames_malformed);
 }
 
+static void render_history(const struct history *h, struct metrics_text *t)
+{
+	single(t, "history_questions_total", METRIC_COUNTER,
+	       "Workers' questions about logs.", h->counters.questions);
+	single(t, "history_shared_total", METRIC_COUNTER,
+	       "Of these, answered by a read that another had asked for.",
+	       h->counters.shared);
+	single(t, "history_failed_total", METRIC_COUNTER,
+	       "Questions told to ask again: too many of them, a link's queue "
+	       "half full, or the store away.",
+	       h->counters.failed);
+	single(t, "history_lost_total", METRIC_COUNTER,
+	       "Answers that found a link's queue full.", h->counters.refused);
+	single(t, "history_messages_total", METRIC_COUNTER,
+	       "Messages in answers to workers.", h->counters.messages);
+	single(t, "history_waiting", METRIC_GAUGE,
+	       "Questions not answered yet; at most 8192.", h->questions);
+	single(t, "history_reads", METRIC_GAUGE,
+	       "Store operations under way for workers; at most 64.",
+	       h->under_way);
+}
+
+static void render_store(struct dispatcher *d, struct metrics_text *t)
+{
+	const struct metrics *blocks[1];
+
+	single(t, "store_refused_workers", METRIC_GAUGE,
+	       "Workers whose positions come from another store; not 0: the "
+	       "cluster's dispatchers have different stores.",
+	       d->nodes.refused);
+	single(t, "publish_stream_waiting", METRIC_GAUGE,
+	       "Results of streams that wait for their turn; at most 131072.",
+	       d->stream_items.used);
+	single(t, "publish_batch_waiting", METRIC_GAUGE,
+	       "Messages of batches that are not answered; at most 1048576.",
+	       d->batch_messages);
+	single(t, "channel_reads", METRIC_GAUGE,
+	       "Store operations under way for calls; at most 64.",
+	       d->channel_reads);
+	if (d->store == NULL)
+		return;
+	blocks[0] = store_counters(d->store);
+	metrics_render(t, blocks, 1);
+}
+
 void dispatcher_metrics_render(struct dispatcher *d, struct metrics_text *t)
 {
 	const struct metrics *blocks[1] = {&d->metrics};
@@ -266,6 +321,8 @@ void dispatcher_metrics_render(struct dispatcher *d, struct metrics_text *t)
 	render_links(&d->nodes, t);
 	render_drops(&d->nodes, t);
 	render_counters(&d->nodes, t);
+	render_history(&d->history, t);
+	render_store(d, t);
 	single(t, "link_inbox_bytes", METRIC_GAUGE,
 	       "Bytes received from links that the loop has not looked at; "
 	       "above 8 MiB the dispatcher stops receiving.",

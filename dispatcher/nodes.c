@@ -110,8 +110,7 @@ static struct node_worker *worker_find(const struct node *node, uint32_t index)
 	return NULL;
 }
 
-static struct node_worker *worker_by_epoch(const struct nodes *n,
-					   uint64_t epoch)
+struct node_worker *nodes_worker(const struct nodes *n, uint64_t epoch)
 {
 	hmap_for_each_hash (each, &n->by_epoch, epoch) {
 		return container_of(each, struct node_worker, by_epoch);
@@ -146,6 +145,7 @@ static void worker_free(struct nodes *n, struct node_worker *w)
 	n->by_id[w->id] = NULL;
 	n->worker_count--;
 	n->connecting -= w->phase == NODE_WORKER_CONNECTING;
+	n->refused -= w->phase == NODE_WORKER_REFUSED;
 	for (unsigned i = 0; i < w->batch_count; i++)
 		frame_release(w->batch[i]);
 	linkq_clear(&w->queue);
@@ -162,7 +162,8 @@ static void worker_drop(struct nodes *n, struct node_worker *w,
 {
 	log_warn("WORKER-DOWN", "node=%s worker=%u reason=%s", w->node->name,
 		 w->index, reason);
-	if (w->phase != NODE_WORKER_CONNECTING)
+	if (w->phase != NODE_WORKER_CONNECTING &&
+	    w->phase != NODE_WORKER_REFUSED)
 		n->counters.links_lost++;
 	interest_drop_worker(&n->interest, w->id);
 	if (w->socket != NULL)
@@ -254,6 +255,7 @@ static void acknowledge_hello(struct nodes *n, struct node_worker *w)
 	ack.dispatcher = (char *)n->config.name;
 	ack.version = (char *)n->config.version;
 	ack.config_hash = n->config.config_hash;
+	ack.store = n->config.store;
 	ack.hash_key.len = sizeof(n->key);
 	ack.hash_key.data = (uint8_t *)&n->key;
 	f.hello_ack = &ack;
@@ -273,6 +275,61 @@ static void refuse(struct nodes *n, struct node_worker *w, uint64_t epoch,
 	f.refuse = &r;
 	h.receiver_epoch = epoch;
 	send_greeting(n, w, h, &f);
+}
+
+/* --- one store for all ------------------------------------------------- */
+
+/* Two stores would hand out two truths about the same channel. */
+static bool store_differs(const struct nodes *n, uint64_t store)
+{
+	return store != 0 && n->config.store != 0 && store != n->config.store;
+}
+
+static const char *store_refusal(const struct nodes *n)
+{
+	return n->config.store_embedded
+		       ? "another dispatcher is in use, and this one's store "
+			 "(memory: or lmdb:) is not shared: start one "
+			 "dispatcher, or use redis://"
+		       : "the worker's positions come from another store: all "
+			 "dispatchers must have the same --store";
+}
+
+/* Says why; on the first time ends what there was between the two. */
+static void worker_refuse(struct nodes *n, struct node_worker *w)
+{
+	if (w->phase != NODE_WORKER_REFUSED) {
+		n->connecting -= w->phase == NODE_WORKER_CONNECTING;
+		n->refused++;
+		n->counters.stores_differ++;
+		w->phase = NODE_WORKER_REFUSED;
+		interest_drop_worker(&n->interest, w->id);
+		linkq_clear(&w->queue);
+		list_remove(&w->in_pending);
+		log_error("STORE-DIFFERS",
+			  "node=%s worker=%u ours=%016llx theirs=%016llx "
+			  "text=\"%s\"",
+			  w->node->name, w->index,
+			  (unsigned long long)n->config.store,
+			  (unsigned long long)w->store, store_refusal(n));
+	}
+	if (w->connected)
+		refuse(n, w, w->link.peer_epoch,
+		       STENTOR__LINK__V1__REFUSE_REASON__REFUSE_REASON_STORE,
+		       store_refusal(n));
+}
+
+void nodes_set_store(struct nodes *n, uint64_t identity)
+{
+	if (identity == n->config.store)
+		return;
+	n->config.store = identity;
+	for (unsigned i = 0; i < INTEREST_WORKERS_MAX; i++) {
+		struct node_worker *w = n->by_id[i];
+
+		if (w != NULL && store_differs(n, w->store))
+			worker_refuse(n, w);
+	}
 }
 
 /* --- greetings --------------------------------------------------------- */
@@ -328,6 +385,7 @@ static void worker_add(struct nodes *n, const LinkFrame *f, uint64_t now_ms)
 	w->incarnation = hello->incarnation;
 	w->connections_max = hello->connections_max;
 	w->config_hash = hello->config_hash;
+	w->store = hello->store;
 	w->link_address = xstrdup(hello->link_address);
 	w->dialed = xstrdup(hello->dialed);
 	w->since_wall_ms = n->ops->wall_ms(n->ctx);
@@ -345,6 +403,23 @@ static void worker_add(struct nodes *n, const LinkFrame *f, uint64_t now_ms)
 		 hello->version);
 	if (n->ops->open(n->ctx, w) != 0)
 		worker_drop(n, w, "address");
+	else if (store_differs(n, w->store))
+		worker_refuse(n, w);
+}
+
+/* The worker says hello again within the same attempt. False: it may have
+ * another one, for what it was refused for is over. */
+static bool greet_again(struct nodes *n, struct node_worker *w,
+			const Hello *hello)
+{
+	w->store = hello->store;
+	if (store_differs(n, w->store))
+		worker_refuse(n, w);
+	else if (w->phase == NODE_WORKER_REFUSED)
+		return false;
+	else if (w->connected)
+		acknowledge_hello(n, w);
+	return true;
 }
 
 static void take_hello(struct nodes *n, const LinkFrame *f, uint64_t now_ms)
@@ -362,11 +437,9 @@ static void take_hello(struct nodes *n, const LinkFrame *f, uint64_t now_ms)
 	}
 	node = node_find(n, hello->node);
 	old = node ? worker_find(node, hello->worker) : NULL;
-	if (old != NULL && old->link.peer_epoch == f->sender_epoch) {
-		if (old->connected)
-			acknowledge_hello(n, old);
+	if (old != NULL && old->link.peer_epoch == f->sender_epoch &&
+	    greet_again(n, old, hello))
 		return;
-	}
 	if (old != NULL && old->incarnation == hello->incarnation &&
 	    strcmp(old->dialed, hello->dialed) != 0 &&
 	    !link_state_dead(&old->link, now_ms)) {
@@ -385,6 +458,10 @@ void nodes_connected(struct nodes *n, struct node_worker *w, uint64_t now_ms)
 {
 	w->connected = true;
 	w->link.last_rx_ms = now_ms;
+	if (w->phase == NODE_WORKER_REFUSED) {
+		worker_refuse(n, w);
+		return;
+	}
 	acknowledge_hello(n, w);
 	if (w->phase == NODE_WORKER_CONNECTING) {
 		w->phase = NODE_WORKER_SYNCING;
@@ -424,12 +501,37 @@ static void want_flush(struct nodes *n, struct node_worker *w)
 		list_push_back(&n->pending, &w->in_pending);
 }
 
+static void take_heartbeat(struct nodes *n, struct node_worker *w,
+			   const Stentor__Link__V1__Heartbeat *beat)
+{
+	w->connections = beat->connections;
+	w->draining = beat->draining;
+	w->store = beat->store;
+	if (store_differs(n, w->store))
+		worker_refuse(n, w);
+}
+
+static void take_questions(struct nodes *n, struct node_worker *w,
+			   const LinkFrame *f)
+{
+	if (n->ops->history == NULL || n->ops->tops == NULL)
+		return;
+	for (size_t i = 0; i < f->n_history_queries; i++)
+		n->ops->history(n->ctx, w, f->history_queries[i]);
+	for (size_t i = 0; i < f->n_tops_queries; i++)
+		n->ops->tops(n->ctx, w, f->tops_queries[i]);
+}
+
 static void take_frame(struct nodes *n, struct node_worker *w,
 		       const LinkFrame *f, size_t len, uint64_t now_ms)
 {
 	struct link_header h = link_frame_header(f);
-	int rc = link_state_receive(&w->link, &h, len, now_ms);
+	int rc;
 
+	/* It is about to hear of it, or its silence ends the link. */
+	if (w->phase == NODE_WORKER_REFUSED)
+		return;
+	rc = link_state_receive(&w->link, &h, len, now_ms);
 	if (rc == ERR_GAP) {
 		n->counters.gaps++;
 		/* The worker greets anew at once and so replaces this link; if
@@ -443,15 +545,16 @@ static void take_frame(struct nodes *n, struct node_worker *w,
 		n->counters.frames_stale++;
 		return;
 	}
-	if (f->heartbeat != NULL) {
-		w->connections = f->heartbeat->connections;
-		w->draining = f->heartbeat->draining;
-	}
+	if (f->heartbeat != NULL)
+		take_heartbeat(n, w, f->heartbeat);
+	if (w->phase == NODE_WORKER_REFUSED)
+		return;
 	if (f->interest != NULL)
 		take_interest(n, w, f->interest);
 	for (size_t i = 0; i < f->n_count_answers; i++)
 		n->ops->counted(n->ctx, f->count_answers[i]->id,
 				f->count_answers[i]->subscribers);
+	take_questions(n, w, f);
 	/* An acknowledgement may have brought credit for what waits. */
 	if (w->ack_due || w->batch_count > 0 || !linkq_empty(&w->queue))
 		want_flush(n, w);
@@ -467,7 +570,7 @@ void nodes_receive(struct nodes *n, const void *bytes, size_t len,
 		n->counters.frames_malformed++;
 	} else if (f->hello != NULL) {
 		take_hello(n, f, now_ms);
-	} else if ((w = worker_by_epoch(n, f->receiver_epoch)) != NULL) {
+	} else if ((w = nodes_worker(n, f->receiver_epoch)) != NULL) {
 		take_frame(n, w, f, len, now_ms);
 	} else {
 		n->counters.frames_stale++;
@@ -541,7 +644,7 @@ static int send_batch(struct nodes *n, struct node_worker *w, uint64_t now_ms)
 static bool flush_worker(struct nodes *n, struct node_worker *w,
 			 uint64_t now_ms)
 {
-	if (!w->connected)
+	if (!w->connected || w->phase == NODE_WORKER_REFUSED)
 		return false;
 	while (!linkq_empty(&w->queue) || w->batch_count > 0) {
 		if (!batch_due(w, now_ms))
@@ -598,8 +701,10 @@ static void tick_worker(struct nodes *n, struct node_worker *w, uint64_t now_ms)
 	}
 	/* Nothing in sequence before the worker has shown, by its first frame,
 	 * that it knows our epoch. */
-	if (!w->connected || w->link.rx_seq == 0 || now_ms < w->beat_at_ms)
+	if (!w->connected || w->link.rx_seq == 0 || now_ms < w->beat_at_ms ||
+	    w->phase == NODE_WORKER_REFUSED)
 		return;
+	beat.store = n->config.store;
 	f.heartbeat = &beat;
 	control = link_control_encode(&f);
 	if (send_in_sequence(n, w, control) == 0)
@@ -625,7 +730,8 @@ bool nodes_settled(const struct nodes *n)
 			struct node_worker *w = container_of(
 				in_node, struct node_worker, in_node);
 
-			if (w->phase != NODE_WORKER_READY)
+			if (w->phase == NODE_WORKER_CONNECTING ||
+			    w->phase == NODE_WORKER_SYNCING)
 				return false;
 		}
 	}

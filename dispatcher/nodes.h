@@ -6,7 +6,10 @@
  *
  *	hello --> CONNECTING --socket up: hello_ack--> SYNCING
  *	SYNCING --end of its snapshot--> READY
+ *	any --its positions come from another store--> REFUSED
  *	any --silent LINK_DEAD_MS, gap, socket gone, newer hello--> dropped
+ *
+ * A REFUSED worker is told why, at each hello, and is not routed to.
  *
  * Dropping takes the worker out of the routing table at once; it comes back
  * by a hello under a new epoch and with a new snapshot.
@@ -46,17 +49,21 @@
 #define NODES_TEXT_MAX	     300 /* of its addresses and version, each */
 #define NODES_SWEEP_SHARDS   4	 /* of the routing table, at each tick */
 
+typedef Stentor__Link__V1__HistoryQuery HistoryQuery;
+typedef Stentor__Link__V1__TopsQuery TopsQuery;
+
 enum node_worker_phase {
 	NODE_WORKER_CONNECTING,
 	NODE_WORKER_SYNCING,
-	NODE_WORKER_READY
+	NODE_WORKER_READY,
+	NODE_WORKER_REFUSED
 };
 
 struct node {
 	struct list in_nodes;
 	struct list workers; /* struct node_worker.in_node */
 	char *name, *version, *listen_address;
-	uint64_t seen; /* last publish that counted it (publish.c) */
+	uint64_t seen; /* last message that counted it (publish.c) */
 };
 
 struct node_worker {
@@ -67,6 +74,8 @@ struct node_worker {
 	uint32_t index;
 	uint16_t id; /* in the routing table */
 	uint64_t incarnation, config_hash, connections, connections_max;
+	uint64_t store;	    /* that its positions come from; 0: none */
+	uint32_t questions; /* not answered yet (history.c) */
 	char *link_address, *dialed;
 	void *socket; /* the owner's */
 	bool connected, draining, ack_due;
@@ -89,6 +98,10 @@ struct nodes_ops {
 	void (*close)(void *ctx, struct node_worker *w);
 	int (*send)(void *ctx, struct node_worker *w,
 		    const struct iovec *pieces, size_t count);
+	/* A worker's questions about logs; borrowed. NULL: not answered. */
+	void (*history)(void *ctx, struct node_worker *w,
+			const HistoryQuery *query);
+	void (*tops)(void *ctx, struct node_worker *w, const TopsQuery *query);
 	/* A worker's answer to a count query. */
 	void (*counted)(void *ctx, uint64_t id, uint64_t subscribers);
 	/* For people: milliseconds since 1970. */
@@ -99,6 +112,8 @@ struct nodes_config {
 	const char *name, *version; /* of this dispatcher; borrowed */
 	const char *token;	    /* that workers must know; "" for none */
 	uint64_t config_hash;
+	uint64_t store;	       /* identity of our store: nodes_set_store() */
+	bool store_embedded;   /* and can't be anybody else's */
 	uint64_t workers_max;  /* at most INTEREST_WORKERS_MAX */
 	uint64_t queue_bytes;  /* of one link's queue */
 	uint64_t interest_max; /* (channel, worker) pairs */
@@ -106,7 +121,7 @@ struct nodes_config {
 
 struct nodes_counters {
 	uint64_t hellos, hellos_refused, frames_stale, frames_malformed;
-	uint64_t gaps, links_lost, batches, interest_full;
+	uint64_t gaps, links_lost, batches, interest_full, stores_differ;
 };
 
 struct nodes {
@@ -119,7 +134,7 @@ struct nodes {
 	struct hmap by_epoch;
 	struct node_worker *by_id[INTEREST_WORKERS_MAX];
 	unsigned worker_count;
-	unsigned connecting; /* workers in that phase */
+	unsigned connecting, refused; /* workers in these phases */
 	uint16_t next_id;
 	/* Deliveries queued less NODES_CALM_PER_MS: a leaky bucket. */
 	uint64_t pressure;
@@ -139,7 +154,14 @@ void nodes_receive(struct nodes *n, const void *bytes, size_t len,
 void nodes_connected(struct nodes *n, struct node_worker *w, uint64_t now_ms);
 void nodes_disconnected(struct nodes *n, struct node_worker *w);
 
-/* Queues one ready-encoded delivery (borrowed). 0, or ERR_FULL: the queue's
+/* What identifies our store; 0: no channel keeps history, or not known yet.
+ * Workers whose positions come from another one are refused from now on. */
+void nodes_set_store(struct nodes *n, uint64_t identity);
+/* The worker of a link, by our epoch of it; NULL: it is gone. */
+struct node_worker *nodes_worker(const struct nodes *n, uint64_t epoch);
+
+/* Queues one ready-encoded element of a frame (borrowed): a delivery, or an
+ * answer from the store. 0, or ERR_FULL: the queue's
  * policy refused it (and counted that). */
 int nodes_queue(struct nodes *n, struct node_worker *w, struct frame *delivery,
 		enum priority lane, enum priority drop_class);
@@ -154,7 +176,8 @@ bool nodes_flush(struct nodes *n, uint64_t now_ms);
 /* Every 100 ms or so: heartbeats, silence, sweeping. */
 void nodes_tick(struct nodes *n, uint64_t now_ms);
 
-/* True when no worker is between its hello and the end of its snapshot. */
+/* True when no worker is between its hello and the end of its snapshot (a
+ * refused one is not waited for). */
 bool nodes_settled(const struct nodes *n);
 
 #endif

@@ -10,6 +10,8 @@
 #define AT(field) offsetof(struct dispatcher_options, field)
 
 #define MIB (1024u * 1024u)
+#define GIB ((uint64_t)1024 * MIB)
+#define TIB (1024 * GIB)
 
 static const struct option options[] = {
 	ROW_STRING("api-listen", AT(api_listen), "0.0.0.0:7070",
@@ -21,10 +23,27 @@ static const struct option options[] = {
 		   "certificates"),
 	ROW_STRING("admin-listen", AT(process.admin_listen), "0.0.0.0:7072",
 		   "/metrics /livez /readyz /version /debug/*"),
-	ROW_STRING(
-		"store", AT(store), "memory:",
-		"where history is kept; this version keeps none and knows just "
-		"memory:"),
+	ROW_STRING("store", AT(store), "memory:",
+		   "where history is kept: memory: or lmdb:PATH, which serve "
+		   "one dispatcher, or redis://HOST:PORT[,HOST:PORT...], which "
+		   "all share"),
+	ROW_STRING("store-password", AT(store_password), "",
+		   "password of the Redis user; empty: none"),
+	ROW_SIZE("store-queue-bytes", AT(store_queue_bytes), "64MiB", MIB,
+		 16 * GIB,
+		 "most in messages that wait for the store; more are refused"),
+	ROW_UINT("store-timeout-ms", AT(store_timeout_ms), "2000", 50, 60000,
+		 "ms",
+		 "after which a message that the store has not taken is "
+		 "answered UNAVAILABLE"),
+	ROW_SIZE("store-map-bytes", AT(store_map_bytes), "1GiB", MIB, TIB,
+		 "most that memory: and lmdb: may hold"),
+	ROW_UINT("store-replicas", AT(store_replicas), "0", 0, 16, NULL,
+		 "Redis replicas that must have a message before it is "
+		 "acknowledged"),
+	ROW_UINT("idempotency-seconds", AT(idempotency_seconds), "300", 1,
+		 86400, "s",
+		 "for how long an idempotency_key gets the first answer again"),
 	ROW_SIZE("data-bytes-max", AT(data_bytes_max), "1MiB", 1, 2 * MIB,
 		 "most data in one message"),
 	ROW_SIZE("link-queue-bytes", AT(link_queue_bytes), "16MiB", 64 * 1024,
@@ -93,9 +112,6 @@ static const char *fault_of(const struct dispatcher_options *o,
 {
 	struct sockaddr_storage address;
 
-	if (strcmp(o->store, "memory:") != 0)
-		return "--store: this version keeps no history and knows just "
-		       "memory:";
 	if (address_parse(o->api_listen, &address) != 0)
 		return "--api-listen: not HOST:PORT";
 	return process_options_fault(&o->process, text);

@@ -8,6 +8,9 @@
 struct dispatcher_options {
 	struct process_options process;
 	char *api_listen, *store;
+	char *store_password;
+	uint64_t store_queue_bytes, store_timeout_ms, store_map_bytes;
+	uint64_t store_replicas, idempotency_seconds;
 	uint64_t data_bytes_max;
 	uint64_t link_queue_bytes, workers_max, interest_max;
 	uint64_t settle_ms, drain_seconds;

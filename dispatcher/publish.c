@@ -1,7 +1,9 @@
 #include "dispatcher/publish.h"
 
+#include "common/base/err.h"
 #include "common/base/hash.h"
 #include "common/codec/channel.h"
+#include "common/codec/json.h"
 #include "common/codec/sse.h"
 
 #include <stdarg.h>
@@ -10,15 +12,37 @@
 
 typedef Stentor__V1__PublishRequest Request;
 
+/* A message that the store has not answered for. */
+struct pending {
+	struct store_append append;
+	struct publisher *publisher;
+	publish_done_cb done;
+	void *ctx;
+	struct frame *record;
+	enum priority lane; /* its channel's, when it was offered */
+	char channel[CHANNEL_NAME_MAX + 1];
+	char idempotency_key[STORE_IDEMPOTENCY_KEY_MAX + 1];
+};
+
 void publisher_init(struct publisher *p, struct nodes *nodes,
-		    const struct rules *rules, uint64_t data_max)
+		    const struct rules *rules, uint64_t data_max,
+		    const struct publish_store *store)
 {
 	*p = (struct publisher){
 		.nodes = nodes,
 		.rules = rules,
 		.data_max = data_max,
 		.instance = random_nonzero(),
+		.pending_max = PUBLISH_PENDING_MAX,
 	};
+	if (store != NULL)
+		p->store = *store;
+	slab_init(&p->pending, sizeof(struct pending));
+}
+
+void publisher_fini(struct publisher *p)
+{
+	slab_fini(&p->pending);
 }
 
 static void fail(struct publish_result *r, enum grpc_code code,
@@ -34,25 +58,31 @@ static void fail(struct publish_result *r, enum grpc_code code,
 	va_end(args);
 }
 
-/* Fields of later features: refused by name instead of silently ignored. */
-static const char *unsupported_field(const Request *q)
+static bool idempotency_key_valid(const char *key)
 {
-	if (q->idempotency_key[0] != '\0')
-		return "idempotency_key";
-	if (q->conflation_key[0] != '\0')
-		return "conflation_key";
-	if (q->ttl_ms != 0)
-		return "ttl_ms";
-	if (q->want_receipt)
-		return "want_receipt";
-	return NULL;
+	size_t len = strnlen(key, STORE_IDEMPOTENCY_KEY_MAX + 1);
+
+	for (size_t i = 0; i < len; i++) {
+		if (key[i] < '!' || key[i] > '~')
+			return false;
+	}
+	return len <= STORE_IDEMPOTENCY_KEY_MAX;
+}
+
+static bool conflation_key_valid(const char *key)
+{
+	size_t len = strnlen(key, PUBLISH_CONFLATION_KEY_MAX + 1);
+
+	for (size_t i = 0; i < len; i++) {
+		if ((unsigned char)key[i] < 0x20 || key[i] == 0x7f)
+			return false;
+	}
+	return len <= PUBLISH_CONFLATION_KEY_MAX && utf8_valid(key, len);
 }
 
 static bool validate(const struct publisher *p, const Request *q, size_t len,
-		     struct publish_result *r)
+		     const struct rule *rule, struct publish_result *r)
 {
-	const char *unsupported = unsupported_field(q);
-
 	if (!channel_name_valid(q->channel, strlen(q->channel)))
 		fail(r, GRPC_INVALID_ARGUMENT,
 		     "channel: must be 1 to %d bytes of [A-Za-z0-9_.:~@/-]",
@@ -69,9 +99,24 @@ static bool validate(const struct publisher *p, const Request *q, size_t len,
 	else if (q->priority > STENTOR__V1__PRIORITY__PRIORITY_DROPPABLE)
 		fail(r, GRPC_INVALID_ARGUMENT, "priority: unknown value %d",
 		     (int)q->priority);
-	else if (unsupported != NULL)
-		fail(r, GRPC_UNIMPLEMENTED, "%s: not supported by this version",
-		     unsupported);
+	else if (!idempotency_key_valid(q->idempotency_key))
+		fail(r, GRPC_INVALID_ARGUMENT,
+		     "idempotency_key: must be at most %d printable ASCII "
+		     "characters without spaces",
+		     STORE_IDEMPOTENCY_KEY_MAX);
+	else if (q->idempotency_key[0] != '\0' && !rule_reliable(rule))
+		fail(r, GRPC_FAILED_PRECONDITION,
+		     "idempotency_key: the channel keeps no history in which "
+		     "a message could be found again (rule \"%.64s\")",
+		     rule->pattern);
+	else if (!conflation_key_valid(q->conflation_key))
+		fail(r, GRPC_INVALID_ARGUMENT,
+		     "conflation_key: must be at most %d bytes of UTF-8 "
+		     "without control characters",
+		     PUBLISH_CONFLATION_KEY_MAX);
+	else if (q->want_receipt)
+		fail(r, GRPC_UNIMPLEMENTED,
+		     "want_receipt: not supported by this version");
 	else if (!p->open)
 		fail(r, GRPC_UNAVAILABLE,
 		     "the dispatcher is still learning who listens; retry");
@@ -88,8 +133,9 @@ static enum priority drop_class(const Request *q, const struct rule *rule)
 			       STENTOR__V1__PRIORITY__PRIORITY_CRITICAL);
 }
 
-static struct frame *encode(const struct publisher *p, const Request *q,
-			    size_t len, enum priority class, uint64_t now_us)
+static LinkDelivery delivery_of(const struct publisher *p, const Request *q,
+				size_t len, enum priority class,
+				uint64_t now_us)
 {
 	LinkDelivery d = STENTOR__LINK__V1__DELIVERY__INIT;
 
@@ -100,15 +146,27 @@ static struct frame *encode(const struct publisher *p, const Request *q,
 	d.priority = (uint32_t) class + 1;
 	d.published_us = now_us;
 	d.message = p->accepted + 1;
-	return link_delivery_encode(&d);
+	d.conflation_key = q->conflation_key;
+	d.ttl_ms = q->ttl_ms;
+	return d;
+}
+
+/* The workers that want the channel. */
+static size_t interested(const struct nodes *n, const char *channel,
+			 const uint16_t **ids)
+{
+	uint64_t key = hash_bytes(&n->key, channel, strlen(channel));
+
+	*ids = NULL;
+	return interest_lookup(&n->interest, key, ids);
 }
 
 static bool all_have_room(const struct nodes *n, const uint16_t *ids,
-			  size_t count, const struct frame *f)
+			  size_t count, size_t bytes)
 {
 	for (size_t i = 0; i < count; i++) {
 		if (!linkq_room(&n->by_id[ids[i]]->queue, PRIORITY_CRITICAL,
-				f->len))
+				bytes))
 			return false;
 	}
 	return true;
@@ -125,58 +183,214 @@ static void count_fanout(struct publisher *p, size_t workers)
 	p->fanout_sum += workers;
 }
 
-/* Puts the message on the queue of each interested worker. */
-static void route(struct publisher *p, const Request *q, size_t len,
-		  const struct rule *rule, uint64_t now_us,
-		  struct publish_result *r)
+/* Puts a delivery on the queue of each of the workers. `delivery` may be NULL
+ * if there are none. */
+static void route(struct publisher *p, const uint16_t *ids, size_t count,
+		  struct frame *delivery, enum priority lane,
+		  enum priority class, struct publish_result *r)
 {
 	struct nodes *n = p->nodes;
-	enum priority class = drop_class(q, rule);
-	uint64_t key = hash_bytes(&n->key, q->channel, strlen(q->channel));
-	const uint16_t *ids = NULL;
-	size_t count = interest_lookup(&n->interest, key, &ids);
-	struct frame *delivery = NULL;
 
-	if (count > 0)
-		delivery = encode(p, q, len, class, now_us);
-	if (class == PRIORITY_CRITICAL &&
-	    !all_have_room(n, ids, count, delivery)) {
-		frame_release(delivery);
-		fail(r, GRPC_UNAVAILABLE,
-		     "a connection node's queue is full; retry");
-		return;
-	}
-	p->accepted++;
+	p->routes++;
 	count_fanout(p, count);
 	for (size_t i = 0; i < count; i++) {
 		struct node_worker *w = n->by_id[ids[i]];
 
-		if (nodes_queue(n, w, delivery, rule->priority, class) != 0)
+		if (nodes_queue(n, w, delivery, lane, class) != 0)
 			continue;
 		p->routed++;
-		if (w->node->seen != p->accepted) {
-			w->node->seen = p->accepted;
+		if (w->node->seen != p->routes) {
+			w->node->seen = p->routes;
 			r->nodes++;
 		}
 	}
+}
+
+static void write_id(const struct publisher *p, char id[PUBLISH_ID_SIZE])
+{
+	snprintf(id, PUBLISH_ID_SIZE, "%016llx-%llu",
+		 (unsigned long long)p->instance,
+		 (unsigned long long)p->accepted);
+}
+
+static const char queue_full[] = "a connection node's queue is full; retry";
+
+static void publish_ephemeral(struct publisher *p, const Request *q, size_t len,
+			      const struct rule *rule, uint64_t now_us,
+			      struct publish_result *r)
+{
+	struct nodes *n = p->nodes;
+	enum priority class = drop_class(q, rule);
+	const uint16_t *ids;
+	size_t count = interested(n, q->channel, &ids);
+	struct frame *delivery = NULL;
+
+	if (count > 0) {
+		LinkDelivery d = delivery_of(p, q, len, class, now_us);
+
+		delivery = link_delivery_encode(&d);
+		if (class == PRIORITY_CRITICAL &&
+		    !all_have_room(n, ids, count, delivery->len)) {
+			frame_release(delivery);
+			fail(r, GRPC_UNAVAILABLE, "%s", queue_full);
+			return;
+		}
+	}
+	p->accepted++;
+	write_id(p, r->message_id);
+	route(p, ids, count, delivery, rule->priority, class, r);
 	if (delivery != NULL)
 		frame_release(delivery);
 }
 
-void publish_message(struct publisher *p, const Request *q, uint64_t now_us,
-		     struct publish_result *r)
+/* --- messages that are kept -------------------------------------------- */
+
+static void route_pending(struct pending *m, struct publish_result *r)
+{
+	struct publisher *p = m->publisher;
+	const uint16_t *ids;
+	size_t count = interested(p->nodes, m->channel, &ids);
+	uint64_t routed = p->routed;
+	struct frame *delivery = NULL;
+
+	if (count > 0)
+		delivery = link_delivery_from_record(
+			m->record->bytes, m->record->len, m->channel,
+			r->place.epoch, r->place.offset);
+	route(p, ids, count, delivery, m->lane, PRIORITY_CRITICAL, r);
+	p->links_full += count - (p->routed - routed);
+	if (delivery != NULL)
+		frame_release(delivery);
+}
+
+static void explain(const struct publisher *p, const struct store_append *a,
+		    struct publish_result *r)
+{
+	const char *fault = p->store.fault(p->store.ctx);
+
+	if (a->rc == ERR_FULL)
+		fail(r, GRPC_RESOURCE_EXHAUSTED,
+		     "the store is full; nothing was published");
+	else if (a->rc == ERR_IO)
+		fail(r, GRPC_UNAVAILABLE,
+		     "the store is broken (%.200s); nothing was published",
+		     fault != NULL ? fault : "see its log");
+	else if (a->definite)
+		fail(r, GRPC_UNAVAILABLE,
+		     "the store is not available; nothing was published, "
+		     "retry");
+	else
+		fail(r, GRPC_UNAVAILABLE,
+		     "the store did not answer: the message may have been "
+		     "published; retry with the same idempotency_key");
+}
+
+static void on_appended(struct store_append *a)
+{
+	struct pending *m = container_of(a, struct pending, append);
+	struct publisher *p = m->publisher;
+	publish_done_cb done = m->done;
+	void *ctx = m->ctx;
+	struct publish_result r = {.code = GRPC_OK};
+
+	if (a->rc == 0) {
+		r.place = a->place;
+		memcpy(r.message_id, a->message_id, sizeof(r.message_id));
+		if (!a->duplicate)
+			route_pending(m, &r);
+	} else {
+		explain(p, a, &r);
+	}
+	p->total[m->lane][r.code]++;
+	frame_release(m->record);
+	slab_free(&p->pending, m);
+	done(ctx, &r);
+}
+
+/* Whether a message of a reliable channel may be taken; its record. */
+static struct frame *admit(struct publisher *p, const Request *q, size_t len,
+			   const struct rule *rule, uint64_t now_us,
+			   struct publish_result *r)
+{
+	const char *fault = p->store.fault(p->store.ctx);
+	LinkDelivery d = delivery_of(p, q, len, drop_class(q, rule), now_us);
+	const uint16_t *ids;
+	size_t count;
+	struct frame *record;
+
+	if (fault != NULL) {
+		fail(r, GRPC_UNAVAILABLE,
+		     "the store is not available (%.200s); nothing was "
+		     "published, retry",
+		     fault);
+		return NULL;
+	}
+	if (publish_pending(p) >= p->pending_max) {
+		fail(r, GRPC_RESOURCE_EXHAUSTED,
+		     "%zu messages wait for the store; nothing was published",
+		     publish_pending(p));
+		return NULL;
+	}
+	record = link_record_encode(&d);
+	count = interested(p->nodes, q->channel, &ids);
+	if (!all_have_room(
+		    p->nodes, ids, count,
+		    link_delivery_from_record_size(record->len, q->channel,
+						   UINT64_MAX, UINT64_MAX))) {
+		frame_release(record);
+		fail(r, GRPC_UNAVAILABLE, "%s", queue_full);
+		return NULL;
+	}
+	return record;
+}
+
+static void append(struct publisher *p, const Request *q,
+		   const struct rule *rule, struct frame *record,
+		   publish_done_cb done, void *ctx)
+{
+	struct pending *m = slab_alloc(&p->pending);
+
+	p->accepted++;
+	m->publisher = p;
+	m->done = done;
+	m->ctx = ctx;
+	m->record = record;
+	m->lane = rule->priority;
+	memcpy(m->channel, q->channel, strlen(q->channel) + 1);
+	memcpy(m->idempotency_key, q->idempotency_key,
+	       strlen(q->idempotency_key) + 1);
+	m->append = (struct store_append){
+		.channel = m->channel,
+		.record = record->bytes,
+		.len = record->len,
+		.size = rule->history_size,
+		.ttl_ms = rule->history_ttl_ms,
+		.idempotency_key = m->idempotency_key,
+		.done = on_appended,
+	};
+	write_id(p, m->append.message_id);
+	p->store.append(p->store.ctx, &m->append);
+}
+
+bool publish_message(struct publisher *p, const Request *q, uint64_t now_us,
+		     struct publish_result *r, publish_done_cb done, void *ctx)
 {
 	const struct rule *rule = rules_match(p->rules, q->channel);
 	size_t len = strlen(q->data);
+	struct frame *record;
 
 	r->code = GRPC_OK;
 	r->error[0] = r->message_id[0] = '\0';
+	r->place = (struct store_place){0, 0};
 	r->nodes = 0;
-	if (validate(p, q, len, r))
-		route(p, q, len, rule, now_us, r);
-	if (r->code == GRPC_OK)
-		snprintf(r->message_id, sizeof(r->message_id), "%016llx-%llu",
-			 (unsigned long long)p->instance,
-			 (unsigned long long)p->accepted);
+	if (!validate(p, q, len, rule, r)) {
+		/* refused */
+	} else if (!rule_reliable(rule)) {
+		publish_ephemeral(p, q, len, rule, now_us, r);
+	} else if ((record = admit(p, q, len, rule, now_us, r)) != NULL) {
+		append(p, q, rule, record, done, ctx);
+		return false;
+	}
 	p->total[rule->priority][r->code]++;
+	return true;
 }

@@ -1,38 +1,65 @@
 /* publish.h - the way of a message into the cluster (pure).
  *
- * Validates, finds the channel's rule, encodes the delivery once, looks up the
- * interested workers and puts a reference on each of their queues. The answer
- * is known when it returns. What is refused has left no trace but a counter.
+ * Validates, finds the channel's rule, looks up the interested workers and puts
+ * a reference to the delivery, encoded once, on each of their queues. What is
+ * refused has left no trace but a counter.
+ *
+ * A message of an ephemeral channel is answered at once. One of a channel that
+ * keeps history is appended to the store first, and routed and answered when it
+ * is durable, with its position. Nothing of it is shed on the way: a link that
+ * is full then is counted there, and its worker finds the hole.
+ *
+ * At most PUBLISH_PENDING_MAX messages wait for the store, and the store bounds
+ * their bytes. What they need is copied: requests and rules may go meanwhile.
  */
 #ifndef STENTOR_DISPATCHER_PUBLISH_H
 #define STENTOR_DISPATCHER_PUBLISH_H
 
 #include "common/base/config.h"
 #include "common/codec/grpc.h"
+#include "common/ds/slab.h"
 #include "dispatcher/nodes.h"
+#include "dispatcher/store/store.h"
 #include "stentor/v1/publisher.pb-c.h"
 
 #include <stdbool.h>
 #include <stdint.h>
 
 /* Upper bounds of fanout_workers: 0, 1, 2, 4 ... 4096. */
-#define PUBLISH_FANOUT_BUCKETS 14
-#define PUBLISH_ID_SIZE	       40
-#define PUBLISH_ERROR_SIZE     160
-#define PUBLISH_BATCH_MAX      10000 /* messages of one PublishBatch */
+#define PUBLISH_FANOUT_BUCKETS	   14
+#define PUBLISH_ID_SIZE		   STORE_MESSAGE_ID_SIZE
+#define PUBLISH_ERROR_SIZE	   320
+#define PUBLISH_BATCH_MAX	   10000 /* messages of one PublishBatch */
+#define PUBLISH_PENDING_MAX	   65536 /* messages that wait for the store */
+#define PUBLISH_CONFLATION_KEY_MAX 128	 /* bytes of UTF-8 */
+
+/* Where messages of reliable channels go. */
+struct publish_store {
+	/* store_append(). */
+	void (*append)(void *ctx, struct store_append *a);
+	/* Why nothing can be appended now; NULL: it can. Borrowed. */
+	const char *(*fault)(void *ctx);
+	void *ctx;
+};
 
 struct publisher {
 	struct nodes *nodes;
 	const struct rules *rules; /* may be exchanged on reload */
-	uint64_t data_max;	   /* bytes of PublishRequest.data */
-	uint64_t instance;	   /* first part of message ids */
-	uint64_t accepted;	   /* second part: 1, 2, 3 ... */
+	struct publish_store store;
+	uint64_t data_max; /* bytes of PublishRequest.data */
+	uint64_t instance; /* first part of message ids */
+	uint64_t accepted; /* second part: 1, 2, 3 ... */
+	uint64_t routes;   /* messages that were looked up: node.seen */
 	/* Not before the workers have had time to report: a message accepted
 	 * by a dispatcher that knows no workers would reach nobody. */
 	bool open;
+	struct slab pending; /* struct pending (publish.c) */
+	size_t pending_max;  /* PUBLISH_PENDING_MAX */
 
 	uint64_t total[PRIORITY_CLASSES][GRPC_CODES];
-	uint64_t routed; /* deliveries put on links */
+	uint64_t routed;     /* deliveries put on links */
+	uint64_t links_full; /* deliveries that were durable but found no room
+			      */
 	uint64_t fanout[PUBLISH_FANOUT_BUCKETS + 1];
 	uint64_t fanout_sum;
 };
@@ -41,15 +68,31 @@ struct publish_result {
 	enum grpc_code code;
 	char error[PUBLISH_ERROR_SIZE]; /* "" on success */
 	char message_id[PUBLISH_ID_SIZE];
-	uint32_t nodes; /* connection nodes it was routed to */
+	struct store_place place; /* epoch 0: of an ephemeral channel */
+	uint32_t nodes;		  /* connection nodes it was routed to */
 };
 
-void publisher_init(struct publisher *p, struct nodes *nodes,
-		    const struct rules *rules, uint64_t data_max);
+/* The result is borrowed during the call. */
+typedef void (*publish_done_cb)(void *ctx, const struct publish_result *result);
 
-/* `now_us` is the wall clock, microseconds since 1970. */
-void publish_message(struct publisher *p,
+/* `store` is copied; NULL: no rule keeps history. */
+void publisher_init(struct publisher *p, struct nodes *nodes,
+		    const struct rules *rules, uint64_t data_max,
+		    const struct publish_store *store);
+/* Nothing may be pending. */
+void publisher_fini(struct publisher *p);
+
+/* `now_us` is the wall clock, microseconds since 1970; the request is borrowed
+ * during the call. True: `result` is the answer. False: the message waits for
+ * the store, and `done` is called with the answer once, later. */
+bool publish_message(struct publisher *p,
 		     const Stentor__V1__PublishRequest *request,
-		     uint64_t now_us, struct publish_result *result);
+		     uint64_t now_us, struct publish_result *result,
+		     publish_done_cb done, void *ctx) MUST_CHECK;
+
+static inline size_t publish_pending(const struct publisher *p)
+{
+	return p->pending.used;
+}
 
 #endif

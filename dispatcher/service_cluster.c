@@ -16,6 +16,8 @@ static Stentor__V1__WorkerState state_of(const struct node_worker *w)
 		return STENTOR__V1__WORKER_STATE__WORKER_STATE_CONNECTING;
 	case NODE_WORKER_SYNCING:
 		return STENTOR__V1__WORKER_STATE__WORKER_STATE_SYNCING;
+	case NODE_WORKER_REFUSED:
+		return STENTOR__V1__WORKER_STATE__WORKER_STATE_REFUSED;
 	case NODE_WORKER_READY:
 		break;
 	}

@@ -4,20 +4,25 @@
 #include "dispatcher/dispatcher.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 typedef Stentor__V1__PublishRequest Request;
 typedef Stentor__V1__PublishResponse Response;
 typedef Stentor__V1__PublishResult Result;
+typedef Stentor__V1__Position Position;
 
 static struct dispatcher *dispatcher_of(const struct rpc_call *call)
 {
 	return call->service->ctx;
 }
 
-static void publish_one(struct dispatcher *d, const Request *request,
-			struct publish_result *outcome)
+/* True: the outcome is known; else done(ctx, outcome) follows. */
+static bool publish(const struct rpc_call *call, const Request *request,
+		    struct publish_result *outcome, publish_done_cb done,
+		    void *ctx)
 {
-	publish_message(&d->publisher, request, clock_wall_us(), outcome);
+	return publish_message(&dispatcher_of(call)->publisher, request,
+			       clock_wall_us(), outcome, done, ctx);
 }
 
 static void observe_duration(struct rpc_call *call)
@@ -28,85 +33,357 @@ static void observe_duration(struct rpc_call *call)
 			  us, 1);
 }
 
-static void to_response(struct publish_result *outcome, Response *response)
+/* What is kept of a publish_result until it is its turn. */
+struct outcome {
+	enum grpc_code code;
+	uint32_t nodes;
+	struct store_place place;
+	char message_id[PUBLISH_ID_SIZE];
+	char *error; /* NULL: none; owned */
+};
+
+static void outcome_keep(struct outcome *o, const struct publish_result *r)
 {
-	stentor__v1__publish_response__init(response);
-	response->message_id = outcome->message_id;
-	response->nodes = outcome->nodes;
+	o->code = r->code;
+	o->nodes = r->nodes;
+	o->place = r->place;
+	memcpy(o->message_id, r->message_id, sizeof(o->message_id));
+	o->error = r->code != GRPC_OK ? xstrdup(r->error) : NULL;
 }
 
-static void to_result(struct publish_result *outcome, Response *response,
-		      Result *result)
+/* One message's answer; borrows the texts of its outcome. */
+struct answer {
+	Position position;
+	Response response;
+	Result result;
+};
+
+static void fill_response(struct answer *a, const char *message_id,
+			  const struct store_place *place, uint32_t nodes)
 {
-	stentor__v1__publish_result__init(result);
-	result->code = outcome->code;
-	result->error = outcome->error;
-	if (outcome->code == GRPC_OK) {
-		to_response(outcome, response);
-		result->response = response;
+	stentor__v1__publish_response__init(&a->response);
+	a->response.message_id = (char *)message_id;
+	a->response.nodes = nodes;
+	if (place->epoch == 0)
+		return;
+	stentor__v1__position__init(&a->position);
+	a->position.epoch = place->epoch;
+	a->position.offset = place->offset;
+	a->response.position = &a->position;
+}
+
+static void fill_failure(struct answer *a, enum grpc_code code,
+			 const char *error)
+{
+	stentor__v1__publish_result__init(&a->result);
+	a->result.code = code;
+	a->result.error = (char *)error;
+}
+
+static void fill_result(struct answer *a, const struct outcome *o)
+{
+	if (o->code != GRPC_OK) {
+		fill_failure(a, o->code, o->error);
+		return;
 	}
+	fill_response(a, o->message_id, &o->place, o->nodes);
+	stentor__v1__publish_result__init(&a->result);
+	a->result.response = &a->response;
+}
+
+/* --- Publish ----------------------------------------------------------- */
+
+static void on_published(void *ctx, const struct publish_result *outcome)
+{
+	struct rpc_call *call = ctx;
+	struct answer answer;
+
+	observe_duration(call);
+	if (outcome->code != GRPC_OK) {
+		rpc_fail(call, outcome->code, "%s", outcome->error);
+		return;
+	}
+	fill_response(&answer, outcome->message_id, &outcome->place,
+		      outcome->nodes);
+	rpc_reply(call, &answer.response.base);
 }
 
 static void on_publish(struct rpc_call *call, const ProtobufCMessage *m)
 {
 	struct publish_result outcome;
-	Response response;
 
-	publish_one(dispatcher_of(call), (const Request *)m, &outcome);
-	observe_duration(call);
-	if (outcome.code != GRPC_OK) {
-		rpc_fail(call, outcome.code, "%s", outcome.error);
-		return;
-	}
-	to_response(&outcome, &response);
-	rpc_reply(call, &response.base);
+	if (publish(call, (const Request *)m, &outcome, on_published, call))
+		on_published(call, &outcome);
 }
 
-/* One message's share of a batch's answer. */
+/* --- PublishBatch ------------------------------------------------------ */
+
+struct batch;
+
 struct batch_item {
-	struct publish_result outcome;
-	Response response;
-	Result result;
+	struct batch *batch;
+	struct outcome outcome;
 };
+
+/* A batch under way; lives until all its messages are answered. */
+struct batch {
+	struct rpc_call *call;
+	size_t pending, count;
+	struct batch_item items[];
+};
+
+static void batch_finish(struct batch *b)
+{
+	Stentor__V1__PublishBatchResponse answer =
+		STENTOR__V1__PUBLISH_BATCH_RESPONSE__INIT;
+	struct answer *answers = xcalloc(b->count, sizeof(*answers));
+
+	dispatcher_of(b->call)->batch_messages -= b->count;
+	answer.results = xcalloc(b->count, sizeof(*answer.results));
+	for (size_t i = 0; i < b->count; i++) {
+		fill_result(&answers[i], &b->items[i].outcome);
+		answer.results[answer.n_results++] = &answers[i].result;
+	}
+	observe_duration(b->call);
+	rpc_reply(b->call, &answer.base);
+	for (size_t i = 0; i < b->count; i++)
+		free(b->items[i].outcome.error);
+	free(answer.results);
+	free(answers);
+	free(b);
+}
+
+static void on_batch_published(void *ctx, const struct publish_result *result)
+{
+	struct batch_item *item = ctx;
+
+	outcome_keep(&item->outcome, result);
+	if (--item->batch->pending == 0)
+		batch_finish(item->batch);
+}
+
+static bool batch_fits(struct rpc_call *call, size_t count)
+{
+	struct dispatcher *d = dispatcher_of(call);
+
+	if (count > PUBLISH_BATCH_MAX) {
+		rpc_fail(call, GRPC_INVALID_ARGUMENT,
+			 "messages: %zu, the limit is %d", count,
+			 PUBLISH_BATCH_MAX);
+		return false;
+	}
+	if (d->batch_messages + count > BATCH_MESSAGES_MAX) {
+		rpc_fail(call, GRPC_RESOURCE_EXHAUSTED,
+			 "batches of %zu messages wait for the store; nothing "
+			 "was published",
+			 d->batch_messages);
+		return false;
+	}
+	return true;
+}
 
 static void on_publish_batch(struct rpc_call *call, const ProtobufCMessage *m)
 {
-	const Stentor__V1__PublishBatchRequest *batch =
+	const Stentor__V1__PublishBatchRequest *request =
 		(const Stentor__V1__PublishBatchRequest *)m;
-	Stentor__V1__PublishBatchResponse answer =
-		STENTOR__V1__PUBLISH_BATCH_RESPONSE__INIT;
-	struct batch_item *items;
+	size_t count = request->n_messages;
+	struct publish_result result;
+	struct batch *b;
 
-	if (batch->n_messages > PUBLISH_BATCH_MAX) {
-		rpc_fail(call, GRPC_INVALID_ARGUMENT,
-			 "messages: %zu, the limit is %d", batch->n_messages,
-			 PUBLISH_BATCH_MAX);
+	if (!batch_fits(call, count))
+		return;
+	b = xmalloc(sizeof(*b) + count * sizeof(b->items[0]));
+	b->call = call;
+	b->count = count;
+	b->pending = 0;
+	dispatcher_of(call)->batch_messages += count;
+	for (size_t i = 0; i < count; i++) {
+		struct batch_item *item = &b->items[i];
+
+		item->batch = b;
+		if (publish(call, request->messages[i], &result,
+			    on_batch_published, item))
+			outcome_keep(&item->outcome, &result);
+		else
+			b->pending++;
+	}
+	if (b->pending == 0)
+		batch_finish(b);
+}
+
+/* --- PublishStream ----------------------------------------------------- */
+
+/* Results leave in the order of requests: one that is known waits behind those
+ * that are not. */
+struct stream {
+	struct rpc_call *call;
+	struct list waiting; /* struct stream_item.in_stream, in order */
+	size_t waiting_count;
+	bool paused; /* a limit is reached: no requests */
+	bool ending; /* when nothing waits any more */
+	bool draining;
+};
+
+struct stream_item {
+	struct list in_stream;
+	struct stream *stream;
+	bool known;
+	struct outcome outcome;
+};
+
+static struct stream *stream_of(struct rpc_call *call)
+{
+	struct stream *s = call->state;
+
+	if (s == NULL) {
+		s = xcalloc(1, sizeof(*s));
+		s->call = call;
+		list_init(&s->waiting);
+		call->state = s;
+	}
+	return s;
+}
+
+static struct stream_item *item_new(struct stream *s)
+{
+	struct dispatcher *d = dispatcher_of(s->call);
+	struct stream_item *item = slab_alloc(&d->stream_items);
+
+	item->stream = s;
+	item->known = false;
+	list_push_back(&s->waiting, &item->in_stream);
+	s->waiting_count++;
+	return item;
+}
+
+static void item_free(struct stream_item *item)
+{
+	struct dispatcher *d = dispatcher_of(item->stream->call);
+
+	list_remove(&item->in_stream);
+	item->stream->waiting_count--;
+	slab_free(&d->stream_items, item);
+}
+
+static bool item_first(const struct stream_item *item)
+{
+	return item->stream->waiting.next == &item->in_stream;
+}
+
+static void send_result(struct rpc_call *call, const struct publish_result *r)
+{
+	struct answer answer;
+
+	if (r->code != GRPC_OK) {
+		fill_failure(&answer, r->code, r->error);
+	} else {
+		fill_response(&answer, r->message_id, &r->place, r->nodes);
+		stentor__v1__publish_result__init(&answer.result);
+		answer.result.response = &answer.response;
+	}
+	rpc_send(call, &answer.result.base);
+}
+
+static void stream_limit(struct stream *s)
+{
+	size_t all = dispatcher_of(s->call)->stream_items.used;
+
+	if (s->paused || (s->waiting_count < STREAM_WAITING_MAX &&
+			  all < STREAMS_WAITING_MAX))
+		return;
+	s->paused = true;
+	rpc_pause(s->call);
+}
+
+static void stream_end(struct stream *s)
+{
+	struct rpc_call *call = s->call;
+	bool draining = s->draining;
+
+	free(s);
+	if (draining)
+		rpc_finish(call, GRPC_UNAVAILABLE, "shutting down");
+	else
+		rpc_finish(call, GRPC_OK, "%s", "");
+}
+
+/* After a result: sends those behind it that are known. May end the stream. */
+static void stream_advance(struct stream *s)
+{
+	while (!list_empty(&s->waiting)) {
+		struct stream_item *item = container_of(
+			s->waiting.next, struct stream_item, in_stream);
+		struct answer answer;
+
+		if (!item->known)
+			break;
+		fill_result(&answer, &item->outcome);
+		rpc_send(s->call, &answer.result.base);
+		free(item->outcome.error);
+		item_free(item);
+	}
+	if (s->paused && s->waiting_count <= STREAM_WAITING_MAX / 2) {
+		s->paused = false;
+		if (!s->draining)
+			rpc_resume(s->call);
+	}
+	if (s->ending && s->waiting_count == 0)
+		stream_end(s);
+}
+
+static void on_stream_published(void *ctx, const struct publish_result *result)
+{
+	struct stream_item *item = ctx;
+	struct stream *s = item->stream;
+
+	if (!item_first(item)) {
+		item->known = true;
+		outcome_keep(&item->outcome, result);
 		return;
 	}
-	items = xcalloc(batch->n_messages, sizeof(*items));
-	answer.results = xcalloc(batch->n_messages, sizeof(*answer.results));
-	for (size_t i = 0; i < batch->n_messages; i++) {
-		publish_one(dispatcher_of(call), batch->messages[i],
-			    &items[i].outcome);
-		to_result(&items[i].outcome, &items[i].response,
-			  &items[i].result);
-		answer.results[answer.n_results++] = &items[i].result;
-	}
-	observe_duration(call);
-	rpc_reply(call, &answer.base);
-	free(answer.results);
-	free(items);
+	item_free(item);
+	send_result(s->call, result);
+	stream_advance(s);
 }
 
 static void on_stream_message(struct rpc_call *call, const ProtobufCMessage *m)
 {
-	struct publish_result outcome;
-	Response response;
-	Result result;
+	struct stream *s = stream_of(call);
+	struct stream_item *item = item_new(s);
+	struct publish_result result;
 
-	publish_one(dispatcher_of(call), (const Request *)m, &outcome);
-	to_result(&outcome, &response, &result);
-	rpc_send(call, &result.base);
+	if (publish(call, (const Request *)m, &result, on_stream_published,
+		    item)) {
+		if (item_first(item)) { /* and the only one */
+			item_free(item);
+			send_result(call, &result);
+			return;
+		}
+		item->known = true;
+		outcome_keep(&item->outcome, &result);
+	}
+	stream_limit(s);
+}
+
+/* No more requests. What waits is published all the same; if the call is
+ * cancelled, its answers go nowhere. */
+static void on_stream_over(struct rpc_call *call)
+{
+	struct stream *s = stream_of(call);
+
+	s->ending = true;
+	stream_advance(s);
+}
+
+static void on_stream_drain(struct rpc_call *call)
+{
+	struct stream *s = stream_of(call);
+
+	if (!s->ending) {
+		s->draining = true;
+		rpc_pause(call);
+	}
+	on_stream_over(call);
 }
 
 static const struct rpc_method methods[] = {
@@ -129,8 +406,21 @@ static const struct rpc_method methods[] = {
 		.client_streaming = true,
 		.server_streaming = true,
 		.on_message = on_stream_message,
+		.on_half_close = on_stream_over,
+		.on_cancel = on_stream_over,
+		.on_drain = on_stream_drain,
 	},
 };
+
+void publisher_service_init(struct dispatcher *d)
+{
+	slab_init(&d->stream_items, sizeof(struct stream_item));
+}
+
+void publisher_service_fini(struct dispatcher *d)
+{
+	slab_fini(&d->stream_items);
+}
 
 struct rpc_service publisher_service(struct dispatcher *d)
 {

@@ -448,7 +448,7 @@ static void dispatcher_start(struct sim_dispatcher *d)
 	d->tick_ms = d->started_ms = world.now_ms;
 	d->again_ms = NEVER;
 	nodes_init(&d->nodes, &config, &dispatcher_ops, d);
-	publisher_init(&d->publisher, &d->nodes, &rules, 64u << 10);
+	publisher_init(&d->publisher, &d->nodes, &rules, 64u << 10, NULL);
 	counts_init(&d->counts, &d->nodes);
 	trace("d%llu: starts, instance %llu", d->index, d->process.instance);
 }
@@ -457,6 +457,7 @@ static void dispatcher_stop(struct sim_dispatcher *d)
 {
 	trace("d%llu: dies", d->index);
 	cluster.total.links += d->nodes.counters.links_lost;
+	publisher_fini(&d->publisher);
 	nodes_fini(&d->nodes);
 	d->process.alive = d->process.busy = false;
 }
@@ -586,7 +587,8 @@ static void publish(struct sim_dispatcher *d, unsigned channel, size_t len)
 	data[len] = '\0';
 	q.channel = (char *)channel_names[channel];
 	q.data = data;
-	publish_message(&d->publisher, &q, world.now_ms * 1000, &r);
+	check(publish_message(&d->publisher, &q, world.now_ms * 1000, &r, NULL,
+			      NULL));
 	d->process.busy = true;
 	trace("d%llu: publish %llu on channel %llu, code %llu", d->index,
 	      d->publisher.accepted, channel, r.code);

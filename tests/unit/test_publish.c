@@ -1,29 +1,40 @@
 #include "dispatcher/publish.h"
 
+#include "common/base/err.h"
 #include "tests/unit/nodes_fixture.h"
+
+#include "tests/unit/fakestore.h"
 
 #define DATA_MAX 1000
 
 static struct rule some_rules[] = {
 	{.pattern = "critical:*", .priority = PRIORITY_CRITICAL},
 	{.pattern = "emoji:*", .priority = PRIORITY_DROPPABLE},
+	{.pattern = "score:*",
+	 .priority = PRIORITY_NORMAL,
+	 .history_size = 100,
+	 .history_ttl_ms = 60000},
 	{.pattern = "*", .priority = PRIORITY_NORMAL},
 };
-static const struct rules rules = {.rule = some_rules, .count = 3};
+static const struct rules rules = {.rule = some_rules, .count = 4};
 
 struct fixture {
 	struct nodes_fixture *n;
 	struct publisher p;
+	struct fakestore store;
 	Stentor__V1__PublishRequest q;
 	struct publish_result r;
+	unsigned answers; /* that came later */
 };
 
 static int set_up(void **state)
 {
 	struct fixture *f = xcalloc(1, sizeof(*f));
+	struct publish_store store = fakestore_publish(&f->store);
 
 	nodes_set_up((void **)&f->n);
-	publisher_init(&f->p, &f->n->nodes, &rules, DATA_MAX);
+	fakestore_init(&f->store);
+	publisher_init(&f->p, &f->n->nodes, &rules, DATA_MAX, &store);
 	f->p.open = true;
 	stentor__v1__publish_request__init(&f->q);
 	f->q.channel = (char *)"a";
@@ -36,15 +47,36 @@ static int tear_down(void **state)
 {
 	struct fixture *f = *state;
 
+	publisher_fini(&f->p);
 	nodes_tear_down((void **)&f->n);
 	free(f);
 	return 0;
 }
 
+static void on_answer(void *ctx, const struct publish_result *r)
+{
+	struct fixture *f = ctx;
+
+	f->r = *r;
+	f->answers++;
+}
+
+/* Answered at once. */
 static enum grpc_code publish(struct fixture *f)
 {
-	publish_message(&f->p, &f->q, 1700000000000000u, &f->r);
+	assert_true(publish_message(&f->p, &f->q, 1700000000000000u, &f->r,
+				    on_answer, f));
 	return f->r.code;
+}
+
+/* Waits for the store. */
+static void publish_later(struct fixture *f)
+{
+	unsigned answers = f->answers;
+
+	assert_false(publish_message(&f->p, &f->q, 1700000000000000u, &f->r,
+				     on_answer, f));
+	assert_int_equal(f->answers, answers);
 }
 
 /* Refused with a text that names the field. */
@@ -93,24 +125,59 @@ static void test_publish_validates(void **state)
 	assert_int_equal(f->p.total[PRIORITY_NORMAL][GRPC_OK], 1);
 }
 
-static void test_publish_refuses_what_it_cannot(void **state)
+static void test_publish_keys(void **state)
 {
 	struct fixture *f = *state;
+	char key[STORE_IDEMPOTENCY_KEY_MAX + 2];
 
+	memset(key, 'k', sizeof(key));
+	key[sizeof(key) - 1] = '\0';
+	f->q.channel = (char *)"score:1";
+	f->q.idempotency_key = key;
+	assert_refused(f, GRPC_INVALID_ARGUMENT,
+		       "idempotency_key: must be at most 128 ");
+	f->q.idempotency_key = (char *)"a b";
+	assert_refused(f, GRPC_INVALID_ARGUMENT, "idempotency_key: ");
+	f->q.idempotency_key = (char *)"\xc3\xa4";
+	assert_refused(f, GRPC_INVALID_ARGUMENT, "idempotency_key: ");
 	f->q.idempotency_key = (char *)"k";
-	assert_refused(f, GRPC_UNIMPLEMENTED, "idempotency_key: ");
+	f->q.channel = (char *)"a";
+	assert_refused(f, GRPC_FAILED_PRECONDITION,
+		       "idempotency_key: the channel keeps no history");
 	f->q.idempotency_key = (char *)"";
-	f->q.conflation_key = (char *)"k";
-	assert_refused(f, GRPC_UNIMPLEMENTED, "conflation_key: ");
+	f->q.conflation_key = key;
+	assert_refused(f, GRPC_INVALID_ARGUMENT,
+		       "conflation_key: must be at most 128 bytes");
+	f->q.conflation_key = (char *)"a\tb";
+	assert_refused(f, GRPC_INVALID_ARGUMENT, "conflation_key: ");
+	f->q.conflation_key = (char *)"\xff";
+	assert_refused(f, GRPC_INVALID_ARGUMENT, "conflation_key: ");
 	f->q.conflation_key = (char *)"";
-	f->q.ttl_ms = 1;
-	assert_refused(f, GRPC_UNIMPLEMENTED, "ttl_ms: ");
-	f->q.ttl_ms = 0;
 	f->q.want_receipt = true;
 	assert_refused(f, GRPC_UNIMPLEMENTED, "want_receipt: ");
 	f->q.want_receipt = false;
 	f->p.open = false;
 	assert_refused(f, GRPC_UNAVAILABLE, "the dispatcher is still learning");
+	assert_int_equal(f->store.submitted, 0);
+}
+
+static void test_publish_ephemeral_fields(void **state)
+{
+	struct fixture *f = *state;
+	const LinkDelivery *d;
+
+	add_worker(f->n, "n", 0, 11, "a");
+	f->q.conflation_key = (char *)"schl\xc3\xbcssel";
+	f->q.ttl_ms = 1500;
+	assert_int_equal(publish(f), GRPC_OK);
+	assert_int_equal(f->r.place.epoch, 0);
+	assert_int_equal(f->store.submitted, 0);
+	nodes_flush(&f->n->nodes, 2000);
+	d = sent_decode(&f->n->sent, 0)->deliveries[0];
+	assert_string_equal(d->conflation_key, "schl\xc3\xbcssel");
+	assert_int_equal(d->ttl_ms, 1500);
+	assert_int_equal(d->epoch, 0);
+	assert_int_equal(d->offset, 0);
 }
 
 static void test_publish_reaches_the_interested(void **state)
@@ -194,15 +261,200 @@ static void test_publish_full_queues(void **state)
 		w->queue.drops.messages[PRIORITY_DROPPABLE][LINKQ_REFUSED], 1);
 }
 
+/* --- channels that keep history ---------------------------------------- */
+
+static void test_publish_reliable_waits_for_the_store(void **state)
+{
+	struct fixture *f = *state;
+	struct node_worker *w = add_worker(f->n, "n", 0, 11, "score:1");
+	const struct store_append *a;
+	const LinkDelivery *d;
+	char channel[] = "score:1", data[] = "text", key[] = "key";
+
+	add_worker(f->n, "m", 0, 12, "score:2");
+	f->q.channel = channel;
+	f->q.data = data;
+	f->q.idempotency_key = key;
+	f->q.event = (char *)"ball";
+	f->q.conflation_key = (char *)"c";
+	f->q.ttl_ms = 9;
+	f->q.priority = STENTOR__V1__PRIORITY__PRIORITY_DROPPABLE;
+	publish_later(f);
+	a = fakestore_next(&f->store);
+	assert_int_equal(a->size, 100);
+	assert_int_equal(a->ttl_ms, 60000);
+	assert_int_equal(publish_pending(&f->p), 1);
+	assert_true(linkq_empty(&w->queue));
+	/* The request and the rules are gone by now. */
+	memset(channel, 'x', sizeof(channel) - 1);
+	memset(data, 'x', sizeof(data) - 1);
+	memset(key, 'x', sizeof(key) - 1);
+	f->p.rules = NULL;
+	assert_string_equal(a->channel, "score:1");
+	assert_string_equal(a->idempotency_key, "key");
+	fakestore_appended(&f->store, 0);
+	assert_int_equal(f->answers, 1);
+	assert_int_equal(f->r.code, GRPC_OK);
+	assert_int_equal(f->r.place.epoch, FAKESTORE_EPOCH);
+	assert_int_equal(f->r.place.offset, 1);
+	assert_int_equal(f->r.nodes, 1);
+	assert_true(strlen(f->r.message_id) > 0);
+	assert_int_equal(publish_pending(&f->p), 0);
+	/* Never shed, whatever the request says. */
+	assert_int_equal(w->queue.held[PRIORITY_CRITICAL].frames, 1);
+	assert_int_equal(w->queue.lanes[PRIORITY_NORMAL].frames, 1);
+	assert_int_equal(f->p.total[PRIORITY_NORMAL][GRPC_OK], 1);
+	nodes_flush(&f->n->nodes, 2000);
+	assert_int_equal(f->n->sent.count, 1);
+	d = sent_decode(&f->n->sent, 0)->deliveries[0];
+	assert_string_equal(d->channel, "score:1");
+	assert_memory_equal(d->data.data, "text", 4);
+	assert_string_equal(d->event, "ball");
+	assert_string_equal(d->conflation_key, "c");
+	assert_int_equal(d->ttl_ms, 9);
+	assert_int_equal(d->priority,
+			 STENTOR__V1__PRIORITY__PRIORITY_DROPPABLE);
+	assert_int_equal(d->published_us, 1700000000000000u);
+	assert_int_equal(d->epoch, FAKESTORE_EPOCH);
+	assert_int_equal(d->offset, 1);
+	f->p.rules = &rules;
+}
+
+static void test_publish_duplicate(void **state)
+{
+	struct fixture *f = *state;
+	struct node_worker *w = add_worker(f->n, "n", 0, 11, "score:1");
+	struct store_append *a;
+
+	f->q.channel = (char *)"score:1";
+	f->q.idempotency_key = (char *)"key";
+	publish_later(f);
+	a = fakestore_next(&f->store);
+	a->duplicate = true;
+	a->place = (struct store_place){7, 8};
+	strcpy(a->message_id, "first");
+	fakestore_appended(&f->store, 0);
+	assert_int_equal(f->r.code, GRPC_OK);
+	assert_string_equal(f->r.message_id, "first");
+	assert_int_equal(f->r.place.epoch, 7);
+	assert_int_equal(f->r.place.offset, 8);
+	assert_int_equal(f->r.nodes, 0);
+	assert_true(linkq_empty(&w->queue));
+	assert_int_equal(f->p.routed, 0);
+}
+
+static void fail_append(struct fixture *f, int rc, bool definite,
+			enum grpc_code code, const char *text)
+{
+	uint64_t before = f->p.total[PRIORITY_NORMAL][code];
+
+	publish_later(f);
+	fakestore_next(&f->store)->definite = definite;
+	fakestore_appended(&f->store, rc);
+	assert_int_equal(f->r.code, code);
+	if (strstr(f->r.error, text) == NULL)
+		fail_msg("\"%s\" does not say \"%s\"", f->r.error, text);
+	assert_string_equal(f->r.message_id, "");
+	assert_int_equal(f->r.place.epoch, 0);
+	assert_int_equal(f->p.total[PRIORITY_NORMAL][code], before + 1);
+	assert_int_equal(publish_pending(&f->p), 0);
+}
+
+static void test_publish_store_fails(void **state)
+{
+	struct fixture *f = *state;
+	struct node_worker *w = add_worker(f->n, "n", 0, 11, "score:1");
+
+	f->q.channel = (char *)"score:1";
+	fail_append(f, ERR_UNAVAILABLE, false, GRPC_UNAVAILABLE,
+		    "retry with the same idempotency_key");
+	fail_append(f, ERR_UNAVAILABLE, true, GRPC_UNAVAILABLE,
+		    "nothing was published, retry");
+	fail_append(f, ERR_FULL, true, GRPC_RESOURCE_EXHAUSTED, "is full");
+	fail_append(f, ERR_IO, true, GRPC_UNAVAILABLE, "is broken");
+	assert_true(linkq_empty(&w->queue));
+	/* Refused before anything is appended; ephemeral ones go on. */
+	f->store.fault = "the moon is full";
+	assert_refused(f, GRPC_UNAVAILABLE,
+		       "the store is not available (the moon is full)");
+	f->q.channel = (char *)"a";
+	assert_int_equal(publish(f), GRPC_OK);
+	assert_int_equal(f->store.submitted, 4);
+}
+
+static void test_publish_pending_is_bounded(void **state)
+{
+	struct fixture *f = *state;
+
+	f->p.pending_max = 2;
+	f->q.channel = (char *)"score:1";
+	publish_later(f);
+	publish_later(f);
+	assert_refused(f, GRPC_RESOURCE_EXHAUSTED,
+		       "2 messages wait for the store");
+	fakestore_appended(&f->store, 0);
+	publish_later(f);
+	fakestore_appended(&f->store, 0);
+	fakestore_appended(&f->store, 0);
+	assert_int_equal(f->answers, 3);
+	assert_int_equal(f->r.place.offset, 3);
+}
+
+static void test_publish_reliable_needs_room(void **state)
+{
+	struct fixture *f = *state;
+	struct node_worker *w = add_worker(f->n, "n", 0, 11, "score:1");
+	struct linkq_sum full = {1, 2u << 20};
+
+	w->queue.max = full;
+	f->q.channel = (char *)"score:1";
+	publish_later(f);
+	publish_later(f);
+	fakestore_appended(&f->store, 0);
+	/* Full only after the append: durable, and the worker finds the hole.
+	 */
+	fakestore_appended(&f->store, 0);
+	assert_int_equal(f->r.code, GRPC_OK);
+	assert_int_equal(f->r.nodes, 0);
+	assert_int_equal(f->p.links_full, 1);
+	assert_int_equal(
+		w->queue.drops.messages[PRIORITY_CRITICAL][LINKQ_REFUSED], 1);
+	/* Full before: not accepted. */
+	assert_refused(f, GRPC_UNAVAILABLE,
+		       "a connection node's queue is full");
+	assert_int_equal(f->store.submitted, 2);
+}
+
+/* Its worker left while it waited. */
+static void test_publish_worker_leaves_meanwhile(void **state)
+{
+	struct fixture *f = *state;
+	struct node_worker *w = add_worker(f->n, "n", 0, 11, "score:1");
+
+	f->q.channel = (char *)"score:1";
+	publish_later(f);
+	nodes_disconnected(&f->n->nodes, w);
+	fakestore_appended(&f->store, 0);
+	assert_int_equal(f->r.code, GRPC_OK);
+	assert_int_equal(f->r.nodes, 0);
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 	const struct CMUnitTest tests[] = {
 		TEST(test_publish_validates),
-		TEST(test_publish_refuses_what_it_cannot),
+		TEST(test_publish_keys),
+		TEST(test_publish_ephemeral_fields),
 		TEST(test_publish_reaches_the_interested),
 		TEST(test_publish_priorities),
 		TEST(test_publish_full_queues),
+		TEST(test_publish_reliable_waits_for_the_store),
+		TEST(test_publish_duplicate),
+		TEST(test_publish_store_fails),
+		TEST(test_publish_pending_is_bounded),
+		TEST(test_publish_reliable_needs_room),
+		TEST(test_publish_worker_leaves_meanwhile),
 	};
 
 	return cmocka_run_group_tests_name("publish", tests, NULL, NULL);

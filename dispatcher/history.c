@@ -1,0 +1,400 @@
+#include "dispatcher/history.h"
+
+#include "common/base/mem.h"
+#include "common/codec/channel.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* Who asked, under the id of its question. The worker may be gone when the
+ * answer is there: it is known by its link. */
+struct asker {
+	struct list in_job;
+	uint64_t worker; /* our epoch of the link */
+	uint64_t id;
+};
+
+/* One operation of the store, and all who wait for it. */
+struct history_job {
+	struct history *history;
+	struct list in_waiting; /* else it is under way */
+	struct hmap_node by_question;
+	struct list askers;
+	size_t size; /* of its memory */
+	bool is_tops;
+	union {
+		struct store_read read;
+		struct store_tops tops;
+	};
+	/* Of a read its channel; of tops the channels' names, each ended by a
+	 * zero, behind the arrays that `tops` points to. */
+	_Alignas(struct store_place) char names[];
+};
+
+void history_init(struct history *h, struct nodes *nodes,
+		  const struct history_store *store)
+{
+	*h = (struct history){
+		.nodes = nodes,
+		.store = *store,
+		.key = hash_key_random(),
+	};
+	list_init(&h->waiting);
+	hmap_init(&h->by_question);
+}
+
+static void job_free(struct history_job *job)
+{
+	struct history *h = job->history;
+	struct list *node;
+
+	while ((node = list_pop_front(&job->askers)) != NULL) {
+		free(container_of(node, struct asker, in_job));
+		h->questions--;
+	}
+	if (!job->is_tops)
+		hmap_remove(&h->by_question, &job->by_question);
+	h->held -= job->size;
+	list_remove(&job->in_waiting);
+	free(job);
+}
+
+void history_close(struct history *h)
+{
+	h->closing = true;
+	while (!list_empty(&h->waiting))
+		job_free(container_of(h->waiting.next, struct history_job,
+				      in_waiting));
+}
+
+void history_fini(struct history *h)
+{
+	check(h->under_way == 0 && h->questions == 0 && h->held == 0);
+	hmap_fini(&h->by_question);
+}
+
+/* --- answers ----------------------------------------------------------- */
+
+/* Never shed; a queue that is full all the same loses it, and the worker asks
+ * again. */
+static void send(struct history *h, struct node_worker *w, struct frame *f)
+{
+	if (nodes_queue(h->nodes, w, f, PRIORITY_DROPPABLE,
+			PRIORITY_CRITICAL) != 0)
+		h->counters.refused++;
+	frame_release(f);
+}
+
+/* Live messages keep half of the queue. */
+static bool answer_fits(const struct node_worker *w, size_t bytes)
+{
+	return linkq_bytes(&w->queue) + bytes <= w->queue.max.bytes / 2;
+}
+
+static void fail_history(struct history *h, struct node_worker *w, uint64_t id)
+{
+	LinkHistoryAnswer answer = STENTOR__LINK__V1__HISTORY_ANSWER__INIT;
+
+	answer.id = id;
+	answer.failed = true;
+	h->counters.failed++;
+	send(h, w, link_history_encode(&answer, NULL, 0));
+}
+
+static void send_tops(struct history *h, struct node_worker *w,
+		      Stentor__Link__V1__TopsAnswer *answer)
+{
+	LinkFrame f = STENTOR__LINK__V1__FRAME__INIT;
+
+	f.n_tops_answers = 1;
+	f.tops_answers = &answer;
+	send(h, w, link_control_encode(&f));
+}
+
+static void fail_tops(struct history *h, struct node_worker *w, uint64_t id)
+{
+	Stentor__Link__V1__TopsAnswer answer =
+		STENTOR__LINK__V1__TOPS_ANSWER__INIT;
+
+	answer.id = id;
+	answer.failed = true;
+	h->counters.failed++;
+	send_tops(h, w, &answer);
+}
+
+/* The next of a job's askers that is still there. */
+static struct node_worker *next_asker(struct history_job *job, uint64_t *id)
+{
+	struct history *h = job->history;
+	struct list *node;
+
+	while ((node = list_pop_front(&job->askers)) != NULL) {
+		struct asker *a = container_of(node, struct asker, in_job);
+		struct node_worker *w = nodes_worker(h->nodes, a->worker);
+
+		*id = a->id;
+		free(a);
+		h->questions--;
+		if (w == NULL)
+			continue;
+		w->questions--;
+		if (w->phase != NODE_WORKER_REFUSED)
+			return w;
+	}
+	return NULL;
+}
+
+static void start_waiting(struct history *h);
+
+static void job_done(struct history_job *job)
+{
+	struct history *h = job->history;
+
+	job_free(job);
+	h->under_way--;
+	start_waiting(h);
+}
+
+static void on_read(struct store_read *r)
+{
+	struct history_job *job = container_of(r, struct history_job, read);
+	struct history *h = job->history;
+	struct link_record records[HISTORY_MESSAGES_MAX];
+	Stentor__Link__V1__Place top = STENTOR__LINK__V1__PLACE__INIT;
+	LinkHistoryAnswer answer = STENTOR__LINK__V1__HISTORY_ANSWER__INIT;
+	struct node_worker *w;
+	uint64_t id;
+
+	check(r->count <= HISTORY_MESSAGES_MAX);
+	for (size_t i = 0; i < r->count; i++)
+		records[i] = (struct link_record){r->records[i].offset,
+						  r->records[i].bytes,
+						  r->records[i].len};
+	top.epoch = r->top.epoch;
+	top.offset = r->top.offset;
+	answer.top = &top;
+	answer.first = r->first;
+	while ((w = next_asker(job, &id)) != NULL) {
+		struct frame *f;
+
+		answer.id = id;
+		if (r->rc != 0) {
+			fail_history(h, w, id);
+			continue;
+		}
+		f = link_history_encode(&answer, records, r->count);
+		if (answer_fits(w, f->len)) {
+			h->counters.messages += r->count;
+			send(h, w, f);
+		} else {
+			frame_release(f);
+			fail_history(h, w, id);
+		}
+	}
+	job_done(job);
+}
+
+static void on_tops(struct store_tops *t)
+{
+	struct history_job *job = container_of(t, struct history_job, tops);
+	struct history *h = job->history;
+	Stentor__Link__V1__TopsAnswer answer =
+		STENTOR__LINK__V1__TOPS_ANSWER__INIT;
+	Stentor__Link__V1__Place places[STORE_TOPS_MAX], *tops[STORE_TOPS_MAX];
+	uint64_t id;
+	struct node_worker *w = next_asker(job, &id);
+
+	if (w == NULL) {
+		/* nobody waits for it */
+	} else if (t->rc != 0) {
+		fail_tops(h, w, id);
+	} else {
+		for (size_t i = 0; i < t->count; i++) {
+			stentor__link__v1__place__init(&places[i]);
+			places[i].epoch = t->places[i].epoch;
+			places[i].offset = t->places[i].offset;
+			tops[i] = &places[i];
+		}
+		answer.id = id;
+		answer.n_tops = t->count;
+		answer.tops = tops;
+		send_tops(h, w, &answer);
+	}
+	job_done(job);
+}
+
+/* --- questions --------------------------------------------------------- */
+
+/* Whether somebody still waits for it. */
+static bool wanted(struct history_job *job)
+{
+	list_for_each (node, &job->askers) {
+		const struct asker *a =
+			container_of(node, struct asker, in_job);
+
+		if (nodes_worker(job->history->nodes, a->worker) != NULL)
+			return true;
+	}
+	return false;
+}
+
+static void start_waiting(struct history *h)
+{
+	while (h->under_way < HISTORY_READS_MAX && !list_empty(&h->waiting)) {
+		struct history_job *job = container_of(
+			h->waiting.next, struct history_job, in_waiting);
+
+		if (!wanted(job)) {
+			job_free(job);
+			continue;
+		}
+		list_remove(&job->in_waiting);
+		h->under_way++;
+		if (job->is_tops)
+			h->store.tops(h->store.ctx, &job->tops);
+		else
+			h->store.read(h->store.ctx, &job->read);
+	}
+}
+
+static struct history_job *job_new(struct history *h, size_t room)
+{
+	struct history_job *job = xcalloc(1, sizeof(*job) + room);
+
+	job->history = h;
+	job->size = sizeof(*job) + room;
+	h->held += job->size;
+	list_init(&job->askers);
+	list_push_back(&h->waiting, &job->in_waiting);
+	return job;
+}
+
+static void add_asker(struct history_job *job, struct node_worker *w,
+		      uint64_t id)
+{
+	struct asker *a = xmalloc(sizeof(*a));
+
+	a->worker = w->link.epoch;
+	a->id = id;
+	list_push_back(&job->askers, &a->in_job);
+	w->questions++;
+	job->history->questions++;
+	job->history->counters.questions++;
+}
+
+static bool may_ask(const struct history *h, const struct node_worker *w,
+		    size_t room)
+{
+	return !h->closing && w->questions < HISTORY_WORKER_MAX &&
+	       h->questions < HISTORY_QUESTIONS_MAX &&
+	       h->held + sizeof(struct history_job) + room <=
+		       HISTORY_HELD_MAX &&
+	       answer_fits(w, 0);
+}
+
+static bool name_valid(const char *name)
+{
+	return channel_name_valid(name, strlen(name));
+}
+
+static uint32_t clamp(uint32_t asked, uint32_t max)
+{
+	return asked == 0 ? max : min_of(asked, max);
+}
+
+static struct history_job *find_read(struct history *h, const HistoryQuery *q,
+				     uint64_t hash)
+{
+	hmap_for_each_hash (node, &h->by_question, hash) {
+		struct history_job *job =
+			container_of(node, struct history_job, by_question);
+		const struct store_read *r = &job->read;
+
+		if (strcmp(job->names, q->channel) == 0 &&
+		    r->epoch == q->epoch && r->after == q->after &&
+		    r->records_max ==
+			    clamp(q->messages_max, HISTORY_MESSAGES_MAX) &&
+		    r->bytes_max == clamp(q->bytes_max, HISTORY_BYTES_MAX))
+			return job;
+	}
+	return NULL;
+}
+
+void history_ask(struct history *h, struct node_worker *w,
+		 const HistoryQuery *q)
+{
+	size_t len = strlen(q->channel);
+	uint64_t hash = hash_bytes(&h->key, q->channel, len) + q->after;
+	struct history_job *job;
+
+	if (!name_valid(q->channel) || !may_ask(h, w, len + 1)) {
+		fail_history(h, w, q->id);
+		return;
+	}
+	job = find_read(h, q, hash);
+	if (job == NULL) {
+		job = job_new(h, len + 1);
+		memcpy(job->names, q->channel, len + 1);
+		job->read = (struct store_read){
+			.channel = job->names,
+			.epoch = q->epoch,
+			.after = q->after,
+			.records_max =
+				clamp(q->messages_max, HISTORY_MESSAGES_MAX),
+			.bytes_max = clamp(q->bytes_max, HISTORY_BYTES_MAX),
+			.done = on_read,
+		};
+		hmap_insert(&h->by_question, &job->by_question, hash);
+	} else {
+		h->counters.shared++;
+	}
+	add_asker(job, w, q->id);
+	start_waiting(h);
+}
+
+/* Bytes of the names; 0: not a question of ours. */
+static size_t names_size(const TopsQuery *q)
+{
+	size_t size = 0;
+
+	if (q->n_channels > STORE_TOPS_MAX)
+		return 0;
+	for (size_t i = 0; i < q->n_channels; i++) {
+		if (!name_valid(q->channels[i]))
+			return 0;
+		size += strlen(q->channels[i]) + 1;
+	}
+	return size;
+}
+
+void history_ask_tops(struct history *h, struct node_worker *w,
+		      const TopsQuery *q)
+{
+	size_t names = names_size(q);
+	size_t arrays = q->n_channels *
+			(sizeof(struct store_place) + sizeof(const char *));
+	struct history_job *job;
+	const char **channels;
+	char *at;
+
+	if (names == 0 || !may_ask(h, w, arrays + names)) {
+		fail_tops(h, w, q->id);
+		return;
+	}
+	job = job_new(h, arrays + names);
+	job->is_tops = true;
+	job->tops.places = (struct store_place *)job->names;
+	channels = (const char **)(job->tops.places + q->n_channels);
+	at = (char *)(channels + q->n_channels);
+	job->tops.channels = channels;
+	job->tops.count = q->n_channels;
+	job->tops.done = on_tops;
+	for (size_t i = 0; i < q->n_channels; i++) {
+		size_t len = strlen(q->channels[i]) + 1;
+
+		channels[i] = memcpy(at, q->channels[i], len);
+		at += len;
+	}
+	add_asker(job, w, q->id);
+	start_waiting(h);
+}

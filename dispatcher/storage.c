@@ -1,0 +1,132 @@
+/* storage.c - the shell around the store: its life, what publish.c and
+ * history.c ask of it, and what it means for the dispatcher. */
+#include "common/base/err.h"
+#include "dispatcher/dispatcher.h"
+
+#include <stdio.h>
+
+#define TRIM_MS 1000
+
+/* --- what publish.c and history.c ask for ------------------------------ */
+
+static void append(void *ctx, struct store_append *a)
+{
+	struct dispatcher *d = ctx;
+
+	store_append(d->store, a);
+}
+
+static const char *fault(void *ctx)
+{
+	return storage_fault(ctx);
+}
+
+static void read_log(void *ctx, struct store_read *r)
+{
+	struct dispatcher *d = ctx;
+
+	store_read(d->store, r);
+}
+
+static void read_tops(void *ctx, struct store_tops *t)
+{
+	struct dispatcher *d = ctx;
+
+	store_tops(d->store, t);
+}
+
+struct publish_store storage_publish(struct dispatcher *d)
+{
+	return (struct publish_store){
+		.append = append, .fault = fault, .ctx = d};
+}
+
+struct history_store storage_history(struct dispatcher *d)
+{
+	return (struct history_store){
+		.read = read_log, .tops = read_tops, .ctx = d};
+}
+
+const char *storage_fault(struct dispatcher *d)
+{
+	const struct store_state *state;
+
+	if (d->store == NULL)
+		return "shutting down";
+	if (d->nodes.refused > 0)
+		return "another store is in use by the cluster";
+	state = store_state(d->store);
+	if (state->up)
+		return NULL;
+	return state->fault[0] != '\0' ? state->fault : "not reached yet";
+}
+
+/* --- its life ---------------------------------------------------------- */
+
+int storage_open(struct dispatcher *d)
+{
+	const struct dispatcher_options *o = &d->options;
+	const struct store_config config = {
+		.url = o->store,
+		.password = o->store_password,
+		.queue_bytes = o->store_queue_bytes,
+		.timeout_ms = o->store_timeout_ms,
+		.idempotency_ms = o->idempotency_seconds * 1000,
+		.map_bytes = o->store_map_bytes,
+		.replicas = o->store_replicas,
+	};
+	char text[STORE_FAULT_SIZE] = "";
+	int rc = store_open(d->loop, &config, &d->store, text);
+
+	if (rc != 0)
+		fprintf(stderr, "stentor-dispatcher: --store: %s\n",
+			text[0] != '\0' ? text : err_text(rc));
+	return rc;
+}
+
+/* The identity matters to the cluster only if some channel has positions. */
+static void tell_identity(struct dispatcher *d)
+{
+	nodes_set_store(&d->nodes,
+			d->keeps_history ? store_state(d->store)->identity : 0);
+}
+
+void storage_rules(struct dispatcher *d)
+{
+	d->keeps_history = false;
+	for (size_t i = 0; i < d->rules.count; i++)
+		d->keeps_history |= rule_reliable(&d->rules.rule[i]);
+	if (d->store != NULL)
+		tell_identity(d);
+}
+
+void storage_tick(struct dispatcher *d, uint64_t now_ms)
+{
+	if (d->store == NULL)
+		return;
+	tell_identity(d);
+	if (store_state(d->store)->up)
+		d->store_up_ms = now_ms;
+	if (now_ms - d->store_trim_ms < TRIM_MS)
+		return;
+	d->store_trim_ms = now_ms;
+	store_trim(d->store);
+}
+
+static void on_closed(void *ctx)
+{
+	struct dispatcher *d = ctx;
+
+	d->on_closed(d);
+}
+
+void storage_close(struct dispatcher *d, void (*closed)(struct dispatcher *d))
+{
+	struct store *store = d->store;
+
+	check(publish_pending(&d->publisher) == 0 && d->channel_reads == 0);
+	history_close(&d->history);
+	d->on_closed = closed;
+	d->store = NULL;
+	store_close(store, on_closed, d);
+}
