@@ -2,10 +2,10 @@
 """The kill test: something dies or stands still every few seconds, under load,
 and nothing acknowledged is lost, doubled or out of order.
 
-  killtest.py --store redis|lmdb [--seed N] [--seconds N] [--subscribers N]
+  killtest.py --store redis|lmdb|memory [--seed N] [--seconds N] [--subscribers N]
               [--channels N] [--rate N] [--json]
 
-Two dispatchers (one with LMDB), three nodes of two workers, and Redis with an
+Two dispatchers (one with LMDB or memory), three nodes of two workers, and Redis with an
 append-only file that is synchronised with every write. Producers number each
 channel's messages and publish the next one of a channel only when the one
 before is acknowledged, retrying under the same idempotency key through any
@@ -15,7 +15,8 @@ check every message of every stream.
 
 Every 2 to 5 s a worker, a node (its supervisor and its workers), a dispatcher
 or the store is killed with SIGKILL and started again 0.5 to 3 s later, or stands
-still (SIGSTOP) for 1 to 6 s. Faults overlap. At the end all is healed, each
+still (SIGSTOP) for 1 to 6 s; a dispatcher whose store is its memory only stands
+still. Faults overlap. At the end all is healed, each
 channel gets one more message, and everybody must have had everything.
 
 Prints a report; the exit status is 0 if the promise was kept.
@@ -246,6 +247,8 @@ class Faults:
     def one(self):
         kind = self.rng.choice(self.kinds)
         kill = self.rng.random() < 0.6
+        if kind == "dispatcher" and self.test.store == "memory":
+            kill = False
         process = self.rng.choice(
             {"worker": self.test.cluster.nodes,
              "node": self.test.cluster.nodes,
@@ -341,7 +344,7 @@ class KillTest:
 
     def __init__(self, store, seed=1, seconds=60, subscribers=2000,
                  channels=200, rate=2000):
-        self.seed, self.seconds = seed, seconds
+        self.store, self.seed, self.seconds = store, seed, seconds
         self.channels, self.rate = channels, rate
         self.subscriber_count = subscribers
         self.stop = threading.Event()
@@ -353,8 +356,8 @@ class KillTest:
         rules = self.cluster.dir / "rules.yaml"
         rules.write_text("rules:\n  - match: 'kill:*'\n    history: "
                          f"{{size: {HISTORY_SIZE}, ttl: 1h}}\n")
-        url = self.redis.url if self.redis else (
-            f"lmdb:{self.cluster.dir / 'lmdb'}")
+        url = {"redis": self.redis and self.redis.url, "memory": "memory:",
+               "lmdb": f"lmdb:{self.cluster.dir / 'lmdb'}"}[store]
         for p in self.cluster.processes:
             p.options["config"] = rules
         for d in self.cluster.dispatchers:
@@ -497,7 +500,8 @@ def run(**options):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--store", choices=("redis", "lmdb"), required=True)
+    parser.add_argument("--store", choices=("redis", "lmdb", "memory"),
+                        required=True)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--subscribers", type=int, default=2000)
