@@ -29,6 +29,7 @@ const model = {
 	state: "connecting",
 	banner: "",
 	messages: 0,
+	readyAt: 0, /* since when messages are live; older ones are history */
 	latencyMs: null,
 	score: null,
 	play: 0, /* which playing of the match the commentary belongs to */
@@ -45,12 +46,15 @@ const model = {
 
 let current = null; /* the source whose messages count */
 let opening = null; /* the latest one opened: current when it stands */
+let place = { query: "", id: "" }; /* where the stream of this query is */
 let reopenMs = REOPEN_FIRST_MS;
 let reopenTimer = 0;
 let bannerTimer = 0;
 
 /* Opens a stream for the demo's channels and the watched one. The old stream
- * stays until the new one stands, so that choosing a channel loses nothing. */
+ * stays until the new one stands, so that choosing a channel loses nothing. One
+ * for the same channels goes on where the last one was; the browser does that
+ * by itself only as long as it reconnects by itself. */
 function openStream() {
 	clearTimeout(reopenTimer);
 	if (opening && opening !== current)
@@ -58,11 +62,17 @@ function openStream() {
 	const channels = [...new Set([...DEMO_CHANNELS, model.watched])];
 	const query = new URLSearchParams(channels.map((c) => ["channel", c]));
 	query.set("format", "json");
+	const text = query.toString();
+	if (place.query === text && place.id)
+		query.set("last_event_id", place.id);
 	const source = new EventSource("/v1/subscribe?" + query);
 	opening = source;
 	current = current || source;
 
-	source.addEventListener("stentor.ready", () => onReady(source));
+	source.addEventListener("stentor.ready", (event) => {
+		onReady(source);
+		place = { query: text, id: event.lastEventId };
+	});
 	source.addEventListener("stentor.closing", () => {
 		if (source === current)
 			setBanner("This node is closing. The browser reconnects by itself.");
@@ -72,8 +82,10 @@ function openStream() {
 			setBanner("Some messages were missed while away.", BANNER_MS);
 	});
 	source.onmessage = (event) => {
-		if (source === current)
-			onMessage(event.data);
+		if (source !== current)
+			return;
+		place = { query: text, id: event.lastEventId };
+		onMessage(event.data);
 	};
 	source.onerror = () => onError(source);
 }
@@ -84,6 +96,7 @@ function onReady(source) {
 	current = source;
 	reopenMs = REOPEN_FIRST_MS;
 	model.state = "live";
+	model.readyAt = Date.now();
 	setBanner("");
 }
 
@@ -140,16 +153,15 @@ function onMessage(text) {
 
 function onDemo(channel, value) {
 	const now = Date.now();
-	if (typeof value.at === "number") {
+	const live = typeof value.at === "number" && value.at >= model.readyAt;
+	if (live) {
 		const latency = now - value.at;
 		model.latencyMs = Math.abs(latency) < LATENCY_PLAUSIBLE_MS ? Math.max(0, latency) : null;
 	}
 	if (channel === SCORE && Array.isArray(value.innings) && value.innings.length) {
 		model.score = value;
-		for (const ball of [...(value.recent || [])].reverse())
-			onBall(ball, false);
 	} else if (channel === COMMENTARY) {
-		onBall(value, true);
+		onBall(value, live);
 	} else if (channel === CPU && Array.isArray(value.cores)) {
 		keep(model.cpu, { t: now, total: value.total, cores: value.cores }, now);
 	} else if (channel === NET) {
@@ -163,7 +175,7 @@ function keep(samples, sample, now) {
 		samples.shift();
 }
 
-/* A ball comes by the commentary, or again with a score; it counts once. */
+/* A ball may come again, with a stream for other channels; it counts once. */
 function onBall(ball, live) {
 	if (ball.play < model.play)
 		return;

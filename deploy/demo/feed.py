@@ -2,15 +2,16 @@
 """The demo's producer: publishes through the real gRPC API of a dispatcher.
 
     cricket:demo:commentary  one JSON message per ball of the fictional match
-    cricket:demo:score       the whole score, after every ball and every 2 s, so
-                             that a page opened mid-match shows it at once
+    cricket:demo:score       the whole score, after every ball; the channel's rule
+                             gives the newest to a page opened mid-match
     host:cpu                 this machine's CPU use, in all and per core, once a second
     host:net                 bytes per second in and out, once a second
 
 Every message carries `at`, milliseconds since 1970 when it was published, from
 which the page computes the latency. A dispatcher that is away is no reason to
-end: publishes are retried with growing, randomised pauses. SIGTERM and SIGINT
-end the feed cleanly with exit code 0.
+end: publishes are retried with growing, randomised pauses, under the same
+idempotency key, so that one whose answer was lost is not told twice. SIGTERM
+and SIGINT end the feed cleanly with exit code 0.
 """
 
 import argparse
@@ -22,6 +23,7 @@ import subprocess
 import sys
 import threading
 import time
+import uuid
 
 import grpc
 
@@ -33,7 +35,6 @@ PUBLISH = "/stentor.v1.PublisherService/Publish"
 CALL_TIMEOUT_S = 3.0
 RETRY_FIRST_S = 0.2
 RETRY_MAX_S = 3.0
-SCORE_EVERY_S = 2.0
 PAUSE_BREAK_S = 8.0
 PAUSE_RESULT_S = 12.0
 RETRYABLE = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED,
@@ -68,15 +69,17 @@ class Producer:
             PUBLISH, request_serializer=pb.PublishRequest.SerializeToString,
             response_deserializer=pb.PublishResponse.FromString)
 
-    def publish(self, channel, value, priority, retry):
+    def publish(self, channel, value, retry, **fields):
         """Publishes `value` as JSON. With `retry` returns only once it is
         accepted or the feed stops; without, a failure is the end of it,
         because newer data follows."""
         pause = RETRY_FIRST_S
+        if retry:
+            fields["idempotency_key"] = str(uuid.uuid4())
         while not self.stop.is_set():
             data = json.dumps(dict(value, at=round(time.time() * 1000, 1)), ensure_ascii=False)
             try:
-                self.call(self.pb.PublishRequest(channel=channel, data=data, priority=priority),
+                self.call(self.pb.PublishRequest(channel=channel, data=data, **fields),
                           timeout=CALL_TIMEOUT_S)
                 self._say(False, "")
                 return
@@ -108,7 +111,6 @@ class MatchFeed:
         self.match = match
         self.ball_s = ball_s
         self.stop = producer.stop
-        self.normal = producer.pb.PRIORITY_NORMAL
 
     def run(self):
         while not self.stop.is_set():
@@ -122,7 +124,7 @@ class MatchFeed:
             self._pause(scorer, "live", f"{side} come out to bat", self.ball_s)
             for ball in innings["balls"]:
                 told = scorer.take(ball)
-                self.producer.publish("cricket:demo:commentary", told, self.normal, retry=True)
+                self.producer.publish("cricket:demo:commentary", told, retry=True)
                 self._pause(scorer, "live", self._note(scorer),
                             self.ball_s * random.uniform(0.75, 1.25))
                 if self.stop.is_set():
@@ -149,16 +151,10 @@ class MatchFeed:
                 f" from {left} ball{'s' * (left != 1)}")
 
     def _pause(self, scorer, phase, note, seconds):
-        """Waits, telling the score at the start and every SCORE_EVERY_S."""
-        end = time.monotonic() + seconds
-        while not self.stop.is_set():
-            self.producer.publish("cricket:demo:score", scorer.score(phase, note),
-                                  self.normal, retry=False)
-            left = end - time.monotonic()
-            if left <= SCORE_EVERY_S:
-                self.stop.wait(max(left, 0))
-                return
-            self.stop.wait(SCORE_EVERY_S)
+        """Tells the score and waits."""
+        self.producer.publish("cricket:demo:score", scorer.score(phase, note), retry=True,
+                              conflation_key="score")
+        self.stop.wait(seconds)
 
 
 def read_cpu():
@@ -198,16 +194,15 @@ def percent(before, after):
 
 def run_host(producer):
     """Publishes this machine's CPU and network use once a second."""
-    droppable = producer.pb.PRIORITY_DROPPABLE
     cpu, (net, lo), then = read_cpu(), read_net(), time.monotonic()
     while not producer.stop.wait(1.0):
         cpu_now, (net_now, lo_now), now = read_cpu(), read_net(), time.monotonic()
         used = percent(cpu, cpu_now)
         per_s = [max(0, round((b - a) / (now - then)))
                  for a, b in zip(net + lo, net_now + lo_now)]
-        producer.publish("host:cpu", {"total": used[0], "cores": used[1:]}, droppable, retry=False)
+        producer.publish("host:cpu", {"total": used[0], "cores": used[1:]}, retry=False)
         producer.publish("host:net", {"rx": per_s[0], "tx": per_s[1], "loopback": per_s[3]},
-                         droppable, retry=False)
+                         retry=False)
         cpu, net, lo, then = cpu_now, net_now, lo_now, now
 
 

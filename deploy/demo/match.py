@@ -16,7 +16,6 @@ MATCH_FILE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "match.jso
 BALLS_PER_OVER = 6
 OVERS = 20
 WICKETS = 10
-RECENT_MAX = 8  # balls told again with every score, for pages opened mid-match
 EXTRAS_NOT_BOWLED = ("wide", "no ball")  # count as runs, not as balls of the over
 EXTRAS_NOT_CONCEDED = ("bye", "leg bye")  # are not held against the bowler
 NOT_THE_BOWLERS = ("run out",)
@@ -140,7 +139,6 @@ class Scorer:
         self.match = match
         self.play = play  # which time the match is played: a page that sees a new number starts afresh
         self.innings = []
-        self.recent = []  # the latest balls as told in the commentary, newest first
 
     def start_innings(self):
         """The next side bats."""
@@ -152,7 +150,7 @@ class Scorer:
         """Counts one ball and returns it as the commentary tells it."""
         innings = self.innings[-1]
         innings.take(ball)
-        told = {
+        return {
             "play": self.play,
             "innings": len(self.innings),
             "delivery": innings.deliveries,
@@ -168,8 +166,6 @@ class Scorer:
             "score": f"{innings.runs}/{innings.wickets}",
             "over_end": ball.get("extra") not in EXTRAS_NOT_BOWLED and innings.over_ended(),
         }
-        self.recent = [told] + self.recent[:RECENT_MAX - 1]
-        return told
 
     def score(self, phase, note):
         """The whole score as one JSON-able value. `phase` is live, break or
@@ -186,7 +182,6 @@ class Scorer:
             "phase": phase,
             "note": note,
             "innings": [self._innings_value(i) for i in self.innings],
-            "recent": self.recent,
         }
 
     @staticmethod

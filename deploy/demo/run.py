@@ -1,10 +1,11 @@
 #!/usr/bin/python3
 """What `make run` starts: a whole Stentor on this machine, with a live feed.
 
-One dispatcher, one connection node with two workers, and the demo's producer,
-all on loopback. Waits until both report ready, prints what to open and what to
-type, and then follows them: Ctrl-C, or the end of any of them, stops the rest
-in the order feed, node, dispatcher.
+One dispatcher that keeps history in LMDB, one connection node with two workers,
+and the demo's producer, all on loopback; stentor.yaml has their rules. Waits
+until both report ready, prints what to open and what to type, and then follows
+them: Ctrl-C, or the end of any of them, stops the rest in the order feed, node,
+dispatcher.
 
 --port-base N (or DEMO_PORT_BASE) moves every port, for when the usual
 ones are taken: API N, links N+1, dispatcher's admin N+2, node's links N+10
@@ -27,6 +28,7 @@ import urllib.request
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(os.path.dirname(HERE))
 HOST = "127.0.0.1"
+RULES = os.path.join(HERE, "stentor.yaml")
 WORKERS = 2
 READY_TIMEOUT_S = 20
 STOP_TIMEOUT_S = 10  # after SIGTERM; then SIGKILL
@@ -190,14 +192,17 @@ def start(args, ports, children):
     check_ports(ports)
 
     dispatcher = Child("dispatcher", [
-        dispatcher_program, "--log-format", "text", "--auth", "none", "--name", "demo-dispatcher",
+        dispatcher_program, "--config", RULES,
+        "--log-format", "text", "--auth", "none", "--name", "demo-dispatcher",
+        "--store", "lmdb:" + os.path.join(run_dir, "store"),
         "--api-listen", f"{HOST}:{ports.api}",
         "--link-listen", f"tcp://{HOST}:{ports.link}",
         "--admin-listen", f"{HOST}:{ports.admin}",
         "--drain-seconds", str(DRAIN_S)], run_dir)
     children.append(dispatcher)
     node = Child("connnode", [
-        node_program, "--log-format", "text", "--auth", "none", "--name", "demo-node",
+        node_program, "--config", RULES,
+        "--log-format", "text", "--auth", "none", "--name", "demo-node",
         "--listen", f"{HOST}:{ports.page}",
         "--admin-listen", f"{HOST}:{ports.node_admin}",
         "--dispatchers", f"tcp://{HOST}:{ports.link}",
@@ -218,10 +223,12 @@ def stop(children):
             print(f"{child.name} did not end in {STOP_TIMEOUT_S} s and was killed.", flush=True)
 
 
-def greet(ports, run_dir):
+def greet(args, ports):
     page = f"http://{HOST}:{ports.page}/"
+    ctl_option = ""
     if ports.api != USUAL_PORTS.api:
         page += f"?api={ports.api}"
+        ctl_option = f" --dispatcher {HOST}:{ports.api}"
     print(f"""
 Stentor is up: one dispatcher, one node with {WORKERS} workers, a live feed.
 
@@ -233,8 +240,15 @@ Stentor is up: one dispatcher, one node with {WORKERS} workers, a live feed.
                -d '{{"channel":"demo:hello","data":"Hello from my terminal"}}' \\
                http://{HOST}:{ports.api}/stentor.v1.PublisherService/Publish
 
+  Resume     curl -N -H 'Last-Event-ID: ID' \\
+               'http://{HOST}:{ports.page}/v1/subscribe?channel=demo:hello'
+             with the id: of the last message you saw: the stream goes on
+             right behind it, also after a restart of everything.
+
+  Look back  {shown(os.path.join(args.build, "stentorctl"))}{ctl_option} history demo:hello
+
   Metrics    http://{HOST}:{ports.admin}/metrics  http://{HOST}:{ports.node_admin}/metrics
-  Logs       {shown(run_dir)}/*.log
+  Logs       {shown(args.run_dir)}/*.log
 
 Ctrl-C stops everything.
 """, flush=True)
@@ -252,7 +266,7 @@ def main():
     parser.add_argument("--build", default=os.path.join(ROOT, "build"),
                         help="where the programs are (default: build)")
     parser.add_argument("--run-dir",
-                        help="where logs go (default: run in the build directory)")
+                        help="where logs and the store go (default: run in the build directory)")
     parser.add_argument("--port-base", type=int,
                         default=os.environ.get("DEMO_PORT_BASE"),
                         help="move every port (default: the usual ones)")
@@ -267,7 +281,7 @@ def main():
             signal.signal(number, on_signal)
         ports = ports_from(args.port_base)
         start(args, ports, children)
-        greet(ports, args.run_dir)
+        greet(args, ports)
         while True:
             for child in children:
                 child.check()

@@ -9,6 +9,7 @@ import sys
 import pytest
 
 import harness
+import rpc
 from harness import http_get, wait_until
 from sse import Sse
 
@@ -57,14 +58,14 @@ def test_scorer_tells_the_result():
 class Demo:
     """run.py on ports of its own, its output read as it comes."""
 
-    def __init__(self, run_dir):
+    def __init__(self, run_dir, ball_seconds=0.2):
         self.base = harness.free_ports(PORTS)
         self.log = run_dir / "run.out"
         self.out = open(self.log, "wb")
         self.process = subprocess.Popen(
             [sys.executable, DEMO / "run.py", "--build", harness.BUILD,
              "--run-dir", run_dir, "--port-base", str(self.base),
-             "--ball-seconds", "0.2"],
+             "--ball-seconds", str(ball_seconds)],
             stdin=subprocess.DEVNULL, stdout=self.out,
             stderr=subprocess.STDOUT, env=harness.clean_env())
 
@@ -75,6 +76,17 @@ class Demo:
         wait_until(lambda: "Ctrl-C stops" in self.text()
                    or self.process.poll() is not None, 30, "the demo is up")
         assert self.process.poll() is None, self.text()
+
+    def publish(self, channel, data):
+        status, answer = rpc.connect_json(
+            self.base + API, "stentor.v1.PublisherService/Publish",
+            {"channel": channel, "data": data})
+        assert status == 200, answer
+        return answer
+
+    def stop(self):
+        self.process.send_signal(signal.SIGINT)
+        assert self.wait_exit() == 0, self.text()
 
     def wait_exit(self):
         return self.process.wait(30 * harness.SLOW)
@@ -122,10 +134,50 @@ def test_run_and_stop(demo):
     assert 0 <= seen["host:cpu"]["total"] <= 100
     assert seen["host:net"]["loopback"] >= 0
 
-    demo.process.send_signal(signal.SIGINT)
-    assert demo.wait_exit() == 0, demo.text()
+    demo.stop()
     assert "killed" not in demo.text()
     assert not [pid for pid in started if harness.alive(pid)]
+
+
+def test_a_late_page_shows_the_score_at_once(tmp_path):
+    """The match stands still meanwhile: nothing comes but what is kept."""
+    slow = Demo(tmp_path, ball_seconds=600)
+    try:
+        slow.wait_up()
+        page = slow.base + PAGE
+        with Sse(page, "cricket:demo:score") as early:
+            told = early.wait_messages(1)
+        with Sse(page, "cricket:demo:score") as late:
+            late.wait_messages(1)
+            assert late.data() == [m.data for m in told]
+            assert late.messages()[0].id
+    finally:
+        slow.close()
+
+
+def test_what_is_kept_outlives_the_demo(tmp_path):
+    first = Demo(tmp_path)
+    try:
+        first.wait_up()
+        assert "Last-Event-ID" in first.text()
+        with Sse(first.base + PAGE, "demo:hello") as s:
+            s.wait_ready()
+            first.publish("demo:hello", "one")
+            place = s.wait_data("one").id
+        first.publish("demo:hello", "two")
+        first.stop()
+    finally:
+        first.close()
+    second = Demo(tmp_path)
+    try:
+        second.wait_up()
+        with Sse(second.base + PAGE, "demo:hello",
+                 headers={"Last-Event-ID": place}) as s:
+            s.wait_data("two")
+            assert s.data() == ["two"]
+            assert not [e for e in s.events if e.event == "stentor.gap"]
+    finally:
+        second.close()
 
 
 def test_end_of_a_part_ends_all_and_says_why(demo):
