@@ -352,7 +352,9 @@ static void on_fetched(struct question *q, const HistoryAnswer *answer,
 	if (top.epoch == 0) {
 		log->logs->counters.malformed++;
 	} else if (before(top, log->fetch_from)) {
-		rewind_to(log, top);
+		/* A dispatcher answers several of us by one read, which may be
+		 * older than our question: the top will tell. */
+		ask(log);
 	} else if (top.epoch > log->place.epoch) {
 		held_clear(log);
 		enter_epoch(log, top.epoch);
