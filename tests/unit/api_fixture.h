@@ -4,7 +4,7 @@
  * Echo.Say answers message_id = data, except: "fail" is refused, "hold" waits
  * until the test answers f->held. Echo.Stats is the same without side effects.
  * Echo.Stream answers each message with its number; "big" makes its answer
- * 64 KiB long.
+ * 64 KiB long; after "hold" it takes no more until the test resumes f->held.
  */
 #ifndef STENTOR_TESTS_API_FIXTURE_H
 #define STENTOR_TESTS_API_FIXTURE_H
@@ -87,6 +87,10 @@ static inline void echo_on_stream(struct rpc_call *call,
 	answer.code = ++f->messages;
 	answer.error = strcmp(r->data, "big") == 0 ? f->big : r->data;
 	rpc_send(call, &answer.base);
+	if (strcmp(r->data, "hold") == 0) {
+		f->held = call;
+		rpc_pause(call);
+	}
 }
 
 static inline void echo_on_half_close(struct rpc_call *call)

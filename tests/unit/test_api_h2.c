@@ -489,6 +489,58 @@ static void test_grpc_stream_back_pressure(void **state)
 	api_end(f, 1000);
 }
 
+/* A handler that can't take more: what has come waits, the end as well. */
+static void test_h2_handler_pauses_requests(void **state)
+{
+	enum { HELD = 3 };
+	static uint8_t body[HELD * 11];
+	struct api_fixture *f = *state;
+	struct h2_client *c;
+	struct answer *a;
+
+	for (size_t i = 0; i < HELD; i++)
+		memcpy(body + 11 * i, "\0\0\0\0\6\x12\4hold", 11);
+	api_begin(f, &api_test_limits);
+	c = client_new(f, 1 << 20);
+	a = request(c, STREAM, "application/grpc", body, sizeof(body), false,
+		    NULL, NULL);
+	for (unsigned i = 1; i <= HELD; i++) {
+		until(f, c, f->held != NULL);
+		nghttp2_submit_ping(c->session, NGHTTP2_FLAG_NONE, NULL);
+		until(f, c, !nghttp2_session_want_write(c->session));
+		assert_int_equal(f->messages, i);
+		assert_int_equal(f->half_closed, 0);
+		rpc_resume(f->held);
+		f->held = NULL;
+		/* Resuming what is not paused changes nothing. */
+		if (i == 1)
+			until(f, c, f->held != NULL);
+	}
+	until(f, c, a->closed);
+	assert_int_equal(f->half_closed, 1);
+	assert_string_equal(a->grpc_status, "0");
+	client_free(c);
+	api_end(f, 1000);
+}
+
+/* The client goes away while its requests wait. */
+static void test_h2_paused_call_is_cancelled(void **state)
+{
+	static const uint8_t body[] = "\0\0\0\0\6\x12\4hold"
+				      "\0\0\0\0\6\x12\4hold";
+	struct api_fixture *f = *state;
+	struct h2_client *c;
+
+	api_begin(f, &api_test_limits);
+	c = client_new(f, 1 << 20);
+	request(c, STREAM, "application/grpc", body, sizeof(body) - 1, false,
+		NULL, NULL);
+	until(f, c, f->held != NULL);
+	client_free(c);
+	api_end(f, 1000);
+	assert_int_equal(f->messages, 1);
+}
+
 static void test_h2_unread_answers_time_out(void **state)
 {
 	struct api_limits limits = api_test_limits;
@@ -780,6 +832,8 @@ int main(void)
 		TEST(test_grpc_peer_gone_cancels),
 		TEST(test_grpc_stream_back_pressure),
 		TEST(test_h2_stream_limit),
+		TEST(test_h2_handler_pauses_requests),
+		TEST(test_h2_paused_call_is_cancelled),
 		TEST(test_h2_unread_answers_time_out),
 		TEST(test_h2_unary_body_times_out),
 		TEST(test_h2_message_too_large),

@@ -369,6 +369,121 @@ static void test_nodes_strangers(void **state)
 	assert_int_equal(f->nodes.counters.frames_stale, 1);
 }
 
+/* --- one store for all ------------------------------------------------- */
+
+static const Stentor__Link__V1__Refuse *refusal(struct nodes_fixture *f,
+						unsigned i)
+{
+	const Stentor__Link__V1__Refuse *r = sent_decode(&f->sent, i)->refuse;
+
+	assert_non_null(r);
+	assert_int_equal(r->reason,
+			 STENTOR__LINK__V1__REFUSE_REASON__REFUSE_REASON_STORE);
+	return r;
+}
+
+static void test_nodes_tell_their_store(void **state)
+{
+	struct nodes_fixture *f = *state;
+	Stentor__Link__V1__Hello h = hello_of("n", 0);
+	struct node_worker *w;
+
+	nodes_set_store(&f->nodes, 5);
+	h.store = 5;
+	say_hello(f, &h, 11, 1000);
+	w = worker_of(f, 11);
+	nodes_connected(&f->nodes, w, 1000);
+	assert_int_equal(sent_decode(&f->sent, 0)->hello_ack->store, 5);
+	worker_speaks(f, w, NULL, 1000);
+	nodes_tick(&f->nodes, 3000);
+	assert_int_equal(sent_decode(&f->sent, 1)->heartbeat->store, 5);
+	assert_int_equal(f->nodes.refused, 0);
+}
+
+static void test_nodes_refuse_another_store(void **state)
+{
+	struct nodes_fixture *f = *state;
+	Stentor__Link__V1__Hello h = hello_of("n", 0);
+	struct node_worker *w;
+
+	f->nodes.config.store_embedded = true;
+	nodes_set_store(&f->nodes, 5);
+	h.store = 6;
+	say_hello(f, &h, 11, 1000);
+	w = worker_of(f, 11);
+	assert_int_equal(w->phase, NODE_WORKER_REFUSED);
+	assert_int_equal(f->nodes.refused, 1);
+	assert_int_equal(f->nodes.connecting, 0);
+	assert_true(nodes_settled(&f->nodes));
+	nodes_connected(&f->nodes, w, 1000);
+	assert_int_equal(f->sent.count, 1);
+	assert_non_null(strstr(refusal(f, 0)->text, "start one dispatcher"));
+	/* Told again with each hello, and gone with its silence. */
+	say_hello(f, &h, 11, 1500);
+	assert_int_equal(f->sent.count, 2);
+	refusal(f, 1);
+	assert_int_equal(f->nodes.counters.stores_differ, 1);
+	nodes_tick(&f->nodes, 1000 + LINK_DEAD_MS + 1);
+	assert_int_equal(f->nodes.refused, 0);
+	assert_int_equal(f->nodes.worker_count, 0);
+	assert_int_equal(f->nodes.counters.links_lost, 0);
+}
+
+/* Its positions come from nowhere any more: it is welcome. */
+static void test_nodes_store_differs_no_longer(void **state)
+{
+	struct nodes_fixture *f = *state;
+	Stentor__Link__V1__Hello h = hello_of("n", 0);
+
+	nodes_set_store(&f->nodes, 5);
+	h.store = 6;
+	say_hello(f, &h, 11, 1000);
+	nodes_connected(&f->nodes, worker_of(f, 11), 1000);
+	refusal(f, 0);
+	h.store = 0;
+	say_hello(f, &h, 11, 1500);
+	assert_int_equal(f->nodes.refused, 0);
+	assert_int_equal(worker_of(f, 11)->phase, NODE_WORKER_CONNECTING);
+	nodes_connected(&f->nodes, worker_of(f, 11), 1500);
+	assert_non_null(sent_decode(&f->sent, 1)->hello_ack);
+}
+
+/* A link that stands ends when either side learns of its store. */
+static void test_nodes_store_is_known_later(void **state)
+{
+	struct nodes_fixture *f = *state;
+	struct node_worker *w = add_worker(f, "n", 0, 11, "a");
+	struct node_worker *other = add_worker(f, "m", 0, 12, "a");
+	Stentor__Link__V1__Heartbeat beat = STENTOR__LINK__V1__HEARTBEAT__INIT;
+	LinkFrame content = FRAME_INIT;
+	const uint16_t *ids;
+
+	beat.store = 6;
+	content.heartbeat = &beat;
+	worker_speaks(f, w, &content, 1100);
+	assert_int_equal(w->phase, NODE_WORKER_READY);
+	queue(f, w, 100);
+	nodes_set_store(&f->nodes, 5);
+	assert_int_equal(w->phase, NODE_WORKER_REFUSED);
+	assert_int_equal(other->phase, NODE_WORKER_READY);
+	assert_int_equal(f->sent.count, 1);
+	refusal(f, 0);
+	/* Not routed to, and nothing more is said. */
+	assert_int_equal(
+		interest_lookup(&f->nodes.interest, interest_key(f, "a"), &ids),
+		1);
+	assert_int_equal(ids[0], other->id);
+	assert_false(nodes_flush(&f->nodes, 2000));
+	assert_int_equal(f->sent.count, 1);
+	/* The other one has its positions from another store meanwhile. */
+	worker_speaks(f, other, &content, 1200);
+	assert_int_equal(other->phase, NODE_WORKER_REFUSED);
+	assert_int_equal(f->nodes.refused, 2);
+	/* What it still sends is not looked at. */
+	worker_speaks(f, other, NULL, 1300);
+	assert_int_equal(f->nodes.refused, 2);
+}
+
 int main(void)
 {
 #define TEST(name) \
@@ -388,6 +503,10 @@ int main(void)
 		TEST(test_nodes_push_back_keeps_the_batch),
 		TEST(test_nodes_interest_is_bounded),
 		TEST(test_nodes_strangers),
+		TEST(test_nodes_tell_their_store),
+		TEST(test_nodes_refuse_another_store),
+		TEST(test_nodes_store_differs_no_longer),
+		TEST(test_nodes_store_is_known_later),
 	};
 
 	return cmocka_run_group_tests_name("nodes", tests, NULL, NULL);
