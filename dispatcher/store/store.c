@@ -14,7 +14,8 @@
 /* What an append costs beside its record: the caller's struct, the channel. */
 #define APPEND_OVERHEAD 512
 
-static const struct store_ops *const kinds[] = {&store_memory, &store_lmdb};
+static const struct store_ops *const kinds[] = {&store_memory, &store_lmdb,
+						&store_redis};
 
 const char *const store_op_names[] = {"append", "read", "tops", "trim", NULL};
 

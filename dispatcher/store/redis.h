@@ -1,0 +1,68 @@
+/* redis.h - the shared store: Redis or Valkey, version 7 or later.
+ *
+ *	redis://[[USER]:PASSWORD@]HOST[:PORT][,HOST[:PORT]...][?sentinel=NAME]
+ *
+ * One address is a single server or a node of a Cluster (found out by asking
+ * it); several are nodes of one Cluster to begin with. With ?sentinel=NAME the
+ * addresses are Sentinels (port 26379 unless said) and NAME is the master's
+ * name there; the password, where there is one, is theirs too if they ask for
+ * one. An IPv6 address stands in [brackets]; USER and PASSWORD may hold %XX.
+ * config.password goes before the URL's. rediss:// (TLS) is refused: the client
+ * library has none. So is a database number: a Cluster has only one.
+ *
+ * What is promised
+ * - An append is one script, so it is done whole or not at all, whoever else
+ *   appends to the channel. redis_script.c says what it keeps.
+ * - It is acknowledged when the server has answered, and, with config.replicas
+ *   above 0, when so many replicas have it (WAIT, once for all appends that
+ *left together). How durable the server's answer is, is the server's setting:
+ *   `appendfsync always` survives the machine, `everysec` the process.
+ * - With replicas = 0 a failover loses what the new master had not got yet.
+ *Each channel then begins a new epoch at its next append, so that no position
+ *is given twice, and subscribers are told of a gap rather than nothing.
+ * - Appends of a channel take effect in the order in which they were submitted.
+ *   All requests of a slot are under way at one server at a time, in one
+ *   connection; one that has to be sent again (redirected, slot moving, server
+ *   loading) goes before those that wait, and fails (`definite`) if a later one
+ *   of its channel went through meanwhile. An append whose connection broke or
+ *   that timed out is never sent again: it may have been done. The next
+ *   connection to that server first ends the one before it (CLIENT KILL), so
+ *   what still lay unread there can't be done after what is sent then.
+ * - What is refused before it was done, or did not leave, is sent again until
+ *   its time is over.
+ *
+ * Evicting keys (maxmemory-policy other than noeviction) loses history but
+ *never gives a position twice; it is warned of. The server must allow the
+ *commands EVALSHA, SCRIPT LOAD, INFO, CLIENT ID and KILL, WAIT, and those of
+ *the scripts; a Cluster also CLUSTER SLOTS and ASKING.
+ */
+#ifndef STENTOR_DISPATCHER_STORE_REDIS_H
+#define STENTOR_DISPATCHER_STORE_REDIS_H
+
+#include "dispatcher/store/store.h"
+
+#define REDIS_ADDRESSES_MAX 16
+#define REDIS_HOST_SIZE	    256 /* with the final zero */
+
+struct redis_address {
+	char host[REDIS_HOST_SIZE];
+	uint16_t port;
+};
+
+struct redis_url {
+	struct redis_address addresses[REDIS_ADDRESSES_MAX];
+	size_t count;	    /* at least 1 */
+	char user[128];	    /* "": the default one */
+	char secret[512];   /* the password; "": none */
+	char sentinel[128]; /* the master's name; "": no Sentinels */
+};
+
+/* ERR_CONFIG with a text that names what is wrong, never the password. */
+int redis_url_parse(const char *url, struct redis_url *out,
+		    char fault[STORE_FAULT_SIZE]) MUST_CHECK;
+
+/* The slot of a Cluster that all keys of a channel are in. */
+#define REDIS_SLOTS 16384
+uint16_t redis_slot(const char *channel);
+
+#endif
