@@ -105,10 +105,11 @@ $(B)/sim/%: $(B)/tests/sim/%.o $(ROOMS) $(SHIM_O) $(B)/libcommon.a
 	$(call say,LD,$@)
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+$(B)/bench/storebench: $(DISPATCHER_O) $(SHIM_O)
 $(B)/bench/%: $(B)/tests/bench/%.o $(B)/libcommon.a
 	$(call say,LD,$@)
 	@mkdir -p $(@D)
-	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $(filter %.o,$^) $(filter %.a,$^) $(LDLIBS)
 
 # A fuzz target replays files given as arguments unless built for libFuzzer
 # (build/libfuzzer, by `make fuzz`).
