@@ -168,6 +168,18 @@ struct frame *outq_drop_equal(struct outq *q, uint64_t conflation,
 	return NULL;
 }
 
+struct frame *outq_drop_note(struct outq *q, const void *channel,
+			     bool keep_first)
+{
+	for (uint32_t i = first_free(q, keep_first); i < q->count; i++) {
+		const struct frame *f = *slot(q, i);
+
+		if (f->accepted_us == 0 && f->channel == channel)
+			return take(q, i);
+	}
+	return NULL;
+}
+
 struct frame *outq_drop_expired(struct outq *q, uint64_t now_us,
 				bool keep_first)
 {

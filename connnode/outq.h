@@ -67,6 +67,9 @@ struct frame *outq_drop_oldest(struct outq *q, bool keep_first);
 /* ... has this conflation key, */
 struct frame *outq_drop_equal(struct outq *q, uint64_t conflation,
 			      bool keep_first);
+/* ... is none, but was put there about this channel, */
+struct frame *outq_drop_note(struct outq *q, const void *channel,
+			     bool keep_first);
 /* ... has expired. */
 struct frame *outq_drop_expired(struct outq *q, uint64_t now_us,
 				bool keep_first);

@@ -27,6 +27,7 @@ struct replay {
 	struct place at; /* the claim, then: it has everything up to here */
 	uint8_t phase;
 	bool claimed;
+	bool begun; /* it was given a page */
 	bool quiet; /* it begins before what is kept: no gap */
 };
 
@@ -207,22 +208,23 @@ static struct page *page_new(struct worker *w, struct channel *ch,
 	return p;
 }
 
-/* The page that has the message after the client's place. Pages begin at
- * multiples of REPLAY_PAGE_MESSAGES, so that clients whose places differ a
- * little share them; where one was cut short, by bytes or by the log's end,
- * another begins at its end. */
+/* The page that has the message after the client's place. The first begins at a
+ * multiple of REPLAY_PAGE_MESSAGES, so that clients whose places differ a little
+ * share it; if it ends before the place (it may be short, by bytes or by the
+ * log's end), and from then on, pages begin at the place. */
 static struct page *page_for(struct worker *w, const struct replay *r)
 {
 	struct channel *ch = r->sub->channel;
-	uint64_t after = r->at.offset - r->at.offset % REPLAY_PAGE_MESSAGES;
-	struct page *p;
+	uint64_t at = r->at.offset, epoch = r->at.epoch;
+	uint64_t after = r->begun ? at : at - at % REPLAY_PAGE_MESSAGES;
+	struct page *p = page_find(w, ch, epoch, after, r->sub->variant);
 
-	while ((p = page_find(w, ch, r->at.epoch, after, r->sub->variant)) !=
-		       NULL &&
-	       p->state == PAGE_LOADED && p->to <= r->at.offset)
-		after = p->to;
+	if (p != NULL && p->state == PAGE_LOADED && p->to <= at) {
+		after = at;
+		p = page_find(w, ch, epoch, after, r->sub->variant);
+	}
 	if (p == NULL)
-		p = page_new(w, ch, r->at.epoch, after, r->sub->variant);
+		p = page_new(w, ch, epoch, after, r->sub->variant);
 	return p;
 }
 
@@ -540,6 +542,7 @@ static void give(struct worker *w, struct replay *r)
 	if (p->frames[0]->offset > r->at.offset + 1)
 		tell_expired(r, p->frames[0]->offset - 1);
 	r->quiet = false;
+	r->begun = true;
 	for (size_t i = 0; i < p->count; i++) {
 		struct frame *f = p->frames[i];
 
@@ -694,6 +697,8 @@ void replays_tick(struct worker *w)
 		page_free(p);
 	}
 	pages_pump(w);
+	if (list_empty(&rs->crowded))
+		return;
 	list_for_each_safe (node, &rs->draining) {
 		struct session *s =
 			container_of(node, struct session, in_replays);

@@ -17,9 +17,9 @@
  * page, and the next when the kernel has taken it all. Memory: pages, and the
  * bytes of pages that wait in streams' queues (counted for each stream), are at
  * most replay-bytes-max; above that a page waits to be read, and a stream to be
- * given its page. A stream that does not take its page in REPLAY_DRAIN_MS is
- * closed: it would keep others waiting. Work of one turn is bounded too, so
- * that live messages pass between.
+ * given its page. While streams wait, one that does not take its page within
+ * REPLAY_DRAIN_MS is closed: it keeps them waiting. Work of one turn is bounded
+ * too, so that live messages pass between.
  */
 #ifndef STENTOR_CONNNODE_REPLAY_H
 #define STENTOR_CONNNODE_REPLAY_H
@@ -35,7 +35,7 @@
 #define REPLAY_PAGE_BYTES    (64u << 10) /* of records; or one message */
 #define REPLAY_SLICE	     64		 /* streams served in a turn */
 #define REPLAY_KEEP_MS	     2000	 /* a page that nobody reads any more */
-#define REPLAY_DRAIN_MS	     30000
+#define REPLAY_DRAIN_MS	     2000
 
 struct worker;
 struct session;

@@ -222,7 +222,6 @@ static void dropped(struct session *s, struct frame *f, size_t before,
 
 /* What was dropped of one channel with history. */
 struct loss {
-	const void *channel;
 	uint64_t from, to; /* offsets; 0: nothing */
 };
 
@@ -238,21 +237,36 @@ static void lose(struct session *s, struct loss *losses, const struct frame *f)
 	}
 }
 
+/* One gap in front of all that is left of the channel; it takes the place of
+ * one that was not sent yet. */
+static void tell_loss(struct session *s, const struct channel *ch,
+		      const struct loss *loss)
+{
+	struct worker *w = s->worker;
+	struct place from = {ch->log->place.epoch, loss->from};
+	struct place to = {ch->log->place.epoch, loss->to};
+	struct frame *gap = outq_drop_note(&s->out, ch, is_blocked(s));
+
+	if (gap != NULL) {
+		from.offset = gap->offset;
+		w->queued_bytes -= gap->len;
+		frame_release(gap);
+	}
+	gap = stream_gap(w, ch, GAP_LAGGING, &from, &to);
+	gap->channel = ch;
+	gap->offset = from.offset;
+	outq_push_front(&s->out, gap, is_blocked(s));
+	w->queued_bytes += gap->len;
+	frame_release(gap);
+}
+
 static void tell_losses(struct session *s, const struct loss *losses)
 {
 	for (unsigned i = 0; i < s->subscriptions; i++) {
 		const struct channel *ch = session_subscription(s, i)->channel;
-		struct frame *gap;
 
-		if (losses[i].from == 0 || ch->log == NULL)
-			continue;
-		gap = stream_gap(
-			s->worker, ch, GAP_LAGGING,
-			&(struct place){ch->log->place.epoch, losses[i].from},
-			&(struct place){ch->log->place.epoch, losses[i].to});
-		outq_push_front(&s->out, gap, is_blocked(s));
-		s->worker->queued_bytes += gap->len;
-		frame_release(gap);
+		if (losses[i].from != 0 && ch->log != NULL)
+			tell_loss(s, ch, &losses[i]);
 	}
 }
 
