@@ -59,11 +59,21 @@ first rule whose pattern matches a channel decides:
 
 ```yaml
 rules:
-  - pattern: "score:*"     # exact, or a prefix that ends in *
+  - match: "score:*"       # exact, or a prefix that ends in *
     priority: critical     # critical, normal (default), droppable
-    lagging: close         # drop_oldest (default), close: what a reader that
-                           # cannot keep up gets
+    lagging: conflate      # what a reader that cannot keep up gets: close (it
+                           # comes back and resumes), conflate (of each
+                           # conflation key only the newest), drop_oldest
+    history:               # the channel is reliable: readers resume
+      size: 200            # messages that are kept, to 100000; 0: none
+      ttl: 10m             # and how long after the last one was published:
+                           # 1s to 30d, with ms, s, m, h or d
+      latest: 1            # of these, for a new reader at once, to 1000
 ```
+
+A rule without `history` leaves its channels ephemeral: at most once, nothing
+stored. `lagging` is `close` for channels with history unless the rule says
+otherwise, `drop_oldest` for those without; `latest` is 0.
 """
 
 METRICS = """
