@@ -329,6 +329,12 @@ class Dispatcher(Process):
         assert status == 200, (status, answer)
         return answer
 
+    def history(self, name, **fields):
+        status, answer = self.call("stentor.v1.ChannelService/GetHistory",
+                                   dict(channel=name, **fields))
+        assert status == 200, (status, answer)
+        return answer
+
 
 class Node(Process):
     binary = CONNNODE
@@ -377,15 +383,24 @@ class Cluster:
     live = []  # for the failure report
 
     def __init__(self, dispatchers=1, nodes=1, workers=1, tls=None,
-                 dispatcher_options=None, node_options=None, start=True):
+                 dispatcher_options=None, node_options=None, start=True,
+                 store=None, rules=None):
         self.mark = uuid.uuid4().hex
         self.tls = tls
         SCRATCH.mkdir(parents=True, exist_ok=True)
         self.dir = pathlib.Path(tempfile.mkdtemp(prefix="cluster-",
                                                  dir=SCRATCH))
         common = tls.options() if tls else {}
+        dispatcher_options = dict(dispatcher_options or {})
+        if store:  # "lmdb:" alone: in the cluster's own directory
+            dispatcher_options["store"] = (
+                f"lmdb:{self.dir / 'store'}" if store == "lmdb:" else store)
+        if rules:  # the text of rules.yaml, for all processes
+            self.config = self.dir / "rules.yaml"
+            self.config.write_text(rules)
+            common["config"] = self.config
         self.dispatchers = [
-            Dispatcher(self, i, {**common, **(dispatcher_options or {})})
+            Dispatcher(self, i, {**common, **dispatcher_options})
             for i in range(dispatchers)]
         self.nodes = [
             Node(self, i, workers, {**common, **(node_options or {})})

@@ -1,0 +1,571 @@
+"""Channels that keep history, seen from the producers' side: positions, order,
+idempotency, history, and stores that are away, shared or not to be shared."""
+import signal
+import threading
+import time
+
+import grpc
+import pytest
+
+import rpc
+from harness import (DISPATCHER, SLOW, free_ports, option_list, run,
+                     wait_until)
+from killtest import Redis
+from sse import Sse
+
+RULES = """
+rules:
+- match: "score:*"
+  history: {size: 100, ttl: 10m}
+- match: "short:*"
+  history: {size: 5, ttl: 10m}
+- match: "log:*"
+  history: {size: 20000, ttl: 10m}
+"""
+EPHEMERAL = "note:1"
+
+
+@pytest.fixture(scope="module", params=["memory:", "lmdb:"])
+def c(request):
+    import harness
+    cluster = harness.Cluster(1, 1, 1, store=request.param, rules=RULES)
+    yield cluster
+    cluster.close()
+    harness.Cluster.live.remove(cluster)
+
+
+@pytest.fixture
+def redis(make_cluster):
+    """A cluster of two dispatchers that share a redis-server."""
+    c = make_cluster(2, 1, 1, start=False, rules=RULES)
+    c.redis = Redis(c)
+    c.processes.append(c.redis)
+    c.redis.start().wait_ready()
+    for d in c.dispatchers:
+        d.options["store"] = c.redis.url
+        d.options["store_timeout_ms"] = 1000
+    c.start()
+    return c
+
+
+_names = iter(range(10 ** 9))
+
+
+@pytest.fixture
+def score():
+    return f"score:{next(_names)}"
+
+
+def position(response):
+    assert response.HasField("position"), response
+    return response.position.epoch, response.position.offset
+
+
+def code_of(call, *args, **kw):
+    with pytest.raises(grpc.RpcError) as e:
+        call(*args, **kw)
+    return e.value.code(), e.value.details()
+
+
+def dispatcher(**options):
+    """One that must end by itself."""
+    return run([DISPATCHER] + option_list(dict(auth="none", **options)))
+
+
+# --- positions and order ------------------------------------------------------
+
+def test_positions_are_contiguous(c, score):
+    places = [position(c.d.grpc.publish(channel=score, data="x"))
+              for _ in range(10)]
+    batch = c.d.grpc.publish_batch([dict(channel=score, data="y")] * 50)
+    places += [position(r.response) for r in batch.results]
+    stream = c.d.grpc.publish_stream(
+        [rpc.PublishRequest(channel=score, data="z")] * 200)
+    places += [position(r.response) for r in stream]
+    answer = c.d.publish(score, "curl")["position"]
+    places.append((int(answer["epoch"]), int(answer["offset"])))
+    epoch = places[0][0]
+    assert epoch > 1_600_000_000_000  # milliseconds since 1970
+    assert places == [(epoch, i + 1) for i in range(len(places))]
+    assert int(c.d.channel(score)["top"]["offset"]) == len(places)
+
+
+def test_each_channel_counts_for_itself(c, score):
+    other = score + ":b"
+    batch = c.d.grpc.publish_batch(
+        [dict(channel=ch, data="x") for _ in range(20)
+         for ch in (score, other)])
+    offsets = [position(r.response)[1] for r in batch.results]
+    assert offsets == [i // 2 + 1 for i in range(40)]
+
+
+def test_stream_results_are_in_order_of_requests(c, score):
+    """What is known at once waits behind what waits for the store."""
+    requests = []
+    for i in range(1500):
+        kind = i % 3
+        requests.append(rpc.PublishRequest(
+            channel=(score, EPHEMERAL, "not a channel")[kind], data=str(i)))
+    results = list(c.d.grpc.publish_stream(requests))
+    assert len(results) == len(requests)
+    for i, r in enumerate(results):
+        if i % 3 == 0:
+            assert position(r.response)[1] == i // 3 + 1
+        elif i % 3 == 1:
+            assert r.code == 0 and not r.response.HasField("position")
+        else:
+            assert r.code == 3 and r.error.startswith("channel:")
+    assert c.d.metric("stentor_publish_stream_waiting") == 0
+
+
+def test_subscribers_get_what_was_stored(c, score):
+    with Sse(c.n.port, score) as sub:
+        sub.wait_ready()
+        r = c.d.grpc.publish(channel=score, data="one", event="ball")
+        assert r.nodes == 1
+        assert sub.wait_data("one").event == "ball"
+        c.d.grpc.publish_batch(
+            [dict(channel=score, data=str(i)) for i in range(300)])
+        sub.wait_messages(301)
+        assert sub.data() == ["one"] + [str(i) for i in range(300)]
+
+
+def test_batch_mixes_channels_and_faults(c, score):
+    r = c.d.grpc.publish_batch([
+        dict(channel=score, data="a"),
+        dict(channel=EPHEMERAL, data="b"),
+        dict(channel=EPHEMERAL, data="c", idempotency_key="k"),
+        dict(channel=score, data="d", idempotency_key="with space"),
+        dict(channel=score, data="e")]).results
+    assert [x.code for x in r] == [0, 0, 9, 3, 0]
+    assert "keeps no history" in r[2].error
+    assert r[3].error.startswith("idempotency_key:")
+    assert position(r[4].response)[1] == 2
+    assert c.d.metric("stentor_publish_batch_waiting") == 0
+
+
+# --- idempotency --------------------------------------------------------------
+
+def test_idempotent_publish(c, score):
+    with Sse(c.n.port, score) as sub:
+        sub.wait_ready()
+        first = c.d.grpc.publish(channel=score, data="1", idempotency_key="k")
+        again = c.d.grpc.publish(channel=score, data="2", idempotency_key="k")
+        assert again.message_id == first.message_id
+        assert position(again) == position(first)
+        other = c.d.grpc.publish(channel=score + "x", data="3",
+                                 idempotency_key="k")
+        assert position(other)[1] == 1
+        last = c.d.grpc.publish(channel=score, data="4")
+        assert position(last)[1] == 2
+        sub.wait_data("4")
+        assert sub.data() == ["1", "4"]
+
+
+def test_idempotent_within_a_batch(c, score):
+    r = c.d.grpc.publish_batch(
+        [dict(channel=score, data=str(i), idempotency_key="same")
+         for i in range(10)]).results
+    assert {x.response.message_id for x in r} == {r[0].response.message_id}
+    assert {position(x.response)[1] for x in r} == {1}
+
+
+def test_idempotent_through_two_dispatchers(redis):
+    one, two = redis.dispatchers
+    for i in range(20):
+        first = one.grpc.publish(channel="score:i", data=str(i),
+                                 idempotency_key=f"key{i}")
+        again = two.grpc.publish(channel="score:i", data="again",
+                                 idempotency_key=f"key{i}")
+        assert again.message_id == first.message_id
+        assert position(again) == position(first)
+    assert position(two.grpc.publish(channel="score:i", data="x"))[1] == 21
+
+
+def test_two_dispatchers_count_together(redis):
+    """200 messages through each at once: 1 to 400, and one order for all."""
+    answers = {}
+
+    def produce(d):
+        answers[d.name] = [
+            position(r.response)[1] for r in d.grpc.publish_stream(
+                [rpc.PublishRequest(channel="log:t", data=f"{d.name} {i}")
+                 for i in range(200)])]
+    with Sse(redis.n.port, "log:t") as sub:
+        sub.wait_ready()
+        threads = [threading.Thread(target=produce, args=(d,))
+                   for d in redis.dispatchers]
+        for t in threads:
+            t.start()
+        for t in threads:
+            t.join()
+        assert all(a == sorted(a) for a in answers.values())
+        assert sorted(sum(answers.values(), [])) == list(range(1, 401))
+        sub.wait_messages(400)
+        stored = []
+        while len(stored) < 400:
+            after = stored[-1]["position"] if stored else None
+            stored += redis.d.history(
+                "log:t", limit=1000,
+                **({"after": after} if after else {}))["messages"]
+        assert sub.data() == [m["data"] for m in stored]
+
+
+# --- GetHistory ---------------------------------------------------------------
+
+def offsets(answer):
+    return [int(m["position"]["offset"]) for m in answer.get("messages", [])]
+
+
+def test_history(c, score):
+    empty = c.d.history(score)
+    assert not {"top", "first", "messages", "gap", "more"} & set(empty)
+    for i in range(1, 151):
+        c.d.grpc.publish(channel=score, data=f"message {i}", event="ball",
+                         conflation_key="key")
+    a = c.d.history(score)  # its rule keeps 100, and that is the default
+    assert offsets(a) == list(range(51, 151))
+    assert int(a["top"]["offset"]) == 150
+    assert int(a["first"]["offset"]) == 51
+    assert "more" not in a and "gap" not in a
+    m = a["messages"][0]
+    assert (m["data"], m["event"], m["conflationKey"]) == (
+        "message 51", "ball", "key")
+    assert abs(int(m["publishedMs"]) / 1000 - time.time()) < 60
+    epoch = a["top"]["epoch"]
+    a = c.d.history(score, limit=10, after={"epoch": epoch, "offset": 100})
+    assert offsets(a) == list(range(101, 111)) and a["more"]
+    a = c.d.history(score, limit=10, latest=True)
+    assert offsets(a) == list(range(141, 151)) and "more" not in a
+    a = c.d.history(score, after={"epoch": epoch, "offset": 150})
+    assert offsets(a) == [] and "gap" not in a
+    # Places that can't be honoured.
+    a = c.d.history(score, limit=1, after={"epoch": epoch, "offset": 20})
+    assert offsets(a) == [51] and a["gap"]
+    a = c.d.history(score, limit=1, after={"epoch": 7, "offset": 1000})
+    assert offsets(a) == [51] and a["gap"]
+    a = c.d.history(score, after={"epoch": epoch, "offset": 1000})
+    assert offsets(a) == [] and a["gap"]
+
+
+def test_history_leaves_out_what_is_over(c, score):
+    c.d.grpc.publish(channel=score, data="short", ttl_ms=1)
+    c.d.grpc.publish(channel=score, data="long", ttl_ms=600000)
+    wait_until(lambda: offsets(c.d.history(score)) == [2], 2,
+               "the first is over")
+    assert int(c.d.history(score)["first"]["offset"]) == 1
+
+
+@pytest.mark.parametrize("fields, code, text", [
+    (dict(channel="no good"), "invalid_argument", "channel: "),
+    (dict(channel="score:1", limit=1001), "invalid_argument", "limit: "),
+    (dict(channel="score:1", latest=True, after={"offset": 1}),
+     "invalid_argument", "latest: "),
+    (dict(channel="note:1"), "failed_precondition",
+     'channel: keeps no history (rule "*")'),
+])
+def test_history_refuses(c, fields, code, text):
+    status, answer = c.d.call("stentor.v1.ChannelService/GetHistory", fields)
+    assert status == 400
+    assert answer["code"] == code and answer["message"].startswith(text)
+
+
+def test_channel_tells_its_rule(c, score):
+    rule = c.d.channel(score)["rule"]
+    assert (rule["historySize"], rule["historyTtlMs"]) == (100, "600000")
+    assert "top" not in c.d.channel(score)
+    assert "historySize" not in c.d.channel(EPHEMERAL)["rule"]
+
+
+# --- an embedded store --------------------------------------------------------
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
+def test_restart_keeps_positions(make_cluster, how):
+    c = make_cluster(1, 1, 1, store="lmdb:", rules=RULES)
+    first = c.d.grpc.publish(channel="score:r", data="1", idempotency_key="k")
+    for i in range(2, 11):
+        c.d.grpc.publish(channel="score:r", data=str(i))
+    c.d.close_grpc()
+    if how == signal.SIGKILL:
+        c.d.kill()
+    else:
+        assert c.d.stop() == 0
+    c.d.start()
+    c.wait_ready()
+    again = c.d.grpc.publish(channel="score:r", data="x", idempotency_key="k")
+    assert again.message_id == first.message_id
+    next_one = c.d.grpc.publish(channel="score:r", data="11")
+    assert position(next_one) == (position(first)[0], 11)
+    assert offsets(c.d.history("score:r")) == list(range(1, 12))
+
+
+def test_second_dispatcher_on_the_same_path_is_refused(make_cluster):
+    c = make_cluster(1, 0, 0, store="lmdb:", rules=RULES)
+    ports = free_ports(3)
+    out = dispatcher(store=c.d.options["store"],
+                     api_listen=f"127.0.0.1:{ports}",
+                     link_listen=f"tcp://127.0.0.1:{ports + 1}",
+                     admin_listen=f"127.0.0.1:{ports + 2}")
+    assert out.returncode == 78
+    assert "--store: " in out.stderr
+    c.d.grpc.publish(channel="score:1", data="still there")
+
+
+@pytest.mark.parametrize("store", ["memory:", "lmdb:"])
+def test_second_dispatcher_with_a_store_of_its_own(make_cluster, store):
+    """Two truths: whoever comes second is told so, and serves nobody."""
+    c = make_cluster(2, 1, 2, start=False, rules=RULES, store=store)
+    one, two = c.dispatchers
+    if store == "lmdb:":
+        two.options["store"] = f"lmdb:{c.dir / 'other'}"
+    one.start(settle_ms=200).wait_ready()
+    c.n.start()
+    wait_until(lambda: one.ready_workers() == c.n.worker_names(), 10,
+               "the node is linked")
+    c.n.first_pids = c.n.worker_pids()
+    two.start(settle_ms=200)
+
+    def refused():
+        return (two.ready() == 503 and b"another store is in use"
+                in two.get("/readyz")[2])
+    wait_until(refused, 10, "the second one says why it is not ready")
+    wait_until(lambda: two.metric("stentor_store_refused_workers") > 0, 5,
+               "a metric says so")
+    assert any(line.get("id") == "STORE-DIFFERS"
+               and "start one dispatcher" in line.get("text", "")
+               for line in two.log_lines())
+    code, text = code_of(two.grpc.publish, channel="score:1", data="x")
+    assert code == grpc.StatusCode.UNAVAILABLE
+    assert "another store is in use" in text
+    assert not two.ready_workers()
+    # The first one goes on as if nothing were.
+    assert one.ready() == 200
+    with Sse(c.n.port, "score:1") as sub:
+        sub.wait_ready()
+        one.grpc.publish(channel="score:1", data="y")
+        sub.wait_data("y")
+    # And the second one can stay when the first is gone.
+    assert one.stop() == 0
+    wait_until(lambda: two.ready_workers() == c.n.worker_names(), 15,
+               "the node has changed over")
+    two.wait_ready()
+
+
+def test_stores_do_not_matter_without_history(make_cluster):
+    c = make_cluster(2, 1, 1)
+    c.wait_ready()
+    for d in c.dispatchers:
+        assert d.metric("stentor_store_refused_workers") == 0
+
+
+@pytest.mark.parametrize("url, text", [
+    ("postgres://x", "--store: "),
+    ("lmdb:/proc/nowhere", "--store: "),
+    ("redis://", "--store: "),
+])
+def test_bad_store_is_a_configuration_error(url, text):
+    out = dispatcher(store=url)
+    assert out.returncode == 78
+    assert text in out.stderr
+
+
+def test_passwords_are_not_told(make_cluster):
+    c = make_cluster(1, 0, 0, dispatcher_options={
+        "store": "redis://someone:geheim1@127.0.0.1:1",
+        "store_password": "geheim2"})
+    shown = c.d.get("/debug/config")[2].decode()
+    assert 'store: "redis://(not told)@127.0.0.1:1"' in shown
+    assert "store_password: (not told)" in shown
+    assert "geheim" not in shown + c.d.log()
+
+
+# --- a store that goes away ---------------------------------------------------
+
+def health(d):
+    call = d.grpc.unary("grpc.health.v1.Health/Check",
+                        "grpc.health.v1.HealthCheckRequest",
+                        "grpc.health.v1.HealthCheckResponse")
+    return call(rpc.messages("grpc.health.v1.HealthCheckRequest")(),
+                timeout=rpc.TIMEOUT).status
+
+
+def test_store_dies_and_comes_back(redis):
+    d = redis.d
+    d.grpc.publish(channel="score:1", data="1")
+    redis.redis.kill()
+
+    def refused():
+        try:
+            d.grpc.publish(channel="score:1", data="lost", timeout=5 * SLOW)
+        except grpc.RpcError as e:
+            assert e.code() == grpc.StatusCode.UNAVAILABLE, e
+            return "nothing was published" in e.details()
+        return False
+    wait_until(refused, 10, "refused before it is appended")
+    assert d.grpc.publish(channel=EPHEMERAL, data="goes on").message_id
+    wait_until(lambda: d.ready() == 503, 10, "not ready")
+    assert d.get("/readyz")[2].startswith(b"the store is not available: ")
+    assert health(d) == 2
+    assert d.metric("stentor_store_up") == 0
+    status, answer = d.call("stentor.v1.ChannelService/GetHistory",
+                            {"channel": "score:1"})
+    assert status == 503 and answer["code"] == "unavailable"
+    redis.redis.start().wait_ready()
+    d.wait_ready()
+    assert health(d) == 1
+    assert position(d.grpc.publish(channel="score:1", data="2"))[1] == 2
+    assert [m["data"] for m in d.history("score:1")["messages"]] == ["1", "2"]
+
+
+def test_store_that_does_not_answer(redis):
+    """What became of it is not known: the same key finds out."""
+    d = redis.d
+    d.grpc.publish(channel="score:1", data="1")
+    redis.redis.signal(signal.SIGSTOP)
+    code, text = code_of(d.grpc.publish, channel="score:1", data="2",
+                         idempotency_key="two")
+    assert code == grpc.StatusCode.UNAVAILABLE
+    assert "retry with the same idempotency_key" in text
+    assert d.grpc.publish(channel=EPHEMERAL, data="goes on").message_id
+    redis.redis.signal(signal.SIGCONT)
+
+    def retried():
+        try:
+            return d.grpc.publish(channel="score:1", data="2",
+                                  idempotency_key="two")
+        except grpc.RpcError as e:
+            assert e.code() == grpc.StatusCode.UNAVAILABLE, e
+            return None
+    assert position(wait_until(retried, 10, "it is back"))[1] == 2
+    assert [m["data"] for m in d.history("score:1")["messages"]] == ["1", "2"]
+
+
+def test_stream_is_paused_while_the_store_is_slow(redis):
+    """At most 4096 results of a stream wait; then its requests do."""
+    d = redis.d
+    requests = [rpc.PublishRequest(channel="log:p", data=str(i))
+                for i in range(10000)]
+    redis.redis.signal(signal.SIGSTOP)
+    stream = d.grpc.publish_stream(requests, timeout=30 * SLOW)
+    wait_until(lambda: d.metric("stentor_publish_stream_waiting") == 4096, 5,
+               "the stream's limit is reached")
+    assert d.metric("stentor_publish_pending") <= 4096
+    redis.redis.signal(signal.SIGCONT)
+    results = list(stream)
+    assert len(results) == len(requests)
+    taken = [position(r.response)[1] for r in results if r.code == 0]
+    assert taken == sorted(taken) and len(taken) > 0
+    assert {r.code for r in results} <= {0, 14}
+    assert d.metric("stentor_publish_stream_waiting") == 0
+
+
+def test_cancelled_calls_leave_nothing_behind(redis):
+    d = redis.d
+    redis.redis.signal(signal.SIGSTOP)
+    stream = d.grpc.publish_stream(
+        [rpc.PublishRequest(channel="log:c", data=str(i))
+         for i in range(100)])
+    wait_until(lambda: d.metric("stentor_publish_stream_waiting") == 100, 5,
+               "all wait")
+    stream.cancel()
+    code, _ = code_of(d.grpc.publish, channel="log:c", data="x", timeout=0.2)
+    assert code == grpc.StatusCode.DEADLINE_EXCEEDED
+    code, _ = code_of(d.grpc.publish_batch,
+                      [dict(channel="log:c", data="x")] * 10, timeout=0.2)
+    assert code == grpc.StatusCode.DEADLINE_EXCEEDED
+    redis.redis.signal(signal.SIGCONT)
+    wait_until(lambda: d.metric("stentor_publish_pending") == 0
+               and d.metric("stentor_publish_stream_waiting") == 0
+               and d.metric("stentor_publish_batch_waiting") == 0, 10,
+               "nothing waits any more")
+    wait_until(lambda: d.ready() == 200, 10, "ready")
+
+
+# --- the end, and new rules ---------------------------------------------------
+
+def test_drain_waits_for_the_store(redis):
+    """What was begun before SIGTERM is stored and answered."""
+    d = redis.d
+    for other in redis.dispatchers:
+        other.options["store_timeout_ms"] = 10000
+    d.close_grpc()
+    assert d.stop() == 0
+    d.start(settle_ms=0)
+    redis.wait_ready()
+    redis.redis.signal(signal.SIGSTOP)
+    call = d.grpc.unary("stentor.v1.PublisherService/Publish",
+                        "stentor.v1.PublishRequest",
+                        "stentor.v1.PublishResponse")
+    futures = [call.future(rpc.PublishRequest(channel="log:d", data=str(i)),
+                           timeout=20 * SLOW) for i in range(20)]
+    more = threading.Event()
+
+    def endless():
+        for i in range(50):
+            yield rpc.PublishRequest(channel="log:e", data=str(i))
+        more.wait(20 * SLOW)  # no half-close: the dispatcher ends it
+    stream = d.grpc.publish_stream(endless(), timeout=20 * SLOW)
+    wait_until(lambda: d.metric("stentor_publish_pending") == 70, 5,
+               "all wait for the store")
+    d.signal(signal.SIGTERM)
+    wait_until(lambda: d.ready() == 503, 5, "it drains")
+    redis.redis.signal(signal.SIGCONT)
+    assert sorted(position(f.result())[1] for f in futures) == list(
+        range(1, 21))
+    got = []
+    with pytest.raises(grpc.RpcError) as e:
+        for r in stream:
+            got.append(position(r.response)[1])
+    assert e.value.code() == grpc.StatusCode.UNAVAILABLE
+    assert got == list(range(1, 51))
+    more.set()
+    assert d.wait_exit() == 0
+
+
+def test_drain_in_a_stream(make_cluster):
+    """Every result that came is true, whenever the end came."""
+    c = make_cluster(1, 1, 1, store="lmdb:", rules=RULES)
+    done = threading.Event()
+
+    def endless():
+        i = 0
+        while not done.is_set():
+            i += 1
+            yield rpc.PublishRequest(channel="log:s", data=str(i))
+    taken = []
+    try:
+        for r in c.d.grpc.publish_stream(endless(), timeout=60):
+            if r.code == 0:
+                taken.append(position(r.response)[1])
+            if len(taken) == 500:
+                c.d.signal(signal.SIGTERM)
+    except grpc.RpcError as e:
+        assert e.code() == grpc.StatusCode.UNAVAILABLE
+    finally:
+        done.set()
+    assert c.d.wait_exit() == 0
+    c.d.close_grpc()
+    c.d.start()
+    c.wait_ready()
+    assert taken == list(range(1, len(taken) + 1))
+    top = int(c.d.channel("log:s")["top"]["offset"])
+    assert top == len(taken)
+
+
+def test_reload_while_publishes_are_pending(redis):
+    """Rules may go while messages that they decided about are under way."""
+    d = redis.d
+    redis.redis.signal(signal.SIGSTOP)
+    stream = d.grpc.publish_stream(
+        [rpc.PublishRequest(channel="score:1", data=str(i))
+         for i in range(50)])
+    wait_until(lambda: d.metric("stentor_publish_pending") == 50, 5,
+               "all wait")
+    redis.config.write_text(RULES + '- match: "note:*"\n  history: '
+                                    '{size: 10, ttl: 10m}\n')
+    d.signal(signal.SIGHUP)
+    wait_until(lambda: any(line.get("id") == "RELOADED"
+                           for line in d.log_lines()), 5, "reloaded")
+    redis.redis.signal(signal.SIGCONT)
+    assert [position(r.response)[1] for r in stream] == list(range(1, 51))
+    assert position(d.grpc.publish(channel=EPHEMERAL, data="x"))[1] == 1
