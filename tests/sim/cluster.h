@@ -11,18 +11,23 @@
 
 #include "connnode/announcer.h"
 #include "connnode/channels.h"
+#include "connnode/logs.h"
 #include "dispatcher/counts.h"
+#include "dispatcher/history.h"
 #include "dispatcher/publish.h"
-#include "tests/sim/net.h"
+#include "tests/sim/store.h"
 
-#define DISPATCHERS_MAX 3
 #define WORKERS_MAX	5
-#define CHANNELS	6
 #define SUBSCRIBERS_MAX 24 /* of one worker */
 #define TICK_MS		100
 #define SETTLE_MS	2000
 #define QUEUE_BYTES	(4u << 20)
+#define QUEUE_NARROW	(192u << 10)
 #define QUEUE_TIGHT	8192
+#define HELD_BYTES	(1u << 20)
+#define HELD_FEW	2000
+#define SWEEP_MS	3000
+#define SWEEP_NEVER	(1000u * SWEEP_MS)
 
 /* A message that a subscriber must get while the link that carries it lives. */
 struct expected {
@@ -47,12 +52,22 @@ struct subscriber {
 	struct feed feeds[DISPATCHERS_MAX];
 };
 
+/* What a worker has passed on of a reliable channel. */
+struct track {
+	bool known;
+	struct place at;
+	struct store_place from; /* the log's top when it was opened */
+};
+
 struct sim_worker {
 	struct process process;
 	unsigned index;
 	char node[24], address[24];
 	struct channels channels;
 	struct announcer announcer;
+	struct questions questions;
+	struct logs logs;
+	struct track tracks[RELIABLE];
 	struct list subscribers;
 	unsigned count, on_channel[CHANNELS];
 	uint64_t tick_ms, dead_until_ms, held_until_ms;
@@ -64,6 +79,7 @@ struct sim_dispatcher {
 	unsigned index;
 	struct nodes nodes;
 	struct publisher publisher;
+	struct history history;
 	struct counts counts;
 	uint64_t tick_ms, again_ms, started_ms, dead_until_ms;
 	uint64_t heard_ms[WORKERS_MAX];
@@ -72,24 +88,29 @@ struct sim_dispatcher {
 static struct {
 	unsigned dispatchers, workers;
 	bool alias; /* workers know dispatcher 0 by two addresses */
-	bool tight; /* queues so small that messages are dropped */
+	bool drops; /* queues so small that messages are dropped */
+	bool tight; /* so small that no answer from the store fits */
+	size_t queue_bytes, held_bytes;
+	uint64_t sweep_ms;
 	uint64_t subscribers;
 	struct {
 		uint64_t delivered, confirmed, expected, links;
+		uint64_t passed, fetched, gaps[GAP_REASONS];
 	} total;
 	struct sim_dispatcher dispatcher[DISPATCHERS_MAX];
 	struct sim_worker worker[WORKERS_MAX];
 } cluster;
 
-static const char *const channel_names[CHANNELS] = {
-	"critical:a", "droppable:a", "a", "b", "c", "score:1"};
-
 static struct rule rules_of_all[] = {
+	{.pattern = "log:*",
+	 .priority = PRIORITY_NORMAL,
+	 .history_size = HISTORY_SIZE,
+	 .history_ttl_ms = HISTORY_TTL},
 	{.pattern = "critical:*", .priority = PRIORITY_CRITICAL},
 	{.pattern = "droppable:*", .priority = PRIORITY_DROPPABLE},
 	{.pattern = "*", .priority = PRIORITY_NORMAL},
 };
-static const struct rules rules = {.rule = rules_of_all, .count = 3};
+static const struct rules rules = {.rule = rules_of_all, .count = 4};
 
 /* "tcp://d0", "tcp://d0b" (the same), "tcp://w3" */
 static struct process *process_at(const char *address)
@@ -163,8 +184,12 @@ static void subscriber_add(struct sim_worker *w, unsigned channel)
 	w->count++;
 	w->on_channel[channel]++;
 	if (channels_subscribe(&w->channels, ch, &s->subscription,
-			       (struct session *)s, false))
+			       (struct session *)s, 0))
 		announcer_touch(&w->announcer, ch);
+	if (channel < RELIABLE && ch->log == NULL) {
+		logs_open(&w->logs, ch);
+		w->tracks[channel] = (struct track){.from = store_top(channel)};
+	}
 	s->generation = ch->generation;
 	w->process.busy = true;
 	trace("w%llu: subscriber %llu of channel %llu, generation %llu",
@@ -175,8 +200,11 @@ static void subscriber_remove(struct sim_worker *w, struct subscriber *s)
 {
 	struct channel *ch = s->subscription.channel;
 
-	if (channels_unsubscribe(&w->channels, &s->subscription))
+	if (channels_unsubscribe(&w->channels, &s->subscription)) {
 		announcer_touch(&w->announcer, ch);
+		if (ch->log != NULL)
+			logs_close(&w->logs, ch);
+	}
 	list_remove(&s->in_worker);
 	w->count--;
 	w->on_channel[s->channel]--;
@@ -186,6 +214,152 @@ static void subscriber_remove(struct sim_worker *w, struct subscriber *s)
 	for (unsigned i = 0; i < DISPATCHERS_MAX; i++)
 		feed_clear(&s->feeds[i]);
 	free(s);
+}
+
+/* --- reliable channels ------------------------------------------------- */
+
+static void fail_log(const struct sim_worker *w, unsigned channel,
+		     const char *what, struct place place)
+{
+	const struct track *t = &w->tracks[channel];
+
+	fail("w%u: %s: %s: %llu:%llu, it is at %llu:%llu", w->index,
+	     channel_names[channel], what, (unsigned long long)place.epoch,
+	     (unsigned long long)place.offset, (unsigned long long)t->at.epoch,
+	     (unsigned long long)t->at.offset);
+}
+
+/* Exactly what the store has, in its order. */
+static void on_worker_pass(void *ctx, struct channel *ch, const LinkDelivery *d)
+{
+	struct sim_worker *w = ctx;
+	unsigned channel = channel_number(ch->name);
+	struct track *t = &w->tracks[channel];
+	struct place place = {d->epoch, d->offset};
+	const struct sim_log *log = log_of(channel, d->epoch);
+	struct frame *record;
+
+	if (!t->known || d->epoch != t->at.epoch ||
+	    d->offset != t->at.offset + 1)
+		fail_log(w, channel, "out of order", place);
+	if (strcmp(d->channel, ch->name) != 0 || log == NULL ||
+	    d->offset > log->cap || log->records[d->offset - 1] == NULL)
+		fail_log(w, channel, "never was", place);
+	record = link_record_encode(d);
+	if (d->offset <= log->rewound &&
+	    (record->len != log->records[d->offset - 1]->len ||
+	     memcmp(record->bytes, log->records[d->offset - 1]->bytes,
+		    record->len) != 0))
+		fail_log(w, channel, "another message", place);
+	frame_release(record);
+	t->at.offset++;
+	cluster.total.passed++;
+}
+
+static void on_worker_known(void *ctx, struct channel *ch)
+{
+	struct sim_worker *w = ctx;
+	unsigned channel = channel_number(ch->name);
+	struct track *t = &w->tracks[channel];
+	struct place place = ch->log->place;
+
+	trace("w%llu: channel %llu is at %llu:%llu", w->index, channel,
+	      place.epoch, place.offset);
+	t->known = true;
+	t->at = place;
+	if (!store.rewinds &&
+	    place_before(place, (struct place){t->from.epoch, t->from.offset}))
+		fail_log(w, channel, "known to be older than it was", place);
+}
+
+/* Whether a message was ever appended between the place and `to`. */
+static bool anything_between(unsigned channel, struct place from,
+			     struct place to)
+{
+	for (unsigned i = 0; i < store.count[channel]; i++) {
+		const struct sim_log *log = &store.logs[channel][i];
+		struct place top = {log->epoch, log->top};
+
+		if (log->epoch <= to.epoch && log->top > 0 &&
+		    place_before(from, top) &&
+		    (log->epoch < to.epoch || to.offset > 0))
+			return true;
+	}
+	return false;
+}
+
+/* A gap that is told must be true, and what is not told must be none. */
+static void on_worker_moved(void *ctx, struct channel *ch, struct place to,
+			    int reason)
+{
+	struct sim_worker *w = ctx;
+	unsigned channel = channel_number(ch->name);
+	struct track *t = &w->tracks[channel];
+	const struct sim_log *now = current_log(channel);
+	const struct sim_log *log = log_of(channel, t->at.epoch);
+
+	trace("w%llu: channel %llu moves to %llu:%llu", w->index, channel,
+	      to.epoch, to.offset);
+	if (memcmp(&t->at, &ch->log->place, sizeof(t->at)) != 0)
+		fail_log(w, channel, "moved from elsewhere", to);
+	if (reason >= 0)
+		cluster.total.gaps[reason]++;
+	if (reason == GAP_REWOUND ? !store.rewinds : !place_before(t->at, to))
+		fail_log(w, channel, "moved back", to);
+	if (reason < 0 && !store.rewinds &&
+	    anything_between(channel, t->at, to))
+		fail_log(w, channel, "a gap that is not told", to);
+	if (reason == GAP_EPOCH && now != NULL && now->epoch == t->at.epoch)
+		fail_log(w, channel, "its log is there", to);
+	if (reason == GAP_EXPIRED && !store.rewinds &&
+	    (log == NULL || to.epoch != t->at.epoch || to.offset > log->kept))
+		fail_log(w, channel, "it was not expired", to);
+	t->at = to;
+}
+
+static const struct logs_ops worker_logs_ops = {
+	.pass = on_worker_pass,
+	.known = on_worker_known,
+	.moved = on_worker_moved,
+};
+
+static const struct upstream *on_worker_ask(void *ctx, struct frame *control,
+					    const struct upstream *except)
+{
+	struct sim_worker *w = ctx;
+
+	return announcer_ask(&w->announcer, control, except);
+}
+
+static const struct questions_ops worker_questions_ops = {
+	.send = on_worker_ask};
+
+/* Everything had time to arrive: each worker is where the store is. */
+static void check_logs(void)
+{
+	for (unsigned i = 0; i < cluster.workers * RELIABLE; i++) {
+		struct sim_worker *w = &cluster.worker[i / RELIABLE];
+		unsigned channel = i % RELIABLE;
+		const struct track *t = &w->tracks[channel];
+		const struct sim_log *log = current_log(channel);
+		struct place top = store.acknowledged[channel];
+
+		if (w->on_channel[channel] == 0)
+			continue;
+		if (!t->known)
+			fail_log(w, channel, "never known", t->at);
+		/* One question may be the sweep's. */
+		if (w->questions.by_id.count > 1 || w->logs.held_bytes > 0 ||
+		    logs_waiting(&w->logs))
+			fail_log(w, channel, "not at rest", t->at);
+		/* What was appended, but never acknowledged or routed, is
+		 * found by the sweep only. */
+		if (log != NULL && cluster.sweep_ms == SWEEP_MS)
+			top = (struct place){log->epoch, log->top};
+		if (log != NULL && top.epoch == log->epoch &&
+		    top.offset <= log->top && place_before(t->at, top))
+			fail_log(w, channel, "lacks messages", top);
+	}
 }
 
 /* --- worker ------------------------------------------------------------ */
@@ -218,8 +392,12 @@ static void on_worker_deliver(void *ctx, LinkDelivery *const *deliveries,
 		uint64_t instance =
 			strtoull((char *)d->data.data + 1, NULL, 10);
 
-		if (ch == NULL)
+		if (ch == NULL || ch->subscribers == 0)
 			continue;
+		if (ch->log != NULL) {
+			logs_deliver(&w->logs, ch, d, world.now_ms);
+			continue;
+		}
 		list_for_each (node, &ch->subscriptions) {
 			struct subscriber *s = container_of(
 				container_of(node, struct subscription,
@@ -237,10 +415,32 @@ static void on_worker_deliver(void *ctx, LinkDelivery *const *deliveries,
 	}
 }
 
+static void on_worker_answers(void *ctx, const LinkFrame *f, uint64_t now_ms)
+{
+	struct sim_worker *w = ctx;
+
+	for (size_t i = 0; i < f->n_tops_answers; i++)
+		questions_tops(&w->questions, f->tops_answers[i], now_ms);
+	for (size_t i = 0; i < f->n_history_answers; i++)
+		questions_history(&w->questions, f->history_answers[i], now_ms);
+}
+
+static void on_worker_link_changed(void *ctx, struct upstream *u, bool up)
+{
+	struct sim_worker *w = ctx;
+
+	if (!up)
+		questions_link_lost(&w->questions, u, world.now_ms);
+	logs_resync(&w->logs);
+	w->process.busy = true;
+}
+
 static const struct announcer_ops worker_ops = {
 	.send = on_worker_send,
 	.redial = on_worker_redial,
 	.deliver = on_worker_deliver,
+	.answers = on_worker_answers,
+	.link_changed = on_worker_link_changed,
 };
 
 static void worker_receive(struct process *p, const struct process *from UNUSED,
@@ -291,6 +491,9 @@ static void worker_start(struct sim_worker *w)
 	memset(w->on_channel, 0, sizeof(w->on_channel));
 	list_init(&w->subscribers);
 	channels_init(&w->channels, &rules);
+	questions_init(&w->questions, &worker_questions_ops, w);
+	logs_init(&w->logs, &w->questions, &worker_logs_ops, w,
+		  cluster.held_bytes, cluster.sweep_ms);
 	announcer_init(&w->announcer, &w->channels, &id, &worker_ops, w);
 	for (unsigned i = 0; i < cluster.dispatchers + cluster.alias; i++) {
 		bool alias = i == cluster.dispatchers;
@@ -316,6 +519,9 @@ static void worker_stop(struct sim_worker *w)
 			wire_close(u->socket);
 	}
 	cluster.total.links += w->announcer.counters.links_lost;
+	cluster.total.fetched += w->logs.counters.fetched;
+	logs_fini(&w->logs);
+	questions_fini(&w->questions);
 	announcer_fini(&w->announcer);
 	channels_fini(&w->channels);
 	w->process.alive = w->process.busy = false;
@@ -331,8 +537,15 @@ static void worker_confirm(struct sim_worker *w)
 		struct subscriber *s =
 			container_of(node, struct subscriber, in_worker);
 
+		struct log *log = s->subscription.channel->log;
+
 		if (s->ready || s->generation > confirmed)
 			continue;
+		if (log != NULL) {
+			logs_announced(&w->logs, s->subscription.channel);
+			if (!log->known)
+				continue;
+		}
 		s->ready = true;
 		check_promise(w, s->channel);
 		cluster.total.confirmed++;
@@ -344,7 +557,7 @@ static void worker_turn(struct sim_worker *w)
 {
 	bool tick = world.now_ms >= w->tick_ms;
 
-	if (!tick && !w->process.busy)
+	if (!tick && !w->process.busy && !logs_waiting(&w->logs))
 		return;
 	w->process.busy = false;
 	w->announcer.hold_acks = world.now_ms < w->held_until_ms;
@@ -361,6 +574,8 @@ static void worker_turn(struct sim_worker *w)
 		}
 	}
 	worker_confirm(w);
+	logs_run(&w->logs, world.now_ms);
+	questions_run(&w->questions, world.now_ms);
 	announcer_flush(&w->announcer);
 }
 
@@ -398,10 +613,46 @@ static uint64_t on_dispatcher_wall(void *ctx UNUSED)
 	return world.now_ms;
 }
 
+static void on_dispatcher_history(void *ctx, struct node_worker *w,
+				  const HistoryQuery *query)
+{
+	history_ask(&((struct sim_dispatcher *)ctx)->history, w, query);
+}
+
+static void on_dispatcher_tops(void *ctx, struct node_worker *w,
+			       const TopsQuery *query)
+{
+	history_ask_tops(&((struct sim_dispatcher *)ctx)->history, w, query);
+}
+
+static void on_append(void *ctx, struct store_append *a)
+{
+	store_submit(((struct sim_dispatcher *)ctx)->index, SIM_APPEND, a);
+}
+
+static void on_read(void *ctx, struct store_read *r)
+{
+	store_submit(((struct sim_dispatcher *)ctx)->index, SIM_READ, r);
+}
+
+static void on_read_tops(void *ctx, struct store_tops *t)
+{
+	store_submit(((struct sim_dispatcher *)ctx)->index, SIM_TOPS, t);
+}
+
+/* Sometimes a dispatcher knows that the store is down. */
+static const char *on_fault(void *ctx UNUSED)
+{
+	return world.now_ms < store.down_until_ms && chance(500) ? "down"
+								 : NULL;
+}
+
 static const struct nodes_ops dispatcher_ops = {
 	.open = on_dispatcher_open,
 	.close = on_dispatcher_close,
 	.send = on_dispatcher_send,
+	.history = on_dispatcher_history,
+	.tops = on_dispatcher_tops,
 	.counted = on_dispatcher_counted,
 	.wall_ms = on_dispatcher_wall,
 };
@@ -439,16 +690,20 @@ static void dispatcher_start(struct sim_dispatcher *d)
 		.version = "",
 		.token = "",
 		.workers_max = WORKERS_MAX,
-		.queue_bytes = cluster.tight ? QUEUE_TIGHT : QUEUE_BYTES,
+		.queue_bytes = cluster.queue_bytes,
 		.interest_max = 10 * WORKERS_MAX * CHANNELS,
 	};
+	const struct publish_store appends = {on_append, on_fault, d};
+	const struct history_store reads = {on_read, on_read_tops, d};
 
 	d->process.alive = true;
 	d->process.instance++;
 	d->tick_ms = d->started_ms = world.now_ms;
 	d->again_ms = NEVER;
 	nodes_init(&d->nodes, &config, &dispatcher_ops, d);
-	publisher_init(&d->publisher, &d->nodes, &rules, 64u << 10, NULL);
+	nodes_set_store(&d->nodes, STORE_ID);
+	publisher_init(&d->publisher, &d->nodes, &rules, 64u << 10, &appends);
+	history_init(&d->history, &d->nodes, &reads);
 	counts_init(&d->counts, &d->nodes);
 	trace("d%llu: starts, instance %llu", d->index, d->process.instance);
 }
@@ -457,7 +712,10 @@ static void dispatcher_stop(struct sim_dispatcher *d)
 {
 	trace("d%llu: dies", d->index);
 	cluster.total.links += d->nodes.counters.links_lost;
+	history_close(&d->history);
+	store_forsake(d->index);
 	publisher_fini(&d->publisher);
+	history_fini(&d->history);
 	nodes_fini(&d->nodes);
 	d->process.alive = d->process.busy = false;
 }
@@ -466,6 +724,7 @@ static void dispatcher_turn(struct sim_dispatcher *d)
 {
 	bool tick = world.now_ms >= d->tick_ms;
 
+	d->process.busy |= store_step(d->index);
 	if (!tick && !d->process.busy && world.now_ms < d->again_ms)
 		return;
 	d->process.busy = false;
@@ -574,6 +833,15 @@ static void expect_message(struct sim_dispatcher *d, unsigned channel)
 	}
 }
 
+static void on_published(void *ctx, const struct publish_result *r)
+{
+	struct place *acknowledged = ctx;
+	struct place place = {r->place.epoch, r->place.offset};
+
+	if (r->code == GRPC_OK && place_before(*acknowledged, place))
+		*acknowledged = place;
+}
+
 static void publish(struct sim_dispatcher *d, unsigned channel, size_t len)
 {
 	static char data[64u << 10];
@@ -587,12 +855,13 @@ static void publish(struct sim_dispatcher *d, unsigned channel, size_t len)
 	data[len] = '\0';
 	q.channel = (char *)channel_names[channel];
 	q.data = data;
-	check(publish_message(&d->publisher, &q, world.now_ms * 1000, &r, NULL,
-			      NULL));
 	d->process.busy = true;
+	if (!publish_message(&d->publisher, &q, world.now_ms * 1000, &r,
+			     on_published, &store.acknowledged[channel]))
+		return;
 	trace("d%llu: publish %llu on channel %llu, code %llu", d->index,
 	      d->publisher.accepted, channel, r.code);
-	if (r.code == GRPC_OK && !cluster.tight)
+	if (r.code == GRPC_OK && !cluster.drops)
 		expect_message(d, channel);
 }
 
@@ -612,11 +881,24 @@ static void cluster_turn(void)
 static void cluster_begin(void)
 {
 	net_init();
+	store_begin();
 	memset(&cluster, 0, sizeof(cluster));
 	cluster.dispatchers = 1 + (unsigned)below(DISPATCHERS_MAX);
 	cluster.workers = 1 + (unsigned)below(WORKERS_MAX);
 	cluster.alias = chance(250);
-	cluster.tight = chance(200);
+	cluster.tight = chance(150);
+	cluster.drops = cluster.tight || chance(150);
+	cluster.queue_bytes = cluster.tight   ? QUEUE_TIGHT
+			      : cluster.drops ? QUEUE_NARROW
+					      : QUEUE_BYTES;
+	cluster.held_bytes = chance(300) ? HELD_FEW : HELD_BYTES;
+	/* Without it all that is lacking must be found by what links and
+	 * deliveries tell; what a full queue dropped is told by neither. */
+	cluster.sweep_ms =
+		cluster.drops || chance(500) ? SWEEP_MS : SWEEP_NEVER;
+	/* An append that failed may have been done all the same: nobody is
+	 * told, and without the sweep it is gone unnoticed. */
+	store.goes &= cluster.sweep_ms == SWEEP_MS;
 	for (unsigned i = 0; i < cluster.dispatchers; i++) {
 		struct sim_dispatcher *d = &cluster.dispatcher[i];
 
@@ -646,6 +928,7 @@ static void cluster_end(void)
 		worker_stop(&cluster.worker[i]);
 	for (unsigned i = 0; i < cluster.dispatchers; i++)
 		dispatcher_stop(&cluster.dispatcher[i]);
+	store_end();
 	net_fini();
 }
 

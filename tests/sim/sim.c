@@ -8,12 +8,17 @@
  *	  published after that through a dispatcher it is linked with, while
  *	  that link stands; per channel and dispatcher nothing comes twice or
  *	  out of order (cluster.h, feed_take)
+ *	- of a reliable channel every worker passes on exactly what the store
+ *	  has, in its order, without a hole or a double, from the moment on
+ *	  at which its place is known; what is told as a gap is one, and what
+ *	  is not told is none (cluster.h, on_worker_pass and _moved)
  *	- a worker that has been silent for SILENT_MS is in no routing table
  *	- queues, credit and tables keep their limits
  *
  * Then the faults stop, and within CONVERGE_MS every dispatcher's table must
- * say exactly who has subscribers; nothing expected may be outstanding, and a
- * last message on each channel reaches everyone in EXAM_MS. A check() that
+ * say exactly who has subscribers; nothing expected may be outstanding, every
+ * worker must be where the store is, and a last message on each channel reaches
+ * everyone in EXAM_MS. A check() that
  * trips fails the run, a leak shows when built with MODE=asan.
  *
  *	SIM_SEED=N	  this run only
@@ -89,6 +94,10 @@ static void check_invariants(void)
 			if (u->queue_bytes > ANNOUNCER_QUEUE_MAX)
 				fail("w%u: too much waits", i);
 		}
+		if (w->logs.held_bytes > cluster.held_bytes)
+			fail("w%u: %zu bytes are held", i, w->logs.held_bytes);
+		if (w->questions.asked_count > QUESTIONS_MAX)
+			fail("w%u: too many questions", i);
 	}
 }
 
@@ -196,6 +205,13 @@ static struct subscriber *any_subscriber(struct sim_worker *w)
 	return NULL;
 }
 
+/* A queue in which no answer from the store fits has no use for them. */
+static unsigned any_channel(void)
+{
+	return cluster.tight ? RELIABLE + (unsigned)below(CHANNELS - RELIABLE)
+			     : (unsigned)below(CHANNELS);
+}
+
 static void come_or_go(void)
 {
 	struct sim_worker *w = any_worker();
@@ -205,7 +221,7 @@ static void come_or_go(void)
 	/* Few subscribers, so that channels often get their first and lose
 	 * their last. */
 	if (w->count < below(SUBSCRIBERS_MAX))
-		subscriber_add(w, (unsigned)below(CHANNELS));
+		subscriber_add(w, any_channel());
 	else if (w->count > 0)
 		subscriber_remove(w, any_subscriber(w));
 }
@@ -214,7 +230,7 @@ static void publish_some(void)
 {
 	struct sim_dispatcher *d =
 		&cluster.dispatcher[below(cluster.dispatchers)];
-	unsigned channel = (unsigned)below(CHANNELS);
+	unsigned channel = any_channel();
 	uint64_t burst = chance(30) ? below(40) : 1;
 
 	if (!d->process.alive)
@@ -272,9 +288,13 @@ static void restart_the_dead(bool at_once)
 
 static void misfortune(void)
 {
-	switch (below(10)) {
+	switch (below(12)) {
 	case 0:
 		kill_something();
+		break;
+	case 10:
+	case 11:
+		store_fault();
 		break;
 	case 1:
 		any_worker()->held_until_ms = world.now_ms + below(HOLD_MS);
@@ -326,6 +346,7 @@ static void converge(void)
 
 	trace("the faults stop");
 	net_heal();
+	store_heal();
 	restart_the_dead(true);
 	while (world.now_ms - wrong_ms < STABLE_MS) {
 		step(CALM_STEP_MS);
@@ -370,14 +391,16 @@ static void exam(void)
 {
 	unsigned asked[DISPATCHERS_MAX][CHANNELS];
 
-	wait_ms(EXAM_MS);
+	wait_ms(SWEEP_MS + EXAM_MS);
 	check_nothing_missed();
+	check_logs();
 	for (unsigned i = 0; i < cluster.dispatchers; i++) {
 		struct sim_dispatcher *d = &cluster.dispatcher[i];
 
 		for (unsigned c = 0; c < CHANNELS; c++) {
 			asked[i][c] = c;
-			publish(d, c, 100);
+			if (c >= RELIABLE || !cluster.tight)
+				publish(d, c, 100);
 			check(counts_ask(&d->counts, channel_names[c],
 					 world.now_ms, on_count,
 					 &asked[i][c]) == 0);
@@ -385,8 +408,9 @@ static void exam(void)
 		for (unsigned k = 0; k < EXAM_BURST; k++)
 			publish(d, CHANNELS - 1, EXAM_BYTES);
 	}
-	wait_ms(EXAM_MS);
+	wait_ms(2 * EXAM_MS);
 	check_nothing_missed();
+	check_logs();
 	for (unsigned i = 0; i < cluster.dispatchers; i++) {
 		for (unsigned c = 0; c < CHANNELS; c++) {
 			if (asked[i][c] != CHANNELS)
@@ -417,6 +441,8 @@ int main(void)
 	uint64_t seed = number_from("SIM_SEED", 0);
 	uint64_t runs = seed ? 1 : number_from("SIM_RUNS", RUNS);
 	uint64_t delivered = 0, confirmed = 0, expected = 0, links = 0;
+	uint64_t passed = 0, fetched = 0, appended = 0;
+	uint64_t gaps[GAP_REASONS] = {0};
 
 	log_init("sim", LOG_ERROR, false);
 	for (uint64_t i = 0; i < runs; i++) {
@@ -425,6 +451,11 @@ int main(void)
 		confirmed += cluster.total.confirmed;
 		expected += cluster.total.expected;
 		links += cluster.total.links;
+		passed += cluster.total.passed;
+		fetched += cluster.total.fetched;
+		appended += store.total.appended;
+		for (unsigned k = 0; k < GAP_REASONS; k++)
+			gaps[k] += cluster.total.gaps[k];
 	}
 	printf("%llu runs, %llu steps: %llu published, %llu delivered "
 	       "(%llu of them promised), %llu subscribers confirmed, %llu "
@@ -434,5 +465,14 @@ int main(void)
 	       (unsigned long long)delivered, (unsigned long long)expected,
 	       (unsigned long long)confirmed, (unsigned long long)links,
 	       (unsigned long long)total.converge_ms_max);
+	printf("reliable: %llu appended, %llu passed on (%llu fetched), gaps:",
+	       (unsigned long long)appended, (unsigned long long)passed,
+	       (unsigned long long)fetched);
+	for (unsigned k = 0; k < GAP_REASONS; k++) {
+		if (gaps[k] > 0)
+			printf(" %llu %s", (unsigned long long)gaps[k],
+			       gap_names[k]);
+	}
+	printf("\n");
 	return 0;
 }
