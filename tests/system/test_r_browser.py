@@ -124,6 +124,34 @@ def test_comes_back_after_a_worker_is_killed(browser, origin, make_cluster,
     c.wait_ready()
 
 
+@pytest.fixture
+def kept(make_cluster, tmp_path):
+    """A cluster in which every channel keeps history."""
+    config = tmp_path / "rules.yaml"
+    config.write_text("rules:\n- match: '*'\n"
+                      "  history: {size: 100, ttl: 10m, latest: 1}\n")
+    return make_cluster(1, 1, 1, dispatcher_options={"config": config},
+                        node_options={"config": config})
+
+
+def test_resumes_after_a_worker_is_killed(browser, origin, kept, channel):
+    """Chromium alone, with two channels: nothing lost, nothing twice."""
+    other = channel + ":b"
+    page = Page(browser, origin, kept.n.port, f"{channel}&channel={other}")
+    page.wait_ready()
+    kept.d.publish(channel, "a1")
+    kept.d.publish(other, "b1")
+    page.wait_data("b1")
+    kept.n.kill_worker(kept.n.worker_pids()[0])
+    for i in (2, 3, 4):
+        kept.d.publish(channel, f"a{i}")
+    page.wait_ready(2, 30)
+    page.wait_data("a4")
+    kept.d.publish(other, "b2")
+    page.wait_data("b2")
+    assert page.log()["data"] == ["a1", "b1", "a2", "a3", "a4", "b2"]
+
+
 def test_comes_back_after_drain(browser, origin, make_cluster, channel):
     c = make_cluster(1, 1, 1, node_options={"drain_seconds": 2})
     page = Page(browser, origin, c.n.port, channel)
@@ -188,6 +216,24 @@ def test_demo_page(browser, cluster):
     assert severe == []
     text = browser.execute_script("return document.body.innerText")
     assert len(text) > 50
+    browser.get("about:blank")
+
+
+def test_demo_page_resumes(browser, kept):
+    """It shows what is kept when it opens, and what it missed, once."""
+    def raw():
+        return browser.execute_script("return model.raw.map(r => r.text)")
+
+    path, _ = demo_path(kept.n.port)
+    kept.d.publish("demo:hello", "long ago")
+    kept.d.publish("demo:hello", "just before")
+    browser.get(f"http://127.0.0.1:{kept.n.port}{path}")
+    wait_until(lambda: raw() == ["just before"], 10, "the latest is shown")
+    kept.n.kill_worker(kept.n.worker_pids()[0])
+    kept.d.publish("demo:hello", "while away")
+    kept.d.publish("demo:hello", "while still away")
+    wait_until(lambda: raw() == ["while still away", "while away",
+                                 "just before"], 30, "the page resumed")
     browser.get("about:blank")
 
 
