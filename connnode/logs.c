@@ -326,8 +326,7 @@ static void take_history(struct log *log, const HistoryAnswer *answer)
 {
 	uint64_t top = answer->top->offset;
 
-	if (answer->first > 0)
-		skip_to(log, min_of(answer->first - 1, top));
+	/* Messages that are gone are told by the first that is there. */
 	for (size_t i = 0; i < answer->n_messages; i++)
 		take_message(log, answer->messages[i], top);
 	/* Said to be there, but not given: it is not there. */

@@ -226,6 +226,13 @@ static void come_or_go(void)
 		subscriber_remove(w, any_subscriber(w));
 }
 
+/* Where logs go when they are silent, they are silent in turn. */
+static bool producers_rest(unsigned channel)
+{
+	return store.goes && channel < RELIABLE &&
+	       (world.now_ms / SILENCE_MS + channel) % 2 == 0;
+}
+
 static void publish_some(void)
 {
 	struct sim_dispatcher *d =
@@ -233,7 +240,7 @@ static void publish_some(void)
 	unsigned channel = any_channel();
 	uint64_t burst = chance(30) ? below(40) : 1;
 
-	if (!d->process.alive)
+	if (!d->process.alive || producers_rest(channel))
 		return;
 	for (uint64_t i = 0; i < burst; i++) {
 		size_t len = chance(20) ? below(50000) : below(300);

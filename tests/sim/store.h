@@ -26,10 +26,11 @@
 #define HISTORY_SIZE	60
 #define LOST_MAX	256
 #define HISTORY_TTL	2500 /* ms */
-#define LINGER_MS	9000
-#define STORE_MS	8   /* an operation takes */
-#define STORE_SLOW_MS	600 /* sometimes */
-#define LOGS_MAX	64  /* of one channel */
+#define LINGER_MS	7500
+#define SILENCE_MS	8192 /* of the producers of a channel, now and then */
+#define STORE_MS	8    /* an operation takes */
+#define STORE_SLOW_MS	600  /* sometimes */
+#define LOGS_MAX	64   /* of one channel */
 #define STORE_ID	77
 
 struct sim_log {
