@@ -66,7 +66,8 @@ struct lmdblog {
 	MDB_dbi main, logs, records, keys, expiry;
 	/* the writer's */
 	struct lmdblog_global global;
-	uint64_t used; /* bytes, as of the last commit */
+	uint64_t used;	/* bytes, as of the last commit */
+	bool unsettled; /* it may have freed pages */
 	struct hash_key hash_key;
 	struct hmap cache;    /* logs by channel */
 	struct log **touched; /* by this transaction */
@@ -81,7 +82,8 @@ int lmdblog_open(struct lmdblog *l, const char *path, uint64_t map_bytes,
 		 char fault[STORE_FAULT_SIZE]) MUST_CHECK;
 void lmdblog_close(struct lmdblog *l);
 
-/* One transaction for all, more only where the map is full. Sets each one's
+/* One transaction for all, more only where the map is full: that is told to
+ * those that do not fit, and is no failure of the call. Sets each one's
  * results; what they say after a failure is definite unless the disk broke
  * while it was told where the newest transaction is. */
 int lmdblog_append(struct lmdblog *l, struct store_append *const *appends,

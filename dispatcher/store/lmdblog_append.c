@@ -426,18 +426,41 @@ static int append_batch(struct lmdblog *l, struct store_append *const *appends,
 	return rc;
 }
 
+/* LMDB uses pages again in the second transaction after the one that freed
+ * them; while every append fails there would be none. */
+static void settle(struct lmdblog *l, uint64_t now_ms)
+{
+	for (unsigned i = 0; i < 2; i++) {
+		struct write_txn t;
+
+		if (write_begin(l, &t, now_ms) != 0)
+			return;
+		l->global.sequence++; /* something to commit */
+		if (write_end(l, &t, 0) != 0)
+			return;
+	}
+	l->unsettled = false;
+}
+
 /* Where the map is full all the same, halves are tried, down to single ones:
  * nothing is written for those that do not fit. */
 int lmdblog_append(struct lmdblog *l, struct store_append *const *appends,
 		   size_t count, uint64_t now_ms)
 {
-	int rc, first;
+	size_t half = count / 2;
+	int rc, second;
 
 	cache_bound(l);
 	rc = append_batch(l, appends, count, now_ms);
-	if (lmdblog_health(rc) != LMDBLOG_WELL || rc == 0 || count == 1)
+	if (rc == MDB_MAP_FULL && l->unsettled) {
+		settle(l, now_ms);
+		rc = append_batch(l, appends, count, now_ms);
+	}
+	if (rc == 0 || lmdblog_health(rc) != LMDBLOG_WELL)
 		return rc;
-	first = lmdblog_append(l, appends, count / 2, now_ms);
-	rc = lmdblog_append(l, appends + count / 2, count - count / 2, now_ms);
-	return lmdblog_health(first) != LMDBLOG_WELL ? first : rc;
+	if (count == 1)
+		return 0; /* it was told */
+	rc = lmdblog_append(l, appends, half, now_ms);
+	second = lmdblog_append(l, appends + half, count - half, now_ms);
+	return rc ? rc : second;
 }

@@ -441,5 +441,7 @@ int write_end(struct lmdblog *l, struct write_txn *t, int rc)
 	}
 	if (rc != 0)
 		give_up(l, t);
+	else
+		l->unsettled = true;
 	return rc;
 }
