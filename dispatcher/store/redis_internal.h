@@ -131,7 +131,7 @@ struct redis_node {
 	unsigned failures; /* in a row */
 	bool wait_due;	   /* appends were encoded since the last WAIT */
 	bool scripts_due;  /* the server has forgotten them */
-	bool was_ready;
+	bool was_ready, was_ready_once;
 	bool probing;
 	bool short_of_replicas;
 	const char *doomed; /* to be dropped when this reply is done with */
@@ -172,6 +172,8 @@ void redis_node_tell(struct redis_node *node,
 void redis_node_doom(struct redis_node *node, const char *why);
 /* Closes the connection, ends its requests, and waits for the next attempt. */
 void redis_node_drop(struct redis_node *node, const char *why);
+/* The same where nothing is wrong with it. */
+void redis_node_leave(struct redis_node *node);
 void redis_node_flush(struct redis_node *node);
 void redis_node_tick(struct redis_node *node, uint64_t now_ms);
 /* The set-up's last step. */

@@ -123,7 +123,7 @@ void redis_node_drop(struct redis_node *node, const char *why)
 	snprintf(node->fault, sizeof(node->fault), "%.120s: %.120s", node->name,
 		 why);
 	if (node->was_ready || node->failures == 0)
-		log_warn("STORE-REDIS-DOWN", "server=%s reason=\"%s\"",
+		log_warn("STORE-REDIS-DOWN", "server=\"%s\" reason=\"%s\"",
 			 node->name, why);
 	if (node->failures < 6)
 		pause = min_of(pause, (uint64_t)REDIS_BACKOFF_MIN_MS
@@ -159,6 +159,13 @@ void redis_node_doom(struct redis_node *node, const char *why)
 		node->doomed = why;
 }
 
+void redis_node_leave(struct redis_node *node)
+{
+	node->was_ready = false; /* it is no news */
+	node->failures = 1;
+	redis_node_drop(node, "not needed any more");
+}
+
 void redis_node_free(struct redis_node *node)
 {
 	struct redis_store *s = node->s;
@@ -166,9 +173,7 @@ void redis_node_free(struct redis_node *node)
 	for (unsigned slot = 0; node->slots > 0 && slot < REDIS_SLOTS; slot++)
 		if (s->slots[slot].master == node)
 			redis_slot_assign(s, slot, NULL);
-	node->was_ready = false; /* it is no news */
-	node->failures = 1;
-	redis_node_drop(node, "not needed any more");
+	redis_node_leave(node);
 	list_remove(&node->in_dirty);
 	list_remove(&node->in_nodes);
 	buf_fini(&node->out);
@@ -509,12 +514,14 @@ void redis_node_ready(struct redis_node *node)
 	struct redis_store *s = node->s;
 
 	node->state = REDIS_NODE_READY;
-	node->was_ready = true;
+	if (node->was_ready_once)
+		metric_add(&s->store.metrics, SM_RECONNECTS, 0, 1);
+	node->was_ready = node->was_ready_once = true;
 	node->failures = 0;
 	node->fault[0] = 0;
 	node->stale_client = 0;
 	node->probe_at_ms = uv_now(s->store.loop) + REDIS_PROBE_MS;
-	log_info("STORE-REDIS-READY", "server=%s", node->name);
+	log_info("STORE-REDIS-READY", "server=\"%s\"", node->name);
 }
 
 void redis_node_tick(struct redis_node *node, uint64_t now_ms)

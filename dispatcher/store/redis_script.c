@@ -57,7 +57,7 @@ const char redis_script_append[] =
 	"local ttl = tonumber(ARGV[3])\n"
 	/* The head goes when it is too old: a few at a time. */
 	"if not oldest or now - oldest > ttl then\n"
-	"  local head = redis.call('XRANGE', log, '-', '+', 'COUNT', 4)\n"
+	"  local head = redis.call('XRANGE', log, '-', '+', 'COUNT', 5)\n"
 	"  local keep\n"
 	"  for _, entry in ipairs(head) do\n"
 	"    keep, oldest = entry[1], tonumber(entry[2][2])\n"

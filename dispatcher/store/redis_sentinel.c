@@ -142,5 +142,5 @@ void redis_sentinel_tick(struct redis_store *s, uint64_t now_ms)
 		return;
 	s->refresh_due = false;
 	s->refresh_at_ms = now_ms + REDIS_REFRESH_MS;
-	redis_node_drop(s->sentinel, "the next one is asked");
+	redis_node_leave(s->sentinel);
 }

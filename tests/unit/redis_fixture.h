@@ -40,7 +40,7 @@ static inline uint16_t free_port(void)
 	static uint16_t next;
 
 	if (next == 0)
-		next = (uint16_t)(20000 + (unsigned)getpid() % 10000);
+		next = (uint16_t)(10000 + (unsigned)getpid() % 10000);
 	for (;;) {
 		struct sockaddr_in at = {
 			.sin_family = AF_INET,

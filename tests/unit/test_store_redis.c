@@ -4,6 +4,7 @@
 #include "tests/unit/store_conformance.h"
 
 #include "tests/unit/redis_fixture.h"
+#include "tests/unit/store_stream.h"
 
 static struct redis_server_process server;
 static char url[64];
@@ -34,11 +35,321 @@ static int group_teardown(void **state UNUSED)
 	return 0;
 }
 
+/* --- what happens to servers ---------------------------------------------- */
+
+static void command(const char *words)
+{
+	char out[256];
+
+	assert_int_equal(shell(out, sizeof(out), "redis-cli -p %u %s",
+			       server.port, words),
+			 0);
+	if (strncmp(out, "ERR", 3) == 0)
+		fail_msg("%s: %s", words, out);
+}
+
+static void test_redis_killed_and_restarted(void **state)
+{
+	struct conformance *f = *state;
+	struct stream s;
+
+	stream_start(&s, f, "killed");
+	stream_fill(&s);
+	for (unsigned i = 0; i < 3; i++) {
+		unsigned before = s.acknowledged;
+
+		loop_until(f->l, s.acknowledged > before + 500);
+		redis_kill(&server, SIGKILL);
+		loop_until(f->l, !store_state(f->store)->up);
+		assert_true(strstr(store_state(f->store)->fault, "127.0.0.1") !=
+			    NULL);
+		redis_start(&server);
+		loop_until(f->l, store_state(f->store)->up);
+	}
+	stream_end(&s);
+	assert_int_equal(metric_get(store_counters(f->store), SM_RECONNECTS, 0),
+			 3);
+}
+
+/* Opens it while the server can't be used. */
+static void open_down(struct conformance *f)
+{
+	char fault[STORE_FAULT_SIZE];
+
+	assert_int_equal(store_open(&f->l->loop, &f->config, &f->store, fault),
+			 0);
+	f->closed = false;
+}
+
+/* Down for longer than an append may wait: it fails, certainly not done. */
+static void test_redis_down(void **state)
+{
+	struct conformance *f = *state;
+	struct appending p;
+
+	f->config.timeout_ms = 300;
+	conformance_reopen(f);
+	append_text(f, "a", "1");
+	redis_kill(&server, SIGKILL);
+	loop_until(f->l, !store_state(f->store)->up);
+	append_init(f, &p, "a", "", "2");
+	append_wait(&p);
+	assert_int_equal(p.a.rc, ERR_UNAVAILABLE);
+	assert_true(p.a.definite);
+	assert_true(strstr(store_state(f->store)->fault, "refused") != NULL);
+	/* One that may still wait goes through when the server is back. */
+	conformance_close(f);
+	f->config.timeout_ms = 5000;
+	open_down(f);
+	append_init(f, &p, "a", "", "3");
+	append_submit(&p);
+	uv_run(&f->l->loop, UV_RUN_NOWAIT);
+	redis_start(&server);
+	loop_until(f->l, p.done > 0);
+	assert_int_equal(p.a.rc, 0);
+	assert_int_equal(p.a.place.offset, 2);
+}
+
+/* The server hangs with appends under way and wakes after they have timed out
+ * and a new connection stands: what lay unread never overtakes. */
+static void test_redis_hangs(void **state)
+{
+	struct conformance *f = *state;
+	struct appending late, next;
+	struct stream s;
+	unsigned failed = 0;
+
+	f->config.timeout_ms = 300;
+	conformance_reopen(f);
+	stream_start(&s, f, "hangs");
+	stream_fill(&s);
+	for (unsigned i = 0; i < 3; i++) {
+		unsigned before = s.acknowledged;
+
+		loop_until(f->l, s.acknowledged > before + 300);
+		kill(server.pid, SIGSTOP);
+		failed = s.failed;
+		loop_until(f->l, s.failed > failed);
+		loop_until(f->l, !store_state(f->store)->up);
+		kill(server.pid, SIGCONT);
+		loop_until(f->l, store_state(f->store)->up);
+	}
+	stream_end(&s);
+
+	append_init(f, &late, "late", "", "late");
+	kill(server.pid, SIGSTOP);
+	append_wait(&late);
+	assert_int_equal(late.a.rc, ERR_UNAVAILABLE);
+	assert_false(late.a.definite);
+	append_init(f, &next, "late", "", "next");
+	append_submit(&next);
+	kill(server.pid, SIGCONT);
+	loop_until(f->l, next.done > 0);
+	if (next.a.rc == 0) { /* whichever: it is the last */
+		struct reading r;
+
+		read_init(f, &r, "late", 0);
+		read_wait(&r);
+		assert_got(f, f->got_count - 1, next.a.place.offset, "next");
+		assert_int_equal(r.r.top.offset, next.a.place.offset);
+	}
+}
+
+static void test_redis_scripts_forgotten(void **state)
+{
+	struct conformance *f = *state;
+	struct stream s;
+
+	stream_start(&s, f, "scripts");
+	stream_fill(&s);
+	for (unsigned i = 0; i < 5; i++) {
+		unsigned before = s.acknowledged;
+
+		command("script flush");
+		loop_until(f->l, s.acknowledged > before + 100);
+	}
+	assert_int_equal(s.failed, 0);
+	stream_end(&s);
+}
+
+/* Connections that others end: nothing that was sent is sent again. */
+static void test_redis_connections_cut(void **state)
+{
+	struct conformance *f = *state;
+	struct stream s;
+
+	stream_start(&s, f, "cut");
+	stream_fill(&s);
+	for (unsigned i = 0; i < 10; i++) {
+		unsigned before = s.acknowledged;
+
+		command("client kill type normal");
+		loop_until(f->l, s.acknowledged > before + 50);
+	}
+	stream_end(&s);
+}
+
+/* No position is ever given to two messages. */
+static void test_redis_flushed(void **state)
+{
+	struct conformance *f = *state;
+	struct store_place before = append_text(f, "a", "1"), after;
+	uint64_t identity = store_state(f->store)->identity;
+
+	for (unsigned i = 0; i < 20; i++) {
+		command("flushall");
+		assert_int_equal(top_of(f, "a").offset, 0);
+		after = append_text(f, "a", "2");
+		assert_true(after.epoch > before.epoch);
+		assert_int_equal(after.offset, 1);
+		before = after;
+	}
+	/* It is known by the same name when it is connected to again. */
+	command("client kill type normal");
+	loop_until(f->l, !store_state(f->store)->up);
+	loop_until(f->l, store_state(f->store)->up);
+	assert_int_equal(append_text(f, "a", "3").offset, 2);
+	assert_int_equal(store_state(f->store)->identity, identity);
+}
+
+/* As eviction does it: any one of a channel's keys goes. */
+static void test_redis_evicted(void **state)
+{
+	struct conformance *f = *state;
+	struct store_place place, before = append_text(f, "a", "1");
+	char words[256], name[NAME_SIZE];
+	struct reading r;
+
+	append_text(f, "a", "2");
+	snprintf(words, sizeof(words), "del 'stentor:{%s}:log'",
+		 channel_name(f, name, "a"));
+	command(words);
+	read_init(f, &r, "a", 0);
+	read_wait(&r);
+	assert_int_equal(f->got_count, 0);
+	assert_int_equal(r.r.first, 3);
+	place = append_text(f, "a", "3");
+	assert_int_equal(place.epoch, before.epoch);
+	assert_int_equal(place.offset, 3);
+	/* Someone's clock was far ahead when the log was made. */
+	snprintf(words, sizeof(words),
+		 "xadd 'stentor:{%s}:log' 3000000000000-7 t 1 r x", name);
+	command(words);
+	snprintf(words, sizeof(words), "del 'stentor:{%s}:meta'", name);
+	command(words);
+	place = append_text(f, "a", "4");
+	assert_int_equal(place.epoch, 3000000000001);
+	assert_int_equal(place.offset, 1);
+	read_init(f, &r, "a", 0);
+	read_wait(&r);
+	assert_int_equal(f->got_count, 1);
+}
+
+/* Entries go by their age while others come. */
+static void test_redis_head_expires(void **state)
+{
+	struct conformance *f = *state;
+	struct appending p;
+	struct reading r;
+	bool gone = false;
+
+	for (unsigned i = 0; i < 10; i++)
+		append_text(f, "a", "old");
+	turn_for(f, 510);
+	for (unsigned i = 0; i < 5 && !gone; i++) {
+		append_init(f, &p, "a", "", "new");
+		p.a.ttl_ms = 500;
+		append_wait(&p);
+		read_init(f, &r, "a", 0);
+		read_wait(&r);
+		gone = r.r.first > 10;
+	}
+	assert_true(gone);
+	assert_got(f, 0, r.r.first, "new");
+}
+
+static void test_redis_out_of_memory(void **state)
+{
+	struct conformance *f = *state;
+	struct appending p;
+
+	append_text(f, "a", "1");
+	command("config set maxmemory 1mb");
+	append_init(f, &p, "a", "", "2");
+	append_wait(&p);
+	assert_int_equal(p.a.rc, ERR_FULL);
+	assert_true(p.a.definite);
+	assert_int_equal(top_of(f, "a").offset, 1);
+	loop_until(f->l, store_state(f->store)->bytes_max == 1 << 20);
+	command("config set maxmemory 0");
+	assert_int_equal(append_text(f, "a", "3").offset, 2);
+}
+
+static void test_redis_becomes_replica(void **state)
+{
+	struct conformance *f = *state;
+	struct store_place before = append_text(f, "a", "1");
+	struct appending p;
+
+	command("replicaof 127.0.0.1 1");
+	append_init(f, &p, "a", "", "2");
+	append_submit(&p);
+	loop_until(f->l, !store_state(f->store)->up);
+	assert_true(strstr(store_state(f->store)->fault, "replica") != NULL);
+	command("replicaof no one");
+	loop_until(f->l, p.done > 0);
+	assert_int_equal(p.a.rc, 0);
+	/* What a new master has of the old one's log may be torn. */
+	assert_true(p.a.place.epoch > before.epoch);
+	assert_int_equal(p.a.place.offset, 1);
+}
+
+static void test_redis_password(void **state)
+{
+	struct conformance *f = *state;
+	char with[96];
+
+	conformance_close(f);
+	command("config set requirepass s3cret");
+	open_down(f);
+	loop_until(f->l, strstr(store_state(f->store)->fault, "wants a"));
+	conformance_close(f);
+	f->config.password = "wrong";
+	open_down(f);
+	loop_until(f->l, strstr(store_state(f->store)->fault, "refuses the"));
+	assert_null(strstr(store_state(f->store)->fault, "wrong"));
+	conformance_close(f);
+	f->config.password = "s3cret";
+	conformance_open(f);
+	append_text(f, "a", "1");
+	conformance_close(f);
+	f->config.password = "";
+	snprintf(with, sizeof(with), "redis://:s3%%63ret@127.0.0.1:%u",
+		 server.port);
+	f->config.url = with;
+	conformance_open(f);
+	append_text(f, "a", "2");
+	conformance_close(f);
+	command("-a s3cret --no-auth-warning config set requirepass \"''\"");
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		CONFORMANCE_TESTS,
+		CONFORMANCE_CASE(test_redis_killed_and_restarted),
+		CONFORMANCE_CASE(test_redis_down),
+		CONFORMANCE_CASE(test_redis_hangs),
+		CONFORMANCE_CASE(test_redis_scripts_forgotten),
+		CONFORMANCE_CASE(test_redis_connections_cut),
+		CONFORMANCE_CASE(test_redis_flushed),
+		CONFORMANCE_CASE(test_redis_evicted),
+		CONFORMANCE_CASE(test_redis_head_expires),
+		CONFORMANCE_CASE(test_redis_out_of_memory),
+		CONFORMANCE_CASE(test_redis_becomes_replica),
+		CONFORMANCE_CASE(test_redis_password),
 	};
 
+	signal(SIGPIPE, SIG_IGN); /* as the programs do */
 	return cmocka_run_group_tests(tests, group_setup, group_teardown);
 }

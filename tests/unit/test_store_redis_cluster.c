@@ -1,0 +1,200 @@
+/* redis: a real Cluster of three masters, under the conformance suite and while
+ * its slots move. */
+#define CONFORMANCE_PERSISTENT 1
+#include "tests/unit/store_conformance.h"
+
+#include "dispatcher/store/redis.h"
+#include "tests/unit/redis_fixture.h"
+#include "tests/unit/store_stream.h"
+
+#define MASTERS 3
+
+static struct redis_server_process servers[MASTERS];
+static char url[64];
+
+static void conformance_config(struct store_config *c)
+{
+	/* One address is enough to find the others. */
+	snprintf(url, sizeof(url), "redis://127.0.0.1:%u", servers[1].port);
+	c->url = url;
+	c->timeout_ms = 4000;
+}
+
+static bool cluster_is_ok(void)
+{
+	char out[1024];
+
+	for (unsigned i = 0; i < MASTERS; i++) {
+		shell(out, sizeof(out), "redis-cli -p %u cluster info 2>&1",
+		      servers[i].port);
+		if (strstr(out, "cluster_state:ok") == NULL)
+			return false;
+	}
+	return true;
+}
+
+static int group_setup(void **state UNUSED)
+{
+	char out[4096];
+
+	for (unsigned i = 0; i < MASTERS; i++) {
+		static const char *const args[] = {
+			"--cluster-enabled",	  "yes",  "--save", "",
+			"--cluster-node-timeout", "1000", NULL,
+		};
+
+		redis_init(&servers[i]);
+		memcpy(servers[i].args, args, sizeof(args));
+		redis_start(&servers[i]);
+	}
+	if (shell(out, sizeof(out),
+		  "redis-cli --cluster create 127.0.0.1:%u 127.0.0.1:%u "
+		  "127.0.0.1:%u --cluster-yes 2>&1",
+		  servers[0].port, servers[1].port, servers[2].port) != 0) {
+		fprintf(stderr, "%s\n", out);
+		return -1;
+	}
+	for (unsigned ms = 0; !cluster_is_ok(); ms += 20) {
+		if (ms > REDIS_START_WAIT_MS)
+			return -1;
+		pause_ms(20);
+	}
+	return 0;
+}
+
+static int group_teardown(void **state UNUSED)
+{
+	for (unsigned i = 0; i < MASTERS; i++)
+		redis_fini(&servers[i]);
+	return 0;
+}
+
+/* Published test vectors of the Cluster specification. */
+static void test_redis_slot(void **state UNUSED)
+{
+	assert_int_equal(redis_slot("123456789"), 0x31c3 % REDIS_SLOTS);
+	assert_int_equal(redis_slot(""), 0);
+	assert_int_equal(redis_slot("foo"), 12182);
+	assert_int_equal(redis_slot("somekey"), 11058);
+}
+
+/* --- a slot moves --------------------------------------------------------- */
+
+static unsigned owner_of(unsigned slot)
+{
+	for (unsigned i = 0; i < MASTERS; i++) {
+		char range[4096], *at;
+		unsigned first, last;
+
+		shell(range, sizeof(range),
+		      "redis-cli -p %u cluster nodes | grep myself | "
+		      "cut -d' ' -f9-",
+		      servers[i].port);
+		for (at = strtok(range, " \n"); at; at = strtok(NULL, " \n")) {
+			int n = sscanf(at, "%u-%u", &first, &last);
+
+			if (n == 1)
+				last = first;
+			if (n >= 1 && slot >= first && slot <= last)
+				return i;
+		}
+	}
+	fail_msg("nobody has slot %u", slot);
+	return 0;
+}
+
+static void node_id(unsigned i, char id[64])
+{
+	shell(id, 64, "redis-cli -p %u cluster myid", servers[i].port);
+	id[strcspn(id, "\n")] = 0;
+}
+
+/* As redis-cli --cluster reshard does it, with the loop turned between its
+ * steps, and keys moved a few at a time, so that channels are torn. */
+static void move_slot(struct conformance *f, unsigned slot, unsigned to)
+{
+	unsigned from = owner_of(slot);
+	char out[2048], from_id[64], to_id[64];
+
+	node_id(from, from_id);
+	node_id(to, to_id);
+	shell(out, sizeof(out),
+	      "redis-cli -p %u cluster setslot %u importing %s",
+	      servers[to].port, slot, from_id);
+	shell(out, sizeof(out),
+	      "redis-cli -p %u cluster setslot %u migrating %s",
+	      servers[from].port, slot, to_id);
+	turn_for(f, 50);
+	for (unsigned step = 0; step < 1000; step++) {
+		shell(out, sizeof(out),
+		      "redis-cli -p %u cluster getkeysinslot %u %u | "
+		      "xargs redis-cli -p %u migrate 127.0.0.1 %u '' 0 5000 "
+		      "keys",
+		      servers[from].port, slot, step < 3 ? 1 : 400,
+		      servers[from].port, servers[to].port);
+		if (strstr(out, "NOKEY") != NULL)
+			break;
+		turn_for(f, step < 3 ? 20 : 2);
+	}
+	turn_for(f, 50);
+	shell(out, sizeof(out), "redis-cli -p %u cluster setslot %u node %s",
+	      servers[to].port, slot, to_id);
+	shell(out, sizeof(out), "redis-cli -p %u cluster setslot %u node %s",
+	      servers[from].port, slot, to_id);
+	turn_for(f, 50);
+}
+
+static void test_redis_slots_move(void **state)
+{
+	struct conformance *f = *state;
+	struct stream s;
+
+	stream_start(&s, f, "moving");
+	stream_fill(&s);
+	turn_for(f, 100);
+	for (unsigned i = 0; i < STREAM_CHANNELS; i++) {
+		unsigned slot = redis_slot(s.names[i]);
+
+		move_slot(f, slot, (owner_of(slot) + 1) % MASTERS);
+	}
+	unsigned before = s.acknowledged;
+
+	loop_until(f->l, s.acknowledged > before + 100);
+	assert_int_equal(s.unknown, 0);
+	assert_true(s.failed * 10 < s.acknowledged);
+	stream_end(&s);
+}
+
+/* One of the masters hangs: its channels fail in time, the others go on, and it
+ * is used again afterwards. */
+static void test_redis_cluster_one_hangs(void **state)
+{
+	struct conformance *f = *state;
+	unsigned before, victim;
+	struct stream s;
+
+	stream_start(&s, f, "hangs");
+	victim = owner_of(redis_slot(s.names[0]));
+	stream_fill(&s);
+	loop_until(f->l, s.acknowledged > 200);
+	kill(servers[victim].pid, SIGSTOP);
+	loop_until(f->l, s.failed > 0);
+	kill(servers[victim].pid, SIGCONT);
+	loop_until(f->l, store_state(f->store)->up);
+	before = (unsigned)s.last[0];
+	loop_until(f->l, s.last[0] > before + 100);
+	stream_end(&s);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_redis_slot),
+		CONFORMANCE_TESTS,
+		CONFORMANCE_CASE(test_redis_slots_move),
+		CONFORMANCE_CASE(test_redis_cluster_one_hangs),
+	};
+
+	signal(SIGPIPE, SIG_IGN); /* as the programs do */
+	return cmocka_run_group_tests(tests, group_setup, group_teardown);
+}

@@ -1,0 +1,591 @@
+/* redis: servers that are not what they should be. A small server on the test's
+ * own loop says what each test wants it to say. */
+#include "tests/unit/loop_fixture.h"
+
+#include "common/base/clock.h"
+#include "common/base/err.h"
+#include "common/base/mem.h"
+#include "dispatcher/store/redis.h"
+#include "dispatcher/store/redis_internal.h"
+
+#include <hiredis/hiredis.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+
+/* --- the server ----------------------------------------------------------- */
+
+#define SHA "0123456789012345678901234567890123456789"
+#define GOOD_INFO                                                    \
+	"redis_version:7.2.0\r\nrun_id:r\r\nrole:master\r\n"         \
+	"master_replid:a\r\nconnected_slaves:0\r\nused_memory:1\r\n" \
+	"cluster_enabled:0\r\n"
+
+struct fixture {
+	struct loop_fixture *l;
+	uv_tcp_t listener;
+	char url[64];
+	struct store *store;
+	bool closed;
+	/* What the server does. */
+	const char *info;	  /* the text of INFO */
+	const char *info_error;	  /* instead */
+	const char *script_reply; /* to EVALSHA, as it goes over the wire */
+	bool silent, hangs_up;	  /* always; at EVALSHA */
+	const char *greeting;	  /* before any question */
+	size_t flood;		  /* bytes after the script's reply */
+	unsigned connections, scripts;
+};
+
+struct client {
+	uv_tcp_t tcp;
+	struct fixture *f;
+	redisReader *reader;
+	char bytes[4096];
+};
+
+static void on_client_closed(uv_handle_t *handle)
+{
+	struct client *c = handle->data;
+
+	redisReaderFree(c->reader);
+	free(c);
+}
+
+static void client_close(struct client *c)
+{
+	if (!uv_is_closing((uv_handle_t *)&c->tcp))
+		uv_close((uv_handle_t *)&c->tcp, on_client_closed);
+}
+
+static void on_sent(uv_write_t *write, int status UNUSED)
+{
+	free(write->data);
+	free(write);
+}
+
+static void say_bytes(struct client *c, const char *bytes, size_t len)
+{
+	uv_write_t *write = xcalloc(1, sizeof(*write));
+	char *copy = xmemdupz(bytes, len);
+	uv_buf_t buf = uv_buf_init(copy, (unsigned)len);
+
+	write->data = copy;
+	if (uv_write(write, (uv_stream_t *)&c->tcp, &buf, 1, on_sent) != 0)
+		on_sent(write, 0);
+}
+
+static void say(struct client *c, const char *text)
+{
+	say_bytes(c, text, strlen(text));
+}
+
+static void say_bulk(struct client *c, const char *text)
+{
+	char head[32];
+
+	snprintf(head, sizeof(head), "$%zu\r\n", strlen(text));
+	say(c, head);
+	say(c, text);
+	say(c, "\r\n");
+}
+
+static void flood(struct client *c, size_t len)
+{
+	char *zeros = xcalloc(1, 1 << 20);
+
+	for (size_t sent = 0; sent < len; sent += 1 << 20)
+		say_bytes(c, zeros, 1 << 20);
+	free(zeros);
+}
+
+static void answer(struct client *c, const redisReply *q)
+{
+	struct fixture *f = c->f;
+	const char *word = q->element[0]->str;
+
+	if (f->silent)
+		return;
+	if (strcmp(word, "INFO") == 0 && f->info_error != NULL)
+		say(c, f->info_error);
+	else if (strcmp(word, "INFO") == 0)
+		say_bulk(c, f->info);
+	else if (strcmp(word, "CLIENT") == 0)
+		say(c, ":1\r\n");
+	else if (strcmp(word, "SCRIPT") == 0)
+		say_bulk(c, SHA);
+	else if (strcmp(word, "GET") == 0)
+		say_bulk(c, "42");
+	else if (strcmp(word, "EVALSHA") != 0)
+		say(c, "+OK\r\n");
+	else {
+		f->scripts++;
+		if (f->hangs_up)
+			client_close(c);
+		else
+			say(c, f->script_reply);
+		if (f->flood > 0)
+			flood(c, f->flood);
+	}
+}
+
+static void on_alloc(uv_handle_t *handle, size_t suggested UNUSED,
+		     uv_buf_t *out)
+{
+	struct client *c = handle->data;
+
+	*out = uv_buf_init(c->bytes, sizeof(c->bytes));
+}
+
+static void on_data(uv_stream_t *stream, ssize_t n, const uv_buf_t *buf)
+{
+	struct client *c = stream->data;
+	void *q;
+
+	if (n < 0) {
+		client_close(c);
+		return;
+	}
+	redisReaderFeed(c->reader, buf->base, (size_t)n);
+	while (!uv_is_closing((uv_handle_t *)&c->tcp) &&
+	       redisReaderGetReply(c->reader, &q) == REDIS_OK && q != NULL) {
+		answer(c, q);
+		freeReplyObject(q);
+	}
+}
+
+static void on_connection(uv_stream_t *listener, int status)
+{
+	struct client *c = xcalloc(1, sizeof(*c));
+
+	assert_int_equal(status, 0);
+	c->f = listener->data;
+	c->f->connections++;
+	c->reader = redisReaderCreate();
+	c->tcp.data = c;
+	uv_tcp_init(listener->loop, &c->tcp);
+	assert_int_equal(uv_accept(listener, (uv_stream_t *)&c->tcp), 0);
+	uv_read_start((uv_stream_t *)&c->tcp, on_alloc, on_data);
+	if (c->f->greeting != NULL)
+		say(c, c->f->greeting);
+}
+
+static int setup(void **state)
+{
+	struct fixture *f = xcalloc(1, sizeof(*f));
+	struct sockaddr_in at;
+	int len = sizeof(at);
+
+	if (loop_setup((void **)&f->l) != 0)
+		return -1;
+	uv_tcp_init(&f->l->loop, &f->listener);
+	uv_ip4_addr("127.0.0.1", 0, &at);
+	f->listener.data = f;
+	uv_tcp_bind(&f->listener, (struct sockaddr *)&at, 0);
+	uv_listen((uv_stream_t *)&f->listener, 16, on_connection);
+	uv_tcp_getsockname(&f->listener, (struct sockaddr *)&at, &len);
+	snprintf(f->url, sizeof(f->url), "redis://127.0.0.1:%u",
+		 ntohs(at.sin_port));
+	f->info = GOOD_INFO;
+	f->script_reply = "$3\r\n5 1\r\n";
+	*state = f;
+	return 0;
+}
+
+static void on_store_closed(void *ctx)
+{
+	((struct fixture *)ctx)->closed = true;
+}
+
+static int teardown(void **state)
+{
+	struct fixture *f = *state;
+	int rc;
+
+	if (f->store != NULL) {
+		store_close(f->store, on_store_closed, f);
+		loop_run_until(f->l, &f->closed);
+	}
+	uv_close((uv_handle_t *)&f->listener, NULL);
+	rc = loop_teardown((void **)&f->l);
+	free(f);
+	return rc;
+}
+
+static void open_store(struct fixture *f, uint64_t timeout_ms)
+{
+	const struct store_config config = {
+		.url = f->url,
+		.password = "",
+		.queue_bytes = 64 << 20,
+		.timeout_ms = timeout_ms,
+		.idempotency_ms = 1000,
+	};
+	char fault[STORE_FAULT_SIZE];
+
+	assert_int_equal(store_open(&f->l->loop, &config, &f->store, fault), 0);
+}
+
+static bool fault_says(struct fixture *f, const char *words)
+{
+	const struct store_state *state = store_state(f->store);
+
+	return !state->up && strstr(state->fault, words) != NULL;
+}
+
+struct appending {
+	struct store_append a;
+	bool done;
+};
+
+static void on_appended(struct store_append *a)
+{
+	container_of(a, struct appending, a)->done = true;
+}
+
+static void append(struct fixture *f, struct appending *p)
+{
+	*p = (struct appending){
+		.a = {.channel = "c",
+		      .record = "r",
+		      .len = 1,
+		      .size = 10,
+		      .ttl_ms = 1000,
+		      .idempotency_key = "",
+		      .message_id = "id",
+		      .done = on_appended},
+	};
+	store_append(f->store, &p->a);
+	loop_run_until(f->l, &p->done);
+}
+
+/* --- what it is ----------------------------------------------------------- */
+
+/* It can't be used, and it is not asked all the time. */
+static void assert_never_up(struct fixture *f, const char *words)
+{
+	uint64_t until;
+
+	open_store(f, 200);
+	loop_until(f->l, fault_says(f, words));
+	f->connections = 0;
+	until = clock_monotonic_ms() + 500;
+	loop_until(f->l, clock_monotonic_ms() >= until);
+	assert_true(f->connections <= 8);
+	assert_true(fault_says(f, words));
+}
+
+static void test_redis_too_old(void **state)
+{
+	struct fixture *f = *state;
+
+	f->info = "redis_version:6.2.14\r\nrole:master\r\n";
+	assert_never_up(f, "below 7");
+}
+
+/* What a server before 7 says to INFO with several sections. */
+static void test_redis_too_old_for_info(void **state)
+{
+	struct fixture *f = *state;
+
+	f->info_error = "-ERR syntax error\r\n";
+	assert_never_up(f, "below 7");
+}
+
+static void test_redis_valkey(void **state)
+{
+	struct fixture *f = *state;
+
+	f->info = "redis_version:7.2.4\r\nserver_name:valkey\r\n"
+		  "valkey_version:8.0.1\r\nrole:master\r\n";
+	open_store(f, 200);
+	loop_until(f->l, store_state(f->store)->up);
+	assert_int_equal(store_state(f->store)->identity, 42);
+}
+
+static void test_redis_no_version(void **state)
+{
+	struct fixture *f = *state;
+
+	f->info = "";
+	assert_never_up(f, "version");
+}
+
+static void test_redis_loading(void **state)
+{
+	struct fixture *f = *state;
+
+	f->info = GOOD_INFO "loading:1\r\n";
+	open_store(f, 200);
+	loop_until(f->l, fault_says(f, "loading"));
+	f->info = GOOD_INFO;
+	loop_until(f->l, store_state(f->store)->up);
+}
+
+static void test_redis_silent(void **state)
+{
+	struct fixture *f = *state;
+
+	f->silent = true;
+	assert_never_up(f, "in time");
+}
+
+static void test_redis_garbage(void **state)
+{
+	struct fixture *f = *state;
+
+	f->greeting = "HTTP/1.1 400 Bad Request\r\n\r\n";
+	assert_never_up(f, "no Redis protocol");
+}
+
+static void test_redis_speaks_unasked(void **state)
+{
+	struct fixture *f = *state;
+
+	f->greeting = "+a\r\n+b\r\n+c\r\n+d\r\n+e\r\n+f\r\n+g\r\n+h\r\n";
+	assert_never_up(f, "");
+}
+
+/* --- what it answers ------------------------------------------------------ */
+
+/* The append ends, as it may have been done, and the store recovers. */
+static void assert_unknown(struct fixture *f, const char *reply)
+{
+	struct appending p;
+
+	f->script_reply = reply;
+	append(f, &p);
+	assert_int_equal(p.a.rc, ERR_UNAVAILABLE);
+	assert_false(p.a.definite);
+	f->script_reply = "$3\r\n5 1\r\n";
+	loop_until(f->l, store_state(f->store)->up);
+	append(f, &p);
+	assert_int_equal(p.a.rc, 0);
+}
+
+static void test_redis_nonsense(void **state)
+{
+	static const char *const replies[] = {
+		":1\r\n",
+		"+OK\r\n",
+		"$-1\r\n",
+		"*0\r\n",
+		"*-1\r\n",
+		"$0\r\n\r\n",
+		"$3\r\n1 0\r\n",
+		"$3\r\n1 x\r\n",
+		"$3\r\n 11\r\n",
+		"$23\r\n1 99999999999999999999 \r\n",
+		"*1\r\n*1\r\n*1\r\n*1\r\n*1\r\n*1\r\n*1\r\n*1\r\n*1\r\n*1\r\n",
+		"?",
+		"*2147483647\r\n",
+		"*1\r\n*65537\r\n",
+		"$-2\r\n",
+		"$99999999999999999999\r\n",
+	};
+	struct fixture *f = *state;
+
+	open_store(f, 1000);
+	loop_until(f->l, store_state(f->store)->up);
+	for (size_t i = 0; i < array_len(replies); i++)
+		assert_unknown(f, replies[i]);
+}
+
+static void test_redis_huge_reply(void **state)
+{
+	struct fixture *f = *state;
+	struct appending p;
+
+	open_store(f, 5000);
+	loop_until(f->l, store_state(f->store)->up);
+	f->flood = REDIS_REPLY_MAX + (8u << 20);
+	f->script_reply = "$400000000\r\n";
+	append(f, &p);
+	f->flood = 0;
+	assert_int_equal(p.a.rc, ERR_UNAVAILABLE);
+	assert_false(p.a.definite);
+	f->script_reply = "$3\r\n5 1\r\n";
+	append(f, &p);
+	assert_int_equal(p.a.rc, 0);
+}
+
+/* Every append ends, though none is answered. */
+static void test_redis_hangs_up(void **state)
+{
+	struct fixture *f = *state;
+	struct appending p;
+
+	f->hangs_up = true;
+	open_store(f, 1000);
+	for (unsigned i = 0; i < 5; i++) {
+		loop_until(f->l, store_state(f->store)->up);
+		append(f, &p);
+		assert_int_equal(p.a.rc, ERR_UNAVAILABLE);
+		assert_false(p.a.definite);
+	}
+	assert_int_equal(f->scripts, 5); /* none was sent twice */
+}
+
+static void assert_refused(struct fixture *f, const char *reply, int rc,
+			   unsigned scripts_max)
+{
+	struct appending p;
+
+	f->scripts = 0;
+	f->script_reply = reply;
+	append(f, &p);
+	assert_int_equal(p.a.rc, rc);
+	assert_true(p.a.definite);
+	assert_true(f->scripts <= scripts_max);
+}
+
+static void test_redis_refuses(void **state)
+{
+	struct fixture *f = *state;
+	char moved[64];
+
+	snprintf(moved, sizeof(moved), "-MOVED 1 %s\r\n",
+		 f->url + strlen("redis://"));
+	open_store(f, 300);
+	loop_until(f->l, store_state(f->store)->up);
+	assert_refused(f, "-OOM no memory\r\n", ERR_FULL, 1);
+	assert_refused(f, "-MISCONF no disk\r\n", ERR_FULL, 1);
+	assert_refused(f, "-NOREPLICAS no\r\n", ERR_UNAVAILABLE, 1);
+	assert_refused(f, "-ERR what\r\n", ERR_IO, 1);
+	assert_refused(f, moved, ERR_UNAVAILABLE, REDIS_REDIRECTIONS_MAX + 1);
+	assert_refused(f, "-MOVED\r\n", ERR_UNAVAILABLE, 1);
+	assert_refused(f, "-MOVED 1 \r\n", ERR_UNAVAILABLE, 1);
+	assert_refused(f, "-MOVED 1 x:99999\r\n", ERR_UNAVAILABLE, 1);
+	assert_refused(f, "-ASK 1 :0\r\n", ERR_UNAVAILABLE, 1);
+	/* Again and again, but not all the time. */
+	assert_refused(f, "-TRYAGAIN\r\n", ERR_UNAVAILABLE, 10);
+	assert_refused(f, "-CLUSTERDOWN\r\n", ERR_UNAVAILABLE, 10);
+	assert_refused(f, "-LOADING\r\n", ERR_UNAVAILABLE, 10);
+}
+
+/* --- bounds --------------------------------------------------------------- */
+
+struct reading {
+	struct store_read r;
+	unsigned *unavailable, *done;
+};
+
+static void on_read(struct store_read *r)
+{
+	struct reading *p = container_of(r, struct reading, r);
+
+	++*p->done;
+	*p->unavailable += r->rc == ERR_UNAVAILABLE;
+}
+
+static void test_redis_too_many_operations(void **state)
+{
+	struct fixture *f = *state;
+	size_t count = REDIS_OPS_MAX + 10;
+	struct reading *p = xcalloc(count, sizeof(*p));
+	unsigned unavailable = 0, done = 0;
+
+	f->silent = true;
+	open_store(f, 1000);
+	for (size_t i = 0; i < count; i++) {
+		p[i].unavailable = &unavailable;
+		p[i].done = &done;
+		p[i].r = (struct store_read){
+			.channel = "c",
+			.records_max = 1,
+			.done = on_read,
+		};
+		store_read(f->store, &p[i].r);
+	}
+	/* Those over the bound at once, the others when their time is over. */
+	uv_run(&f->l->loop, UV_RUN_NOWAIT);
+	assert_int_equal(done, 10);
+	loop_until(f->l, done == count);
+	assert_int_equal(unavailable, count);
+	free(p);
+}
+
+/* --- the URL -------------------------------------------------------------- */
+
+static void test_redis_url(void **state UNUSED)
+{
+	static const char *const wrong[] = {
+		"rediss://h",
+		"redis://",
+		"redis://h:0",
+		"redis://h:65536",
+		"redis://h:",
+		"redis://h:1x",
+		"redis://:1",
+		"redis://h,",
+		"redis://h/0",
+		"redis://secret@h",
+		"redis://:se%zz@h",
+		"redis://:se%00@h",
+		"redis://h?x=y",
+		"redis://h?sentinel=",
+		"redis://[::1",
+		"redis://[::1]x",
+		"redis://h,h,h,h,h,h,h,h,h,h,h,h,h,h,h,h,h",
+	};
+	char fault[STORE_FAULT_SIZE];
+	struct redis_url url;
+
+	for (size_t i = 0; i < array_len(wrong); i++) {
+		fault[0] = 0;
+		if (redis_url_parse(wrong[i], &url, fault) != ERR_CONFIG)
+			fail_msg("taken: %s", wrong[i]);
+		assert_true(fault[0] != 0);
+		assert_null(strstr(fault, "secret"));
+	}
+	assert_int_equal(redis_url_parse("redis://h", &url, fault), 0);
+	assert_string_equal(url.addresses[0].host, "h");
+	assert_int_equal(url.addresses[0].port, 6379);
+	assert_int_equal(
+		redis_url_parse("redis://me:a%40b@[::1]:7,h2/?sentinel=m%2fn",
+				&url, fault),
+		0);
+	assert_int_equal(url.count, 2);
+	assert_string_equal(url.user, "me");
+	assert_string_equal(url.secret, "a@b");
+	assert_string_equal(url.addresses[0].host, "::1");
+	assert_int_equal(url.addresses[0].port, 7);
+	assert_int_equal(url.addresses[1].port, 26379);
+	assert_string_equal(url.sentinel, "m/n");
+}
+
+static void test_redis_unknown_host(void **state)
+{
+	struct fixture *f = *state;
+
+	snprintf(f->url, sizeof(f->url), "redis://no-such-host.invalid:1");
+	open_store(f, 300);
+	loop_until(f->l, store_state(f->store)->fault[0] == 'n' &&
+				 strstr(store_state(f->store)->fault, "inva"));
+}
+
+#define CASE(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_redis_url),
+		CASE(test_redis_unknown_host),
+		CASE(test_redis_too_old),
+		CASE(test_redis_too_old_for_info),
+		CASE(test_redis_valkey),
+		CASE(test_redis_no_version),
+		CASE(test_redis_loading),
+		CASE(test_redis_silent),
+		CASE(test_redis_garbage),
+		CASE(test_redis_speaks_unasked),
+		CASE(test_redis_nonsense),
+		CASE(test_redis_huge_reply),
+		CASE(test_redis_hangs_up),
+		CASE(test_redis_refuses),
+		CASE(test_redis_too_many_operations),
+	};
+
+	signal(SIGPIPE, SIG_IGN); /* as the programs do */
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

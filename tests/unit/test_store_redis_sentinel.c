@@ -1,0 +1,203 @@
+/* redis: a master with two replicas, watched by a Sentinel, under the
+ * conformance suite with one replica asked for, and through failovers. */
+#define CONFORMANCE_PERSISTENT 1
+#include "tests/unit/store_conformance.h"
+
+#include "tests/unit/redis_fixture.h"
+#include "tests/unit/store_stream.h"
+
+#define SERVERS 3
+
+static struct redis_server_process servers[SERVERS], sentinel;
+static uint16_t nobody; /* a port that is refused */
+static char url[128];
+
+static void conformance_config(struct store_config *c)
+{
+	snprintf(url, sizeof(url),
+		 "redis://127.0.0.1:%u,127.0.0.1:%u?sentinel=the-master",
+		 nobody, sentinel.port);
+	c->url = url;
+	c->timeout_ms = 2000;
+	c->replicas = 1;
+}
+
+static unsigned replicas_of(unsigned i)
+{
+	char out[64];
+
+	shell(out, sizeof(out),
+	      "redis-cli -p %u info replication 2>&1 | "
+	      "grep -c 'state=online'",
+	      servers[i].port);
+	return (unsigned)strtoul(out, NULL, 10);
+}
+
+/* The one that has `replicas` of them now. */
+static unsigned master_with(unsigned replicas)
+{
+	for (unsigned ms = 0; ms < REDIS_START_WAIT_MS; ms += 50) {
+		for (unsigned i = 0; i < SERVERS; i++)
+			if (servers[i].pid != 0 && replicas_of(i) == replicas)
+				return i;
+		pause_ms(50);
+	}
+	check(!"no master has so many replicas");
+	return 0;
+}
+
+static void write_sentinel(void)
+{
+	static char path[160];
+	FILE *file;
+
+	redis_init(&sentinel);
+	snprintf(path, sizeof(path), "%s/sentinel.conf", sentinel.directory);
+	file = fopen(path, "w");
+	check(file != NULL);
+	fprintf(file,
+		"sentinel monitor the-master 127.0.0.1 %u 1\n"
+		"sentinel down-after-milliseconds the-master 400\n"
+		"sentinel failover-timeout the-master 2000\n",
+		servers[0].port);
+	fclose(file);
+	sentinel.args[0] = path;
+	sentinel.args[1] = "--sentinel";
+	redis_start(&sentinel);
+}
+
+static bool sentinel_knows_replicas(void)
+{
+	char out[64];
+
+	shell(out, sizeof(out),
+	      "redis-cli -p %u sentinel replicas the-master | grep -c '^ip$'",
+	      sentinel.port);
+	return strtoul(out, NULL, 10) == SERVERS - 1;
+}
+
+static int group_setup(void **state UNUSED)
+{
+	static char port[8];
+
+	nobody = free_port();
+	for (unsigned i = 0; i < SERVERS; i++) {
+		const char *args[] = {
+			"--save",
+			"",
+			"--repl-diskless-sync-delay",
+			"0",
+			i == 0 ? NULL : "--replicaof",
+			"127.0.0.1",
+			port,
+			NULL,
+		};
+
+		redis_init(&servers[i]);
+		memcpy(servers[i].args, args, sizeof(args));
+		redis_start(&servers[i]);
+		snprintf(port, sizeof(port), "%u", servers[0].port);
+	}
+	master_with(2);
+	write_sentinel();
+	for (unsigned ms = 0; !sentinel_knows_replicas(); ms += 50) {
+		if (ms > 15000)
+			return -1;
+		pause_ms(50);
+	}
+	return 0;
+}
+
+static int group_teardown(void **state UNUSED)
+{
+	redis_fini(&sentinel);
+	for (unsigned i = 0; i < SERVERS; i++)
+		redis_fini(&servers[i]);
+	return 0;
+}
+
+/* Too few replicas have it: it may be there, but it is not acknowledged. */
+static void test_redis_replicas_hang(void **state)
+{
+	struct conformance *f = *state;
+	unsigned master = master_with(2);
+	struct appending p;
+
+	f->config.timeout_ms = 600;
+	conformance_reopen(f);
+	append_text(f, "a", "1");
+	for (unsigned i = 0; i < SERVERS; i++)
+		if (i != master)
+			kill(servers[i].pid, SIGSTOP);
+	append_init(f, &p, "a", "", "2");
+	append_wait(&p);
+	for (unsigned i = 0; i < SERVERS; i++)
+		if (i != master)
+			kill(servers[i].pid, SIGCONT);
+	assert_int_equal(p.a.rc, ERR_UNAVAILABLE);
+	assert_false(p.a.definite);
+	loop_until(f->l, store_state(f->store)->up);
+	append_text(f, "a", "3");
+}
+
+/* The same history goes on at the new master: nothing that was acknowledged is
+ * lost, and nobody is told of a gap. */
+static void test_redis_failover(void **state)
+{
+	struct conformance *f = *state;
+	unsigned victim = master_with(2), before;
+	struct stream s;
+
+	stream_start(&s, f, "failover");
+	stream_fill(&s);
+	loop_until(f->l, s.acknowledged > 300);
+	redis_kill(&servers[victim], SIGKILL);
+	loop_until(f->l, !store_state(f->store)->up);
+	loop_until(f->l, store_state(f->store)->up);
+	before = s.acknowledged;
+	loop_until(f->l, s.acknowledged > before + 100);
+	stream_end(&s);
+}
+
+static bool failover_begins(void)
+{
+	char out[256];
+
+	/* Not as long as the one before is not over. */
+	shell(out, sizeof(out), "redis-cli -p %u sentinel failover the-master",
+	      sentinel.port);
+	return strstr(out, "OK") != NULL;
+}
+
+/* Without replicas asked for the new master may lack the last appends: each
+ * channel begins a new epoch. */
+static void test_redis_failover_torn(void **state)
+{
+	struct conformance *f = *state;
+	struct store_place before, after;
+
+	f->config.replicas = 0;
+	conformance_reopen(f);
+	before = append_text(f, "a", "1");
+	loop_until(f->l, failover_begins());
+	loop_until(f->l, !store_state(f->store)->up);
+	loop_until(f->l, store_state(f->store)->up);
+	after = append_text(f, "a", "2");
+	assert_true(after.epoch > before.epoch);
+	assert_int_equal(after.offset, 1);
+	/* Once. */
+	assert_int_equal(append_text(f, "a", "3").epoch, after.epoch);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		CONFORMANCE_TESTS,
+		CONFORMANCE_CASE(test_redis_replicas_hang),
+		CONFORMANCE_CASE(test_redis_failover),
+		CONFORMANCE_CASE(test_redis_failover_torn),
+	};
+
+	signal(SIGPIPE, SIG_IGN); /* as the programs do */
+	return cmocka_run_group_tests(tests, group_setup, group_teardown);
+}
