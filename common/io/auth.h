@@ -1,0 +1,65 @@
+/* auth.h - who may come in: the keys of the configuration's `auth:` section,
+ * read again when their files change, tokens that were checked lately, and
+ * tokens that were revoked.
+ *
+ * Checked tokens are remembered (AUTH_CACHE_MAX, the longest unused goes) until
+ * they expire, because a signature costs 30 us and more. Revocations are kept
+ * until no token that they mean can be valid any more, at most
+ * AUTH_REVOCATIONS_MAX; processes tell them to one another over the links.
+ *
+ * Tokens are never logged, nor kept: the cache knows their keyed hash.
+ */
+#ifndef STENTOR_IO_AUTH_H
+#define STENTOR_IO_AUTH_H
+
+#include "common/base/config.h"
+#include "common/codec/token.h"
+
+#include <uv.h>
+
+#define AUTH_CACHE_MAX	     4096
+#define AUTH_REVOCATIONS_MAX 10000
+#define AUTH_WATCH_MS	     2000 /* between looks at key files */
+
+struct auth;
+
+/* Claims shared by all who came with the same token; the last release frees.
+ * `bucket` is for whoever limits rates by token. */
+struct auth_token {
+	uint32_t refs;
+	const struct token_claims *claims;
+	uint64_t bucket, bucket_ms;
+};
+
+struct auth_revocation {
+	char sub[TOKEN_ID_MAX + 1], jti[TOKEN_ID_MAX + 1]; /* one is "" */
+	uint64_t before_s; /* sub: tokens issued at or before this */
+	uint64_t until_s;  /* forgotten after that */
+};
+
+/* Reads keys; on a fault there is a message on stderr and ERR_CONFIG.
+ * `on_revoked` runs for each new revocation, whoever told it: streams end, and
+ * links pass it on. */
+int auth_start(uv_loop_t *loop, const struct auth_config *config,
+	       void (*on_revoked)(void *ctx, const struct auth_revocation *r),
+	       void *ctx, struct auth **out) MUST_CHECK;
+void auth_close(struct auth *a);
+/* New configuration (SIGHUP); a faulty one is logged and changes nothing. */
+void auth_reload(struct auth *a, const struct auth_config *config);
+
+/* TOKEN_OK and a reference in *token, or why not (counted by auth_faults()). */
+enum token_fault auth_check(struct auth *a, const char *token, size_t len,
+			    struct auth_token **out) MUST_CHECK;
+void auth_token_release(struct auth *a, struct auth_token *token);
+
+/* ERR_FULL: too many are kept. ERR_EXISTS: known already. */
+int auth_revoke(struct auth *a, const struct auth_revocation *r) MUST_CHECK;
+bool auth_revoked(const struct auth *a, const struct token_claims *claims);
+/* All that are kept, the oldest first: start with NULL. */
+const struct auth_revocation *
+auth_revocation_next(const struct auth *a, const struct auth_revocation *after);
+
+uint64_t auth_faults(const struct auth *a, enum token_fault fault);
+size_t auth_key_count(const struct auth *a);
+
+#endif
