@@ -155,6 +155,25 @@ static void job_done(struct history_job *job)
 	start_waiting(h);
 }
 
+/* One that can't be decoded would spoil the whole frame, and the link. */
+static size_t take_records(struct history *h, const struct store_read *r,
+			   struct link_record records[HISTORY_MESSAGES_MAX])
+{
+	size_t count = 0;
+
+	check(r->count <= HISTORY_MESSAGES_MAX);
+	for (size_t i = 0; i < r->count; i++) {
+		const struct store_record *from = &r->records[i];
+
+		if (link_record_valid(from->bytes, from->len))
+			records[count++] = (struct link_record){
+				from->offset, from->bytes, from->len};
+		else
+			h->counters.corrupt++;
+	}
+	return count;
+}
+
 static void on_read(struct store_read *r)
 {
 	struct history_job *job = container_of(r, struct history_job, read);
@@ -163,13 +182,10 @@ static void on_read(struct store_read *r)
 	Stentor__Link__V1__Place top = STENTOR__LINK__V1__PLACE__INIT;
 	LinkHistoryAnswer answer = STENTOR__LINK__V1__HISTORY_ANSWER__INIT;
 	struct node_worker *w;
+	size_t count;
 	uint64_t id;
 
-	check(r->count <= HISTORY_MESSAGES_MAX);
-	for (size_t i = 0; i < r->count; i++)
-		records[i] = (struct link_record){r->records[i].offset,
-						  r->records[i].bytes,
-						  r->records[i].len};
+	count = take_records(h, r, records);
 	top.epoch = r->top.epoch;
 	top.offset = r->top.offset;
 	answer.top = &top;
@@ -182,9 +198,9 @@ static void on_read(struct store_read *r)
 			fail_history(h, w, id);
 			continue;
 		}
-		f = link_history_encode(&answer, records, r->count);
+		f = link_history_encode(&answer, records, count);
 		if (answer_fits(w, f->len)) {
-			h->counters.messages += r->count;
+			h->counters.messages += count;
 			send(h, w, f);
 		} else {
 			frame_release(f);
@@ -285,7 +301,8 @@ static void add_asker(struct history_job *job, struct node_worker *w,
 static bool may_ask(const struct history *h, const struct node_worker *w,
 		    size_t room)
 {
-	return !h->closing && w->questions < HISTORY_WORKER_MAX &&
+	return !h->closing && h->store.fault(h->store.ctx) == NULL &&
+	       w->questions < HISTORY_WORKER_MAX &&
 	       h->questions < HISTORY_QUESTIONS_MAX &&
 	       h->held + sizeof(struct history_job) + room <=
 		       HISTORY_HELD_MAX &&

@@ -8,7 +8,8 @@
  * Limits: HISTORY_READS_MAX operations are under way, more questions wait, the
  * oldest first. Too many questions (HISTORY_WORKER_MAX of one worker,
  * HISTORY_QUESTIONS_MAX or HISTORY_HELD_MAX bytes in all), or a worker's queue
- * that is half full: the answer is `failed`, and the worker asks again later.
+ * that is half full, or the store away: the answer is `failed`, and the worker
+ * asks again later, or another dispatcher. A record that is none is left out.
  * An answer is at most about one batch, unless its only message is larger.
  */
 #ifndef STENTOR_DISPATCHER_HISTORY_H
@@ -28,6 +29,8 @@
 struct history_store {
 	void (*read)(void *ctx, struct store_read *r);
 	void (*tops)(void *ctx, struct store_tops *t);
+	/* Why it can't be asked now; NULL: it can. Borrowed. */
+	const char *(*fault)(void *ctx);
 	void *ctx;
 };
 
@@ -42,6 +45,7 @@ struct history {
 	bool closing;
 	struct {
 		uint64_t questions, shared, failed, refused, messages;
+		uint64_t corrupt; /* records */
 	} counters;
 };
 

@@ -279,6 +279,10 @@ static void render_history(const struct history *h, struct metrics_text *t)
 	       "Answers that found a link's queue full.", h->counters.refused);
 	single(t, "history_messages_total", METRIC_COUNTER,
 	       "Messages in answers to workers.", h->counters.messages);
+	single(t, "history_corrupt_total", METRIC_COUNTER,
+	       "Records of the store that are no messages, left out of "
+	       "answers.",
+	       h->counters.corrupt);
 	single(t, "history_waiting", METRIC_GAUGE,
 	       "Questions not answered yet; at most 8192.", h->questions);
 	single(t, "history_reads", METRIC_GAUGE,

@@ -34,7 +34,7 @@ static bool check_name(struct rpc_call *call, const char *channel)
 	return false;
 }
 
-/* Ends the call if too many ask the store, or that has closed. */
+/* Ends the call if too many ask the store. */
 static bool may_read(struct rpc_call *call)
 {
 	struct dispatcher *d = dispatcher_of(call);
@@ -121,11 +121,12 @@ static void on_get_channel(struct rpc_call *call, const ProtobufCMessage *m)
 		((const Stentor__V1__GetChannelRequest *)m)->channel;
 	struct dispatcher *d = dispatcher_of(call);
 	struct lookup *q;
-	bool reliable;
+	bool reliable; /* and the store can be asked */
 
 	if (!check_name(call, channel) || !may_read(call))
 		return;
-	reliable = rule_reliable(rules_match(&d->rules, channel));
+	reliable = rule_reliable(rules_match(&d->rules, channel)) &&
+		   storage_fault(d) == NULL;
 	q = xcalloc(1, sizeof(*q));
 	q->call = call;
 	memcpy(q->channel, channel, strlen(channel) + 1);
@@ -269,6 +270,7 @@ static void on_history(struct store_read *r)
 static bool check_request(struct rpc_call *call,
 			  const Stentor__V1__GetHistoryRequest *request)
 {
+	struct dispatcher *d = dispatcher_of(call);
 	const struct rule *rule;
 
 	if (!check_name(call, request->channel))
@@ -284,11 +286,17 @@ static bool check_request(struct rpc_call *call,
 			 "latest: not together with after");
 		return false;
 	}
-	rule = rules_match(&dispatcher_of(call)->rules, request->channel);
+	rule = rules_match(&d->rules, request->channel);
 	if (!rule_reliable(rule)) {
 		rpc_fail(call, GRPC_FAILED_PRECONDITION,
 			 "channel: keeps no history (rule \"%.64s\")",
 			 rule->pattern);
+		return false;
+	}
+	if (storage_fault(d) != NULL) {
+		rpc_fail(call, GRPC_UNAVAILABLE,
+			 "the store is not available (%.200s); retry",
+			 storage_fault(d));
 		return false;
 	}
 	return may_read(call);

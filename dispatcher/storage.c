@@ -44,7 +44,11 @@ struct publish_store storage_publish(struct dispatcher *d)
 struct history_store storage_history(struct dispatcher *d)
 {
 	return (struct history_store){
-		.read = read_log, .tops = read_tops, .ctx = d};
+		.read = read_log,
+		.tops = read_tops,
+		.fault = fault,
+		.ctx = d,
+	};
 }
 
 const char *storage_fault(struct dispatcher *d)

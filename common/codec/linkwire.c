@@ -81,6 +81,84 @@ struct frame *link_record_encode(const LinkDelivery *d)
 	return f;
 }
 
+/* --- records from a store ---------------------------------------------- */
+
+enum wire { WIRE_VARINT, WIRE_FIXED64, WIRE_BYTES, WIRE_FIXED32 = 5 };
+
+/* By number of a delivery's field; protobuf-c takes no other. */
+static const uint8_t delivery_wire[] = {
+	[1] = WIRE_BYTES,   [2] = WIRE_BYTES,	[3] = WIRE_BYTES,
+	[4] = WIRE_VARINT,  [5] = WIRE_FIXED64, [6] = WIRE_FIXED64,
+	[7] = WIRE_BYTES,   [8] = WIRE_VARINT,	[9] = WIRE_VARINT,
+	[10] = WIRE_VARINT,
+};
+
+#define VARINT_MAX 10
+
+/* Reads one of at most `max` bytes; advances *at. */
+static bool get_varint(const uint8_t **at, const uint8_t *end, unsigned max,
+		       uint64_t *value)
+{
+	*value = 0;
+	for (unsigned i = 0; i < max && *at < end; i++) {
+		uint8_t byte = *(*at)++;
+
+		*value |= (uint64_t)(byte & 0x7f) << (7 * i);
+		if (byte < 0x80)
+			return true;
+	}
+	return false;
+}
+
+static bool skip_field(const uint8_t **at, const uint8_t *end, unsigned wire)
+{
+	uint64_t len = 0;
+
+	switch (wire) {
+	case WIRE_VARINT:
+		return get_varint(at, end, VARINT_MAX, &len);
+	case WIRE_FIXED64:
+		len = 8;
+		break;
+	case WIRE_FIXED32:
+		len = 4;
+		break;
+	case WIRE_BYTES:
+		if (!get_varint(at, end, 5, &len))
+			return false;
+		break;
+	default:
+		return false;
+	}
+	if (len > (uint64_t)(end - *at))
+		return false;
+	*at += len;
+	return true;
+}
+
+bool link_record_valid(const void *record, size_t len)
+{
+	const uint8_t *at = record, *end = at + len;
+
+	while (at < end) {
+		uint64_t tag, field;
+
+		if (!get_varint(&at, end, 5, &tag))
+			return false;
+		field = tag >> 3;
+		if (field == 0 || field > UINT32_MAX >> 3)
+			return false;
+		if (field < array_len(delivery_wire) &&
+		    delivery_wire[field] != (tag & 7))
+			return false;
+		if (!skip_field(&at, end, (unsigned)(tag & 7)))
+			return false;
+	}
+	return true;
+}
+
+/* --- elements from records --------------------------------------------- */
+
 static size_t varint_size(uint64_t value)
 {
 	size_t n = 1;

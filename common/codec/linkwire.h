@@ -13,6 +13,7 @@
 #include "common/ds/frame.h"
 #include "stentor/link/v1/link.pb-c.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -40,6 +41,10 @@ struct frame *link_delivery_encode(const LinkDelivery *d);
 /* What a store keeps of a message: the delivery, packed, without its channel
  * and position, which are ignored; one reference, the caller's. */
 struct frame *link_record_encode(const LinkDelivery *d);
+
+/* Whether bytes can be decoded as a record: what comes from a store may be
+ * anything. */
+bool link_record_valid(const void *record, size_t len);
 
 /* The same element of Frame.deliveries as link_delivery_encode(), from a record
  * that is not decoded: channel and position are put behind it as further

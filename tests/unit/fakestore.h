@@ -59,7 +59,8 @@ static inline struct publish_store fakestore_publish(struct fakestore *s)
 
 static inline struct history_store fakestore_history(struct fakestore *s)
 {
-	return (struct history_store){fakestore_read, fakestore_tops, s};
+	return (struct history_store){fakestore_read, fakestore_tops,
+				      fakestore_fault, s};
 }
 
 static inline size_t fakestore_waiting(const struct list *of)

@@ -216,6 +216,36 @@ static void test_history_store_fails(void **state)
 	assert_true(answered(f, 0)->failed);
 	assert_int_equal(answered(f, 0)->id, 9);
 	assert_int_equal(f->h.counters.failed, 1);
+	/* Away: not even asked. */
+	f->store.fault = "gone";
+	ask(f, w, 10);
+	assert_int_equal(f->h.counters.failed, 2);
+	assert_int_equal(f->store.submitted, 1);
+}
+
+static void test_history_leaves_out_what_is_no_record(void **state)
+{
+	struct fixture *f = *state;
+	struct node_worker *w = add_worker(f->n, "n", 0, 11, NULL);
+	struct store_record records[3] = {
+		{6, (const uint8_t *)"\x12\x01x", 3},
+		{7, (const uint8_t *)"garbage", 7},
+		{8, (const uint8_t *)"", 0},
+	};
+	struct store_read *r;
+
+	ask(f, w, 1);
+	r = fakestore_take_read(&f->store);
+	r->rc = 0;
+	r->top = (struct store_place){FAKESTORE_EPOCH, 8};
+	r->records = records;
+	r->count = 3;
+	r->done(r);
+	flush(f);
+	assert_int_equal(answered(f, 0)->n_messages, 2);
+	assert_int_equal(answered(f, 0)->messages[0]->offset, 6);
+	assert_int_equal(answered(f, 0)->messages[1]->offset, 8);
+	assert_int_equal(f->h.counters.corrupt, 1);
 }
 
 static void test_history_worker_leaves(void **state)
@@ -392,6 +422,7 @@ int main(void)
 		TEST(test_history_clamps),
 		TEST(test_history_answer_fits_a_batch),
 		TEST(test_history_store_fails),
+		TEST(test_history_leaves_out_what_is_no_record),
 		TEST(test_history_worker_leaves),
 		TEST(test_history_reads_are_bounded),
 		TEST(test_history_questions_are_bounded),

@@ -137,6 +137,48 @@ static void test_linkwire_record_is_the_delivery(void **state UNUSED)
 	}
 }
 
+/* What is held to be a record can be decoded, whatever else was done to it; and
+ * hardly anything else can. */
+static void test_linkwire_record_valid(void **state UNUSED)
+{
+	static const uint8_t bad[][3] = {{0x12}, {0x12, 2, 'x'}, {0x10, 1},
+					 {0},	 {0x0b},	 {0x80, 0x80}};
+	LinkDelivery d = positioned("some data", 9, 7);
+	struct frame *record = link_record_encode(&d);
+	unsigned valid = 0, strict = 0;
+	uint64_t random = 1;
+
+	assert_true(link_record_valid(record->bytes, record->len));
+	assert_true(link_record_valid("", 0));
+	assert_true(link_record_valid("\xfa\x01\x01z", 4)); /* unknown field */
+	for (size_t i = 0; i < array_len(bad); i++)
+		assert_false(link_record_valid(bad[i], sizeof(bad[i])));
+	for (unsigned i = 0; i < 200000; i++) {
+		struct frame *f = frame_from(record->bytes, record->len);
+		LinkDelivery *decoded;
+		bool ok;
+
+		for (unsigned change = 0; change <= i % 3; change++) {
+			random = random * 6364136223846793005u + 1;
+			f->bytes[(random >> 33) % f->len] =
+				(uint8_t)(random >> 24);
+		}
+		ok = link_record_valid(f->bytes, f->len);
+		decoded = stentor__link__v1__delivery__unpack(NULL, f->len,
+							      f->bytes);
+		assert_true(!ok || decoded != NULL);
+		valid += ok;
+		strict += !ok && decoded != NULL;
+		if (decoded != NULL)
+			stentor__link__v1__delivery__free_unpacked(decoded,
+								   NULL);
+		frame_release(f);
+	}
+	assert_in_range(valid, 20000, 190000);
+	assert_in_range(strict, 0, valid / 20);
+	frame_release(record);
+}
+
 #define RECORDS 5
 
 static void test_linkwire_history_answer(void **state UNUSED)
@@ -266,6 +308,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_linkwire_pieces_are_one_frame),
 		cmocka_unit_test(test_linkwire_record_is_the_delivery),
+		cmocka_unit_test(test_linkwire_record_valid),
 		cmocka_unit_test(test_linkwire_history_answer),
 		cmocka_unit_test(test_linkwire_history_failed),
 		cmocka_unit_test(test_linkwire_header_is_read_back),
