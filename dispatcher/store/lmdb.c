@@ -30,10 +30,11 @@
 
 #define SCHEME "lmdb:"
 
-#define BATCH_APPENDS	 4096
-#define BATCH_BYTES	 ((size_t)8 << 20)
-#define BATCH_READ_BYTES ((size_t)16 << 20) /* by what reads ask for at most \
-					     */
+#define BATCH_APPENDS 4096
+#define BATCH_BYTES   ((size_t)8 << 20)
+#define BATCH_READ_BYTES                                    \
+	((size_t)16 << 20) /* by what reads ask for at most \
+			    */
 #define BATCH_TOPS 64
 #define ARENA_MAX  ((size_t)1 << 40) /* reads are bounded one by one */
 
@@ -107,11 +108,14 @@ static void set_health(struct lmdb *m, int rc)
 		return;
 	}
 	m->down_rc = lmdblog_err(rc);
-	snprintf(fault, sizeof(fault), "%.150s: %s%s", m->log.path,
-		 mdb_strerror(rc),
-		 m->health == LMDBLOG_DEAD
-			 ? ": restore data.mdb, or move it away"
-			 : "");
+	if (m->health == LMDBLOG_DEAD)
+		snprintf(fault, sizeof(fault),
+			 "%.100s/data.mdb is corrupt (%s): restore it, or "
+			 "move it away",
+			 m->log.path, mdb_strerror(rc));
+	else
+		snprintf(fault, sizeof(fault), "%.100s: %s", m->log.path,
+			 mdb_strerror(rc));
 	store_set_up(&m->store, fault);
 }
 

@@ -43,6 +43,7 @@ enum lmdblog_health lmdblog_health(int rc)
 	case MDB_PAGE_NOTFOUND:
 	case MDB_CORRUPTED:
 	case MDB_INVALID:
+	case MDB_BAD_TXN:  /* by corruption that an earlier call met */
 	case MDB_KEYEXIST: /* where none may be */
 		return LMDBLOG_DEAD;
 	default:
