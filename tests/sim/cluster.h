@@ -88,6 +88,7 @@ struct sim_dispatcher {
 static struct {
 	unsigned dispatchers, workers;
 	bool alias; /* workers know dispatcher 0 by two addresses */
+	bool calm;  /* nothing fails */
 	bool drops; /* queues so small that messages are dropped */
 	bool tight; /* so small that no answer from the store fits */
 	size_t queue_bytes, held_bytes;
@@ -311,6 +312,9 @@ static void on_worker_moved(void *ctx, struct channel *ch, struct place to,
 		fail_log(w, channel, "a gap that is not told", to);
 	if (reason == GAP_EPOCH && now != NULL && now->epoch == t->at.epoch)
 		fail_log(w, channel, "its log is there", to);
+	if (reason == GAP_EPOCH && cluster.calm &&
+	    !anything_between(channel, t->at, to))
+		fail_log(w, channel, "nothing was missed", to);
 	if (reason == GAP_EXPIRED && !store.rewinds &&
 	    (log == NULL || to.epoch != t->at.epoch || to.offset > log->kept))
 		fail_log(w, channel, "it was not expired", to);
@@ -694,7 +698,12 @@ static void dispatcher_start(struct sim_dispatcher *d)
 		.interest_max = 10 * WORKERS_MAX * CHANNELS,
 	};
 	const struct publish_store appends = {on_append, on_fault, d};
-	const struct history_store reads = {on_read, on_read_tops, d};
+	const struct history_store reads = {
+		.read = on_read,
+		.tops = on_read_tops,
+		.fault = on_fault,
+		.ctx = d,
+	};
 
 	d->process.alive = true;
 	d->process.instance++;
@@ -835,7 +844,7 @@ static void expect_message(struct sim_dispatcher *d, unsigned channel)
 
 static void on_published(void *ctx, const struct publish_result *r)
 {
-	struct place *acknowledged = ctx;
+	struct place *acknowledged = &store.acknowledged[channel_number(ctx)];
 	struct place place = {r->place.epoch, r->place.offset};
 
 	if (r->code == GRPC_OK && place_before(*acknowledged, place))
@@ -857,7 +866,7 @@ static void publish(struct sim_dispatcher *d, unsigned channel, size_t len)
 	q.data = data;
 	d->process.busy = true;
 	if (!publish_message(&d->publisher, &q, world.now_ms * 1000, &r,
-			     on_published, &store.acknowledged[channel]))
+			     on_published, (void *)channel_names[channel]))
 		return;
 	trace("d%llu: publish %llu on channel %llu, code %llu", d->index,
 	      d->publisher.accepted, channel, r.code);

@@ -330,6 +330,7 @@ static void turmoil(void)
 	static const unsigned fault_rates[] = {0, 2, 10, 30}; /* per mille */
 	unsigned faults = fault_rates[below(array_len(fault_rates))];
 
+	cluster.calm = faults == 0;
 	trace("%llu dispatchers, %llu workers, faults %llu, tight %llu",
 	      cluster.dispatchers, cluster.workers, faults, cluster.tight);
 	for (unsigned i = 0; i < STEPS; i++) {
