@@ -7,11 +7,11 @@
  *	- no subscriber that was told `stentor.ready` misses a message that was
  *	  published after that through a dispatcher it is linked with, while
  *	  that link stands; per channel and dispatcher nothing comes twice or
- *	  out of order (cluster.h, feed_take)
+ *	  out of order (workers.h, feed_take)
  *	- of a reliable channel every worker passes on exactly what the store
  *	  has, in its order, without a hole or a double, from the moment on
  *	  at which its place is known; what is told as a gap is one, and what
- *	  is not told is none (cluster.h, on_worker_pass and _moved)
+ *	  is not told is none (workers.h, on_worker_pass and _moved)
  *	- a worker that has been silent for SILENT_MS is in no routing table
  *	- queues, credit and tables keep their limits
  *
