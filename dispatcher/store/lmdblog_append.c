@@ -349,6 +349,8 @@ static int fill_transaction(struct lmdblog *l, struct write_txn *t,
 		if (rc != 0)
 			return rc;
 	}
+	if (l->touched_count == 0)
+		return 0;
 	qsort(l->touched, l->touched_count, sizeof(struct log *), by_epoch);
 	for (size_t i = 0; i < l->touched_count; i++) {
 		int rc = put_records(l, t, l->touched[i]);

@@ -167,16 +167,18 @@ static int global_put(struct lmdblog *l, MDB_txn *txn)
 
 #define NOT_OURS (-1) /* neither LMDB's nor an errno */
 
-/* The main record's format, 0 for a file that was just made, or NOT_OURS. */
-static int global_get(struct lmdblog *l, MDB_txn *txn, uint64_t *format)
+/* The main record and its format, 0 for a file that was just made; or
+ * NOT_OURS. */
+static int global_get(MDB_dbi table, MDB_txn *txn, uint64_t *format,
+		      struct lmdblog_global *global)
 {
 	MDB_val key = val_of(GLOBAL_KEY, strlen(GLOBAL_KEY)), value;
 	uint64_t numbers[4];
 	MDB_stat main;
-	int rc = mdb_get(txn, l->main, &key, &value);
+	int rc = mdb_get(txn, table, &key, &value);
 
 	if (rc == MDB_NOTFOUND) {
-		mdb_stat(txn, l->main, &main);
+		mdb_stat(txn, table, &main);
 		*format = 0;
 		return main.ms_entries == 0 ? 0 : NOT_OURS;
 	}
@@ -190,21 +192,37 @@ static int global_get(struct lmdblog *l, MDB_txn *txn, uint64_t *format)
 	if (value.mv_size != sizeof(numbers))
 		return MDB_CORRUPTED;
 	le_get(numbers, value.mv_data, array_len(numbers));
-	l->global.identity = numbers[1];
-	l->global.epoch = numbers[2];
-	l->global.sequence = numbers[3];
-	return l->global.identity != 0 && l->global.epoch != 0 ? 0
-							       : MDB_CORRUPTED;
+	if (numbers[1] == 0 || numbers[2] == 0)
+		return MDB_CORRUPTED;
+	*global = (struct lmdblog_global){numbers[1], numbers[2], numbers[3]};
+	return 0;
 }
 
 int global_epoch(const struct lmdblog *l, MDB_txn *txn, uint64_t *epoch)
 {
-	struct lmdblog seen = *l;
+	struct lmdblog_global global;
 	uint64_t format;
-	int rc = must_exist(global_get(&seen, txn, &format));
+	int rc = global_get(l->main, txn, &format, &global);
 
-	*epoch = seen.global.epoch;
-	return rc;
+	if (rc != 0 || format != LMDBLOG_FORMAT)
+		return MDB_CORRUPTED;
+	*epoch = global.epoch;
+	return 0;
+}
+
+/* Pages that hold something. What LMDB keeps free is not counted. */
+static uint64_t used_bytes(const struct lmdblog *l, MDB_txn *txn)
+{
+	const MDB_dbi tables[] = {l->logs, l->records, l->keys, l->expiry};
+	uint64_t pages = 0;
+	MDB_stat st = {0};
+
+	for (size_t i = 0; i < array_len(tables); i++) {
+		mdb_stat(txn, tables[i], &st);
+		pages += st.ms_branch_pages + st.ms_leaf_pages +
+			 st.ms_overflow_pages;
+	}
+	return pages * st.ms_psize;
 }
 
 /* Opens the tables; makes them in a new file. */
@@ -217,7 +235,7 @@ static int open_format(struct lmdblog *l, uint64_t now_ms, uint64_t *format)
 		return rc;
 	rc = mdb_dbi_open(txn, NULL, 0, &l->main);
 	if (rc == 0)
-		rc = global_get(l, txn, format);
+		rc = global_get(l->main, txn, format, &l->global);
 	if (rc != 0 || (*format != 0 && *format != LMDBLOG_FORMAT)) {
 		mdb_txn_abort(txn);
 		return rc;
@@ -233,6 +251,7 @@ static int open_format(struct lmdblog *l, uint64_t now_ms, uint64_t *format)
 		return rc;
 	}
 	*format = LMDBLOG_FORMAT;
+	l->used = used_bytes(l, txn);
 	return mdb_txn_commit(txn);
 }
 
@@ -353,21 +372,6 @@ int lmdblog_recover(struct lmdblog *l)
 }
 
 /* --- write transactions ------------------------------------------------ */
-
-/* Pages that hold something. What LMDB keeps free is not counted. */
-static uint64_t used_bytes(const struct lmdblog *l, MDB_txn *txn)
-{
-	const MDB_dbi tables[] = {l->logs, l->records, l->keys, l->expiry};
-	uint64_t pages = 0;
-	MDB_stat st = {0};
-
-	for (size_t i = 0; i < array_len(tables); i++) {
-		mdb_stat(txn, tables[i], &st);
-		pages += st.ms_branch_pages + st.ms_leaf_pages +
-			 st.ms_overflow_pages;
-	}
-	return pages * st.ms_psize;
-}
 
 /* An eighth is kept back: changed pages need room beside the old ones, and
  * without any not even trimming could go on. */

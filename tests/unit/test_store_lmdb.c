@@ -391,6 +391,9 @@ static void test_store_metrics(void **state)
 	assert_int_equal(metric_get(m, SM_BATCHES, 0), 1);
 	assert_int_equal(metric_get(m, SM_BYTES_MAX, 0), f->config.map_bytes);
 	assert_in_range(metric_get(m, SM_BYTES, 0), 4096, 1 << 20);
+	conformance_reopen(f);
+	m = store_counters(f->store);
+	assert_in_range(metric_get(m, SM_BYTES, 0), 4096, 1 << 20);
 }
 
 static int run_all(void)
