@@ -119,17 +119,19 @@ static void set_health(struct lmdb *m, int rc)
 	store_set_up(&m->store, fault);
 }
 
-/* Corruption is final; that all is well is for a job to say that has written,
- * or has tried. */
-static void judge(struct lmdb *m, int rc, bool has_tried)
+/* Corruption is final. That all is well again is for the writer to say; what
+ * readers meet meanwhile does not put off the next try. */
+static void judge(struct lmdb *m, int rc, bool writer)
 {
+	enum lmdblog_health health = lmdblog_health(rc);
+	bool well = m->health == LMDBLOG_WELL && !m->stalled;
+
 	if (m->health == LMDBLOG_DEAD)
 		return;
-	if (lmdblog_health(rc) != LMDBLOG_WELL)
+	if (health == LMDBLOG_WELL ? writer && !well
+				   : writer || well || health == LMDBLOG_DEAD)
 		set_health(m, rc);
-	else if (has_tried && (m->health != LMDBLOG_WELL || m->stalled))
-		set_health(m, 0);
-	if (has_tried)
+	if (writer)
 		m->stalled = false;
 }
 
@@ -212,7 +214,7 @@ static void after_write(uv_work_t *work, int status UNUSED)
 	m->writing = false;
 	m->current ^= 1;
 	m->store.state.bytes = m->log.used;
-	judge(m, m->written, job != JOB_TRIM);
+	judge(m, m->written, true);
 	if (job == JOB_TRIM) {
 		m->trim_due = m->trim_more && m->written == 0;
 		store_trim_done(&m->store, m->writing_since_ns,

@@ -535,6 +535,46 @@ static void test_lmdblog_missing_record(void **state)
 	assert_int_equal(lmdblog_trim(&f->log, T0 + TTL, &more), MDB_CORRUPTED);
 }
 
+/* --- after a failure --------------------------------------------------- */
+
+/* What LMDB wants after an error that it calls fatal. */
+static void test_lmdblog_recovers(void **state)
+{
+	struct fixture *f = *state;
+	struct store_place place = append_at(f, T0, "a", "", "x").place;
+	struct store_append a = message("a", "", "y", 1);
+	struct store_append *batch[] = {&a};
+
+	assert_int_equal(lmdblog_recover(&f->log), 0); /* nothing was wrong */
+	mdb_env_close(f->log.env);
+	f->log.env = NULL;
+	assert_int_equal(lmdblog_append(&f->log, batch, 1, T0), MDB_PANIC);
+	assert_int_equal(a.rc, ERR_IO);
+	assert_true(a.definite);
+	assert_int_equal(lmdblog_health(MDB_PANIC), LMDBLOG_RETRY);
+	assert_int_equal(lmdblog_recover(&f->log), 0);
+	a = append_at(f, T0, "a", "", "z");
+	assert_int_equal(a.place.epoch, place.epoch);
+	assert_int_equal(a.place.offset, 2);
+	assert_int_equal(read_at(f, T0, "a").count, 2);
+}
+
+/* Another file in its place has other positions. */
+static void test_lmdblog_moved_away(void **state)
+{
+	struct fixture *f = *state;
+	char from[128], to[160];
+
+	append_at(f, T0, "a", "", "x");
+	mdb_env_close(f->log.env);
+	f->log.env = NULL;
+	data_path(f, from);
+	snprintf(to, sizeof(to), "%s.old", from);
+	assert_int_equal(rename(from, to), 0);
+	assert_int_equal(lmdblog_health(lmdblog_recover(&f->log)),
+			 LMDBLOG_DEAD);
+}
+
 /* More logs than the writer keeps in memory. */
 static void test_lmdblog_cache_bound(void **state)
 {
@@ -582,6 +622,8 @@ int main(void)
 		CASE(test_lmdblog_not_ours),
 		CASE(test_lmdblog_bad_values),
 		CASE(test_lmdblog_missing_record),
+		CASE(test_lmdblog_recovers),
+		CASE(test_lmdblog_moved_away),
 		CASE(test_lmdblog_cache_bound),
 	};
 
