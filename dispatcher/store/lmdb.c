@@ -284,7 +284,7 @@ static int do_reads(struct lmdb *m, MDB_txn *txn)
 	list_for_each (node, &m->reading_tops) {
 		struct store_tops *t =
 			container_of(node, struct store_tops, in_store);
-		int rc = lmdblog_tops(&m->log, txn, t);
+		int rc = lmdblog_tops(&m->log, txn, t, m->read_ms);
 
 		t->rc = lmdblog_err(rc);
 		worst = rc ? rc : worst;
@@ -353,7 +353,8 @@ static void begin_reading(struct lmdb *m)
 	if (list_empty(&m->reading_reads) && list_empty(&m->reading_tops))
 		return;
 	m->reading = true;
-	m->read_ms = wall_ms(m);
+	/* Before the epoch of any log that the transaction may not see. */
+	m->read_ms = (m->writing ? m->written_ms : wall_ms(m)) - 1;
 	m->reader.data = m;
 	check(uv_queue_work(m->store.loop, &m->reader, read_job, after_read) ==
 	      0);

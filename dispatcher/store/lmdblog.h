@@ -92,7 +92,8 @@ int lmdblog_append(struct lmdblog *l, struct store_append *const *appends,
 /* Set the operation's results. Records are in `arena`. */
 int lmdblog_read(const struct lmdblog *l, MDB_txn *txn, struct store_read *r,
 		 struct arena *arena, uint64_t now_ms);
-int lmdblog_tops(const struct lmdblog *l, MDB_txn *txn, struct store_tops *t);
+int lmdblog_tops(const struct lmdblog *l, MDB_txn *txn, struct store_tops *t,
+		 uint64_t now_ms);
 
 /* Deletes what has expired, at most LMDBLOG_TRIM_STEPS; `more`: there is. */
 int lmdblog_trim(struct lmdblog *l, uint64_t now_ms, bool *more);

@@ -14,14 +14,14 @@ static int meta_get(const struct lmdblog *l, MDB_txn *txn, const char *channel,
 }
 
 /* No log: a place before that of any log made after this transaction. Such a
- * log's epoch is greater than all that were before it. */
-static int no_log(const struct lmdblog *l, MDB_txn *txn,
+ * log's epoch is greater than all that were before it, and than `now_ms`. */
+static int no_log(const struct lmdblog *l, MDB_txn *txn, uint64_t now_ms,
 		  struct store_place *place)
 {
 	uint64_t epoch;
 	int rc = global_epoch(l, txn, &epoch);
 
-	*place = (struct store_place){epoch, 0};
+	*place = (struct store_place){max_of(epoch, now_ms), 0};
 	return rc;
 }
 
@@ -83,7 +83,7 @@ int lmdblog_read(const struct lmdblog *l, MDB_txn *txn, struct store_read *r,
 
 	r->first = 1;
 	if (rc == MDB_NOTFOUND)
-		return no_log(l, txn, &r->top);
+		return no_log(l, txn, now_ms, &r->top);
 	if (rc != 0)
 		return rc;
 	r->top = (struct store_place){meta.epoch, meta.top};
@@ -106,7 +106,8 @@ int lmdblog_read(const struct lmdblog *l, MDB_txn *txn, struct store_read *r,
 	return rc;
 }
 
-int lmdblog_tops(const struct lmdblog *l, MDB_txn *txn, struct store_tops *t)
+int lmdblog_tops(const struct lmdblog *l, MDB_txn *txn, struct store_tops *t,
+		 uint64_t now_ms)
 {
 	for (size_t i = 0; i < t->count; i++) {
 		struct log_meta meta;
@@ -116,7 +117,7 @@ int lmdblog_tops(const struct lmdblog *l, MDB_txn *txn, struct store_tops *t)
 			t->places[i] =
 				(struct store_place){meta.epoch, meta.top};
 		else if (rc == MDB_NOTFOUND)
-			rc = no_log(l, txn, &t->places[i]);
+			rc = no_log(l, txn, now_ms, &t->places[i]);
 		if (rc != 0)
 			return rc;
 	}
