@@ -139,9 +139,9 @@ int api_start(uv_loop_t *loop, const char *address,
 uint16_t api_port(const struct api *api);
 /* Orderly end: no new connections, GOAWAY on every h2 connection (twice, a
  * round trip apart), unary calls under way finish, streams end with UNAVAILABLE
- * after what they have answered or, by on_drain, begun, then on_drained; connections that are left
- * after `grace_ms` are cut. on_drained waits for every handler to have ended
- * its calls. */
+ * after what they have answered or, with on_drain, begun, then on_drained;
+ * connections that are left after `grace_ms` are cut. on_drained waits for
+ * every handler to have ended its calls. */
 void api_drain(struct api *api, uint64_t grace_ms,
 	       void (*on_drained)(void *ctx), void *ctx);
 /* After on_drained: frees. */

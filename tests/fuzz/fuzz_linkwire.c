@@ -1,8 +1,8 @@
 /* Fuzz target: what peers send over links. The input is a series of frames,
  * each behind two bytes of length (big endian); the first byte says to whom
  * they go. Every frame is decoded; then a worker's announcer, or a
- * dispatcher's nodes with the counts behind them, takes it. Nothing that a peer
- * sends may trip a check.
+ * dispatcher's nodes with counts, history and a store behind them, takes it.
+ * Nothing that a peer sends may trip a check.
  *
  * The epochs are fixed ones (see getrandom below), so that stored inputs know
  * them: 0x0101010101010101 and so on. */
@@ -12,6 +12,8 @@
 #include "common/codec/sse.h"
 #include "connnode/announcer.h"
 #include "dispatcher/counts.h"
+#include "dispatcher/history.h"
+#include "dispatcher/store/memlog.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -19,7 +21,8 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-#define START_MS 1000
+#define START_MS       1000
+#define STORE_IDENTITY 7
 
 static uint8_t drawn;
 
@@ -138,6 +141,9 @@ static void worker_end(struct fuzzed_worker *w)
 struct fuzzed_dispatcher {
 	struct nodes nodes;
 	struct counts counts;
+	struct history history;
+	struct memlogs logs;
+	struct list reads, tops; /* done after the frame */
 };
 
 static int dispatcher_open(void *ctx UNUSED, struct node_worker *w)
@@ -166,6 +172,73 @@ static void dispatcher_counted(void *ctx, uint64_t id, uint64_t subscribers)
 	counts_answer(&d->counts, id, subscribers);
 }
 
+static void dispatcher_history(void *ctx, struct node_worker *w,
+			       const HistoryQuery *query)
+{
+	history_ask(&((struct fuzzed_dispatcher *)ctx)->history, w, query);
+}
+
+static void dispatcher_tops(void *ctx, struct node_worker *w,
+			    const TopsQuery *query)
+{
+	history_ask_tops(&((struct fuzzed_dispatcher *)ctx)->history, w, query);
+}
+
+static void store_read_later(void *ctx, struct store_read *r)
+{
+	list_push_back(&((struct fuzzed_dispatcher *)ctx)->reads, &r->in_store);
+}
+
+static void store_tops_later(void *ctx, struct store_tops *t)
+{
+	list_push_back(&((struct fuzzed_dispatcher *)ctx)->tops, &t->in_store);
+}
+
+static const char *store_fault(void *ctx UNUSED)
+{
+	return NULL;
+}
+
+static void store_run(struct fuzzed_dispatcher *d, uint64_t now_ms)
+{
+	struct list *node;
+
+	while ((node = list_pop_front(&d->reads)) != NULL) {
+		struct store_read *r =
+			container_of(node, struct store_read, in_store);
+
+		memlogs_read(&d->logs, r, now_ms);
+		r->done(r);
+	}
+	while ((node = list_pop_front(&d->tops)) != NULL) {
+		struct store_tops *t =
+			container_of(node, struct store_tops, in_store);
+
+		memlogs_tops(&d->logs, t, now_ms);
+		t->done(t);
+	}
+}
+
+/* A log of some messages, one of which is none. */
+static void store_fill(struct fuzzed_dispatcher *d)
+{
+	static const char *const records[] = {"\x12\x01x", "", "garbage",
+					      "\x12\x01y"};
+
+	for (size_t i = 0; i < array_len(records); i++) {
+		struct store_append a = {
+			.channel = "a",
+			.record = records[i],
+			.len = strlen(records[i]),
+			.size = 10,
+			.ttl_ms = 1000,
+			.idempotency_key = "",
+		};
+
+		memlogs_append(&d->logs, &a, START_MS);
+	}
+}
+
 static uint64_t dispatcher_wall(void *ctx UNUSED)
 {
 	return 1;
@@ -175,6 +248,8 @@ static const struct nodes_ops dispatcher_ops = {
 	.open = dispatcher_open,
 	.close = dispatcher_close,
 	.send = dispatcher_send,
+	.history = dispatcher_history,
+	.tops = dispatcher_tops,
 	.counted = dispatcher_counted,
 	.wall_ms = dispatcher_wall,
 };
@@ -193,9 +268,34 @@ static void dispatcher_begin(struct fuzzed_dispatcher *d)
 		.queue_bytes = 4096,
 		.interest_max = 100,
 	};
+	struct history_store store = {
+		.read = store_read_later,
+		.tops = store_tops_later,
+		.fault = store_fault,
+		.ctx = d,
+	};
+	uint8_t links;
 
 	nodes_init(&d->nodes, &config, &dispatcher_ops, d);
 	counts_init(&d->counts, &d->nodes);
+	links = drawn;
+	list_init(&d->reads);
+	list_init(&d->tops);
+	memlogs_init(&d->logs, 1u << 20, 1000);
+	store_fill(d);
+	history_init(&d->history, &d->nodes, &store);
+	nodes_set_store(&d->nodes, STORE_IDENTITY);
+	drawn = links; /* epochs of links are what stored inputs know */
+}
+
+static void dispatcher_end(struct fuzzed_dispatcher *d)
+{
+	history_close(&d->history);
+	store_run(d, START_MS);
+	history_fini(&d->history);
+	memlogs_fini(&d->logs);
+	nodes_fini(&d->nodes);
+	free(d);
 }
 
 /* Everything that is dialled connects, and gets a message and a question. */
@@ -219,6 +319,8 @@ static void dispatcher_frame(void *ctx, const uint8_t *bytes, size_t len,
 		frame_release(f);
 	}
 	(void)!counts_ask(&d->counts, "a", now_ms, on_count, NULL);
+	if (len % 2 == 0)
+		store_run(d, now_ms);
 	nodes_flush(&d->nodes, now_ms);
 	nodes_tick(&d->nodes, now_ms);
 	counts_tick(&d->counts, now_ms);
@@ -242,6 +344,13 @@ static void decode(const uint8_t *bytes, size_t len)
 	}
 	check(arena.held <= arena.max);
 	arena_fini(&arena);
+	if (link_record_valid(bytes, len)) {
+		LinkDelivery *d =
+			stentor__link__v1__delivery__unpack(NULL, len, bytes);
+
+		check(d != NULL);
+		stentor__link__v1__delivery__free_unpacked(d, NULL);
+	}
 }
 
 static void feed(const uint8_t *data, size_t size, void *ctx,
@@ -281,8 +390,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 
 		dispatcher_begin(d);
 		feed(data + 1, size - 1, d, dispatcher_frame);
-		nodes_fini(&d->nodes);
-		free(d);
+		dispatcher_end(d);
 	}
 	return 0;
 }
