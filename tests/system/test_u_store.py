@@ -483,6 +483,96 @@ def test_cancelled_calls_leave_nothing_behind(redis):
     wait_until(lambda: d.ready() == 200, 10, "ready")
 
 
+# --- limits -------------------------------------------------------------------
+
+@pytest.fixture
+def stuck(redis):
+    """A dispatcher whose store stands still for longer than the test."""
+    d = redis.d
+    assert d.stop() == 0
+    d.close_grpc()
+    d.options["store_timeout_ms"] = 60000
+    d.start(settle_ms=0)
+    redis.wait_ready()
+    d.publish("log:l", "the connection stands")
+    redis.redis.signal(signal.SIGSTOP)
+    yield d
+    redis.redis.signal(signal.SIGCONT)
+    wait_until(lambda: d.metric("stentor_publish_pending") == 0
+               and d.metric("stentor_publish_batch_waiting") == 0
+               and d.metric("stentor_publish_stream_waiting") == 0
+               and d.metric("stentor_channel_reads") == 0, 20,
+               "nothing waits any more")
+    d.publish("log:l", "and all is well")
+
+
+def test_batches_under_way_are_bounded(stuck):
+    """1,048,576 messages in batches that wait for one of theirs."""
+    call = stuck.grpc.raw("stentor.v1.PublisherService/PublishBatch")
+    body = rpc.PublishBatchRequest(messages=[
+        rpc.PublishRequest(channel=channel, data="x")
+        for channel in ["log:l"] + [EPHEMERAL] * 9999]).SerializeToString()
+    futures = [call.future(body, timeout=60 * SLOW) for _ in range(104)]
+    wait_until(lambda: stuck.metric("stentor_publish_batch_waiting")
+               == 1040000, 20, "104 batches wait")
+    code, text = code_of(call, body, timeout=5 * SLOW)
+    assert code == grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert "nothing was published" in text
+    assert stuck.grpc.publish(channel=EPHEMERAL, data="x").message_id
+    for f in futures:
+        f.cancel()
+
+
+def test_streams_under_way_are_bounded(stuck):
+    """131,072 results of all streams wait behind others, then requests do."""
+    first, rest = (h2client.grpc_message(rpc.PublishRequest(
+        channel=channel, data="x").SerializeToString())
+        for channel in ("log:l", EPHEMERAL))
+    with h2client.RawH2(stuck.api_port) as h:
+        for stream in range(1, 2 * 40, 2):
+            h.send(h.headers(stream, h2client.grpc_headers(
+                "stentor.v1.PublisherService/PublishStream")))
+            left = first + rest * 4000
+            while left:
+                h.send(h2client.frame(h2client.DATA, 0, stream,
+                                      left[:16000]))
+                left = left[16000:]
+        wait_until(lambda: stuck.metric("stentor_publish_stream_waiting")
+                   >= 131072, 10, "the limit is reached")
+        assert stuck.grpc.publish(channel=EPHEMERAL, data="x").message_id
+        assert stuck.metric("stentor_publish_stream_waiting") < 131072 + 40
+
+
+def test_messages_that_wait_are_bounded(stuck):
+    """65,536 of them; what is more was not published."""
+    call = stuck.grpc.raw("stentor.v1.PublisherService/PublishBatch")
+    body = rpc.PublishBatchRequest(messages=[rpc.PublishRequest(
+        channel="log:l", data="x")] * 10000).SerializeToString()
+    futures = [call.future(body, timeout=60 * SLOW) for _ in range(7)]
+    wait_until(lambda: stuck.metric("stentor_publish_pending") == 65536, 10,
+               "as many as may")
+    code, text = code_of(stuck.grpc.publish, channel="log:l", data="x")
+    assert code == grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert "65536 messages wait for the store" in text
+    for f in futures:
+        f.cancel()
+
+
+def test_reads_for_calls_are_bounded(stuck):
+    call = stuck.grpc.unary("stentor.v1.ChannelService/GetHistory",
+                            "stentor.v1.GetHistoryRequest",
+                            "stentor.v1.GetHistoryResponse")
+    request = rpc.messages("stentor.v1.GetHistoryRequest")(channel="log:l")
+    futures = [call.future(request, timeout=60 * SLOW) for _ in range(64)]
+    wait_until(lambda: stuck.metric("stentor_channel_reads") == 64, 5,
+               "as many as may")
+    code, text = code_of(call, request, timeout=5 * SLOW)
+    assert code == grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert "more than 64 calls" in text
+    for f in futures:
+        f.cancel()
+
+
 # --- the end, and new rules ---------------------------------------------------
 
 def test_drain_waits_for_the_store(redis):
