@@ -83,9 +83,9 @@ static int fit_connections(struct connnode_options *o, bool asked_for)
 }
 
 static int load_options(struct connnode_options *o, struct rules *rules,
-			int argc, char *argv[])
+			struct auth_config *auth, int argc, char *argv[])
 {
-	int rc = config_load(&connnode_program, o, rules, argc, argv);
+	int rc = config_load(&connnode_program, o, rules, auth, argc, argv);
 
 	if (rc == 0)
 		rc = connnode_options_check(o);
@@ -97,11 +97,13 @@ static int load_options(struct connnode_options *o, struct rules *rules,
 }
 
 static int run_worker(struct connnode_options *o, struct rules *rules,
-		      const struct worker_args *role, int argc, char *argv[])
+		      struct auth_config *auth, const struct worker_args *role,
+		      int argc, char *argv[])
 {
 	struct worker_start start = {
 		.options = o,
 		.rules = rules,
+		.auth_config = auth,
 		.argc = argc,
 		.argv = argv,
 		.index = role->index,
@@ -138,15 +140,16 @@ static bool take_role(int *argc, char ***argv, struct worker_args *role)
 }
 
 static int run(struct connnode_options *o, struct rules *rules,
-	       const struct worker_args *role, int argc, char *argv[])
+	       struct auth_config *auth, const struct worker_args *role,
+	       int argc, char *argv[])
 {
-	int rc = load_options(o, rules, argc, argv);
+	int rc = load_options(o, rules, auth, argc, argv);
 
 	if (rc != 0)
 		return rc > 0 ? 0 : CONFIG_EXIT;
 	signal(SIGPIPE, SIG_IGN);
 	if (role != NULL)
-		return run_worker(o, rules, role, argc, argv);
+		return run_worker(o, rules, auth, role, argc, argv);
 	process_options_apply(&o->process, "connnode");
 	rc = fit_connections(o, config_given(&connnode_program,
 					     "max-connections", argc, argv));
@@ -159,11 +162,13 @@ int main(int argc, char *argv[])
 {
 	struct connnode_options o = {0};
 	struct rules rules = {0};
+	struct auth_config auth = {0};
 	struct worker_args role;
 	bool is_worker = take_role(&argc, &argv, &role);
-	int rc = run(&o, &rules, is_worker ? &role : NULL, argc, argv);
+	int rc = run(&o, &rules, &auth, is_worker ? &role : NULL, argc, argv);
 
 	config_free(&connnode_program, &o);
 	rules_free(&rules);
+	auth_config_free(&auth);
 	return rc;
 }

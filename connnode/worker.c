@@ -196,8 +196,9 @@ static void on_hangup(uv_signal_t *handle, int number UNUSED)
 	struct worker *w = container_of(handle, struct worker, hangup);
 	struct connnode_options options = {0};
 	struct rules fresh = {0}, old = *w->rules;
+	struct auth_config auth = {0};
 
-	if (config_load(&connnode_program, &options, &fresh, w->argc,
+	if (config_load(&connnode_program, &options, &fresh, &auth, w->argc,
 			w->argv) != 0) {
 		log_warn("RELOAD-FAILED", "what=\"the old configuration "
 					  "stays\"");
@@ -207,6 +208,8 @@ static void on_hangup(uv_signal_t *handle, int number UNUSED)
 	*w->rules = fresh;
 	intake_apply_rules(w);
 	rules_free(&old);
+	auth_config_free(w->auth_config);
+	*w->auth_config = auth;
 	w->announcer.identity.config_hash = fresh.hash;
 	log_set_level((enum log_level)options.process.log_level);
 	log_info("RELOADED", "rules=%zu", fresh.count);
@@ -330,6 +333,7 @@ int worker_run(const struct worker_start *s)
 	w->loop = &loop;
 	w->options = s->options;
 	w->rules = s->rules;
+	w->auth_config = s->auth_config;
 	w->index = s->index;
 	w->argc = s->argc;
 	w->argv = s->argv;

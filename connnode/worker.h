@@ -52,6 +52,7 @@ struct worker {
 	uv_loop_t *loop;
 	const struct connnode_options *options;
 	struct rules *rules;
+	struct auth_config *auth_config;
 	unsigned index;
 	uint64_t connections_max; /* this worker's share */
 
@@ -109,7 +110,8 @@ struct worker {
 /* What a worker process is started with; all borrowed. */
 struct worker_start {
 	const struct connnode_options *options;
-	struct rules *rules; /* exchanged on reload */
+	struct rules *rules; /* exchanged on reload, as the next */
+	struct auth_config *auth_config;
 	int argc;
 	char **argv;	      /* to read the configuration again on SIGHUP */
 	const char *link_url; /* where this worker listens for batches */

@@ -37,6 +37,7 @@ struct dispatcher {
 	uv_loop_t *loop;
 	struct dispatcher_options options;
 	struct rules rules;
+	struct auth_config auth_config;
 	struct metrics metrics;
 	struct nodes nodes;
 	struct publisher publisher;

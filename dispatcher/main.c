@@ -21,7 +21,8 @@ struct signals {
 static int load_options(struct dispatcher *d, int argc, char *argv[])
 {
 	struct dispatcher_options *o = &d->options;
-	int rc = config_load(&dispatcher_program, o, &d->rules, argc, argv);
+	int rc = config_load(&dispatcher_program, o, &d->rules, &d->auth_config,
+			     argc, argv);
 
 	if (rc == 0)
 		rc = dispatcher_options_check(o);
@@ -107,8 +108,9 @@ static void on_hangup(uv_signal_t *handle, int number UNUSED)
 	struct dispatcher *d = s->dispatcher;
 	struct dispatcher_options options = {0};
 	struct rules fresh = {0};
+	struct auth_config auth = {0};
 
-	if (config_load(&dispatcher_program, &options, &fresh, s->argc,
+	if (config_load(&dispatcher_program, &options, &fresh, &auth, s->argc,
 			s->argv) != 0) {
 		log_warn("RELOAD-FAILED", "what=\"the old configuration "
 					  "stays\"");
@@ -117,6 +119,8 @@ static void on_hangup(uv_signal_t *handle, int number UNUSED)
 	}
 	rules_free(&d->rules);
 	d->rules = fresh;
+	auth_config_free(&d->auth_config);
+	d->auth_config = auth;
 	d->nodes.config.config_hash = fresh.hash;
 	storage_rules(d);
 	log_set_level((enum log_level)options.process.log_level);
@@ -187,6 +191,7 @@ int main(int argc, char *argv[])
 		rc = rc > 0 ? 0 : CONFIG_EXIT;
 	config_free(&dispatcher_program, &d->options);
 	rules_free(&d->rules);
+	auth_config_free(&d->auth_config);
 	free(d);
 	return rc;
 }

@@ -135,6 +135,28 @@ int config_duration(const char *text, uint64_t *ms)
 	return 0;
 }
 
+int config_duration_within(const char *text, uint64_t min_ms, uint64_t max_ms,
+			   const char *range, uint64_t *ms,
+			   char fault[CONFIG_FAULT])
+{
+	int err = config_duration(text, ms);
+
+	if (err == 0 && *ms >= min_ms && *ms <= max_ms)
+		return 0;
+	if (err == ERR_MALFORMED && *text && !text[strspn(text, "0123456789")])
+		snprintf(fault, CONFIG_FAULT,
+			 "\"%.200s\" has no unit (ms, s, m, h or d)", text);
+	else if (err == ERR_MALFORMED)
+		snprintf(fault, CONFIG_FAULT,
+			 "\"%.200s\" is not a duration (digits with ms, s, m, "
+			 "h or d)",
+			 text);
+	else
+		snprintf(fault, CONFIG_FAULT, "%.200s is out of range (%s)",
+			 text, range);
+	return ERR_CONFIG;
+}
+
 static int parse_uint(const char *text, uint64_t *value)
 {
 	const char *end;
@@ -356,7 +378,8 @@ bool config_given(const struct program *program, const char *name, int argc,
 	config_env_name(program, o, env);
 	if (find_flag(program, name, argc, argv) || getenv(env))
 		return true;
-	if (!path || config_file_read(program, path, true, &file) < 0)
+	if (!path ||
+	    config_file_read(program, path, CONFIG_SECTIONS, &file) < 0)
 		return false;
 	given = file->values[o - program->options] != NULL;
 	config_file_free(program, file);
@@ -365,31 +388,38 @@ bool config_given(const struct program *program, const char *name, int argc,
 
 /* File, then environment, then flags, each over what was before. */
 static int load(const struct program *program, void *out, struct rules *rules,
-		int argc, char *const argv[])
+		struct auth_config *auth, int argc, char *const argv[])
 {
+	unsigned sections =
+		(rules ? CONFIG_RULES : 0u) | (auth ? CONFIG_AUTH : 0u);
 	const char *path = config_path(program, argc, argv);
 	struct config_file *file = NULL;
 	int err = 0;
 
 	apply_defaults(program, program->options, out);
 	if (path)
-		err = config_file_read(program, path, rules != NULL, &file);
+		err = config_file_read(program, path, sections, &file);
 	if (err == 0 && file)
 		err = apply_file(program, path, file, out);
 	if (err == 0)
 		err = apply_env(program, out);
 	if (err == 0)
 		err = apply_flags(program, program->options, out, argc, argv);
-	if (err == 0 && rules)
+	if (err == 0 && auth)
+		err = auth_build(program, path, file ? file->auth : NULL, auth);
+	if (err == 0 && rules) {
 		err = rules_build(program, path, file ? file->rows : NULL,
 				  file ? file->row_count : 0, rules);
+		if (err < 0 && auth)
+			auth_config_free(auth);
+	}
 	if (file)
 		config_file_free(program, file);
 	return err;
 }
 
 int config_load(const struct program *program, void *out, struct rules *rules,
-		int argc, char *const argv[])
+		struct auth_config *auth, int argc, char *const argv[])
 {
 	struct builtins builtins = {0};
 	int err;
@@ -407,7 +437,7 @@ int config_load(const struct program *program, void *out, struct rules *rules,
 		config_print_markdown(program);
 	if (builtins.help || builtins.version || builtins.options_markdown)
 		return 1;
-	err = load(program, out, rules, argc, argv);
+	err = load(program, out, rules, auth, argc, argv);
 	if (err < 0)
 		config_free(program, out);
 	return err;

@@ -67,10 +67,16 @@ extern const char *const priority_names[PRIORITY_CLASSES + 1];
 enum lagging { LAGGING_CLOSE, LAGGING_CONFLATE, LAGGING_DROP_OLDEST };
 extern const char *const lagging_names[];
 
+/* Who may read: whoever has a token for it, or anybody. Under --auth none
+ * everybody may read everything. */
+enum access { ACCESS_TOKEN, ACCESS_PUBLIC };
+extern const char *const access_names[];
+
 struct rule {
 	char *pattern; /* exact, or a prefix that ends in '*' */
 	enum priority priority;
 	enum lagging lagging;
+	enum access access;
 	uint32_t history_size;	 /* messages; 0: ephemeral */
 	uint64_t history_ttl_ms; /* after the last publish; 0: ephemeral */
 	uint32_t history_latest; /* what a new subscriber gets at once */
@@ -100,6 +106,32 @@ struct rules {
 /* The rule for a channel; never NULL. Borrowed until the rules are freed. */
 const struct rule *rules_match(const struct rules *rules, const char *channel);
 
+/* What a key's tokens are signed with (RFC 7518 3.1). */
+enum token_alg { TOKEN_HS256, TOKEN_RS256, TOKEN_PS256, TOKEN_ES256 };
+extern const char *const token_alg_names[]; /* "HS256" ...; ends with NULL */
+
+/* One entry of `auth.keys`: a key with its name and its one algorithm, or a
+ * JWKS document, whose keys say theirs. */
+struct auth_key {
+	char *kid; /* NULL: `file` is a JWKS document */
+	enum token_alg alg;
+	char *file; /* beside the YAML file, if it was not absolute */
+};
+
+/* The YAML file's `auth:` section; without one all is empty. What the files
+ * hold is common/io/auth.h's business. */
+struct auth_config {
+	char *issuer, *audience; /* that tokens must say; "" for any */
+	uint64_t leeway_s;	 /* by which clocks may differ */
+	struct auth_key *key;
+	size_t key_count;
+};
+
+#define AUTH_KEYS_MAX	   64 /* entries, and keys in them */
+#define AUTH_KID_MAX	   128
+#define AUTH_LEEWAY_S	   30
+#define AUTH_LEEWAY_MAX_MS (5u * 60 * 1000)
+
 struct program {
 	const char *name;	      /* "stentor-dispatcher" */
 	const char *summary;	      /* one line for --help */
@@ -107,14 +139,15 @@ struct program {
 	const char *env_prefix;	      /* "STENTOR_" */
 };
 
-/* Fills `out` (the program's struct, zeroed by the caller) and `rules` (NULL:
- * the program takes none and `rules:` is an unknown key). Returns 0,
- * ERR_CONFIG after a message on stderr, or 1 when --help or --version was
- * answered on stdout and the program should exit 0. Options common to all
- * programs (--config, --help, --version, --options-markdown, which prints the
- * README table) are built in.  argv is only read. */
+/* Fills `out` (the program's struct, zeroed by the caller), `rules` and `auth`
+ * (NULL: the program takes none and `rules:` or `auth:` is an unknown key).
+ * Returns 0, ERR_CONFIG after a message on stderr, or 1 when --help or
+ * --version was answered on stdout and the program should exit 0. Options
+ * common to all programs (--config, --help, --version, --options-markdown,
+ * which prints the README table) are built in.  argv is only read. */
 int config_load(const struct program *program, void *out, struct rules *rules,
-		int argc, char *const argv[]) MUST_CHECK;
+		struct auth_config *auth, int argc,
+		char *const argv[]) MUST_CHECK;
 
 /* Whether a flag, the environment or the file sets the option `name`; else it
  * holds its default. After a config_load() that went well. */
@@ -126,6 +159,7 @@ bool config_given(const struct program *program, const char *name, int argc,
 int config_duration(const char *text, uint64_t *ms) MUST_CHECK;
 
 void rules_free(struct rules *rules);
+void auth_config_free(struct auth_config *auth);
 
 /* Writes what is in force, one "key: value" line an option, for people; secrets
  * (options whose name ends in "token" or "password", and what stands before the

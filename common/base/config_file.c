@@ -1,5 +1,6 @@
 /* The YAML file, read by libcyaml with a schema made from the option table:
- * each option is a text scalar, `rules` a sequence of mappings. What libcyaml
+ * each option is a text scalar, `rules` a sequence of mappings, `auth` a
+ * mapping (or the scalar of the option --auth). What libcyaml
  * says about a wrong file goes to its log function, from which the one message
  * for people is made: the first line is what, the backtrace is where. */
 #include "common/base/config_internal.h"
@@ -117,6 +118,9 @@ static const cyaml_schema_field_t row_fields[] = {
 	{.key = "lagging",
 	 .data_offset = offsetof(struct rule_row, lagging),
 	 .value = TEXT_SCHEMA},
+	{.key = "access",
+	 .data_offset = offsetof(struct rule_row, access),
+	 .value = TEXT_SCHEMA},
 	CYAML_FIELD_MAPPING_PTR("history",
 				CYAML_FLAG_POINTER | CYAML_FLAG_OPTIONAL,
 				struct rule_row, history, history_fields),
@@ -139,33 +143,82 @@ static const cyaml_schema_field_t rules_field = {
 		  .sequence = {.entry = &row_schema, .max = RULES_MAX - 1}},
 };
 
+static const cyaml_schema_field_t key_fields[] = {
+	{.key = "kid",
+	 .data_offset = offsetof(struct key_row, kid),
+	 .value = TEXT_SCHEMA},
+	{.key = "alg",
+	 .data_offset = offsetof(struct key_row, alg),
+	 .value = TEXT_SCHEMA},
+	{.key = "file",
+	 .data_offset = offsetof(struct key_row, file),
+	 .value = TEXT_SCHEMA},
+	{.key = "jwks",
+	 .data_offset = offsetof(struct key_row, jwks),
+	 .value = TEXT_SCHEMA},
+	CYAML_FIELD_END,
+};
+
+static const cyaml_schema_value_t key_schema = {
+	CYAML_VALUE_MAPPING(CYAML_FLAG_DEFAULT, struct key_row, key_fields),
+};
+
+static const cyaml_schema_field_t auth_fields[] = {
+	{.key = "issuer",
+	 .data_offset = offsetof(struct auth_row, issuer),
+	 .value = TEXT_SCHEMA},
+	{.key = "audience",
+	 .data_offset = offsetof(struct auth_row, audience),
+	 .value = TEXT_SCHEMA},
+	{.key = "leeway",
+	 .data_offset = offsetof(struct auth_row, leeway),
+	 .value = TEXT_SCHEMA},
+	{.key = "keys",
+	 .data_offset = offsetof(struct auth_row, keys),
+	 .count_offset = offsetof(struct auth_row, key_count),
+	 .count_size = sizeof(unsigned),
+	 .value = {.type = CYAML_SEQUENCE,
+		   .flags = CYAML_FLAG_POINTER | CYAML_FLAG_OPTIONAL,
+		   .data_size = sizeof(struct key_row),
+		   .sequence = {.entry = &key_schema, .max = AUTH_KEYS_MAX}}},
+	CYAML_FIELD_END,
+};
+
+static const cyaml_schema_field_t auth_field = CYAML_FIELD_MAPPING_PTR(
+	"auth", CYAML_FLAG_POINTER | CYAML_FLAG_OPTIONAL, struct config_file,
+	auth, auth_fields);
+
 struct schema {
 	cyaml_schema_value_t top;
 	cyaml_schema_field_t *fields;
 	char (*keys)[CONFIG_NAME_MAX];
 };
 
+/* Sections stand first: libcyaml takes the first field of a name, so `auth` is
+ * the section where it is asked for, though an option has that name too. */
 static void schema_init(struct schema *s, const struct program *program,
-			bool with_rules)
+			unsigned sections)
 {
-	size_t count = 0, size;
+	size_t count = 0, at = 0, size;
 
 	while (program->options[count].name)
 		count++;
-	s->fields = xcalloc(count + 2, sizeof(*s->fields));
+	s->fields = xcalloc(count + 3, sizeof(*s->fields));
 	s->keys = xcalloc(count, sizeof(*s->keys));
+	if (sections & CONFIG_RULES)
+		s->fields[at++] = rules_field;
+	if (sections & CONFIG_AUTH)
+		s->fields[at++] = auth_field;
 	for (size_t i = 0; i < count; i++) {
+		size = offsetof(struct config_file, values) +
+		       i * sizeof(char *);
 		config_yaml_key(&program->options[i], s->keys[i]);
-		s->fields[i] = (cyaml_schema_field_t){
+		s->fields[at++] = (cyaml_schema_field_t){
 			.key = s->keys[i],
-			.data_offset = (uint32_t)(offsetof(struct config_file,
-							   values) +
-						  i * sizeof(char *)),
+			.data_offset = (uint32_t)size,
 			.value = TEXT_SCHEMA,
 		};
 	}
-	if (with_rules)
-		s->fields[count] = rules_field;
 	size = sizeof(struct config_file) + count * sizeof(char *);
 	s->top = (cyaml_schema_value_t){
 		.type = CYAML_MAPPING,
@@ -212,21 +265,21 @@ static const cyaml_config_t cyaml_base = {
 	.flags = CYAML_CFG_NO_ALIAS,
 };
 
-static int parse(const struct program *program, const char *path,
-		 const uint8_t *bytes, size_t len, bool with_rules,
-		 struct config_file **file)
+static cyaml_err_t load(const struct program *program, const uint8_t *bytes,
+			size_t len, unsigned sections, struct complaint *c,
+			struct config_file **file)
 {
-	struct complaint complaint = {0};
 	cyaml_config_t config = cyaml_base;
 	struct schema schema;
 	void *data = NULL;
 	cyaml_err_t err;
 
-	config.log_ctx = &complaint;
-	schema_init(&schema, program, with_rules);
+	*c = (struct complaint){0};
+	config.log_ctx = c;
+	schema_init(&schema, program, sections);
 	err = cyaml_load_data(bytes, len, &config, &schema.top, &data, NULL);
 	/* A warning (a second document that is ignored) is an error here. */
-	if (err == CYAML_OK && complaint.what[0]) {
+	if (err == CYAML_OK && c->what[0]) {
 		cyaml_free(&config, &schema.top, data, 0);
 		data = NULL;
 		err = CYAML_ERR_UNEXPECTED_EVENT;
@@ -234,21 +287,39 @@ static int parse(const struct program *program, const char *path,
 	if (err == CYAML_OK && !data) /* nothing but comments */
 		data = xcalloc(1, schema.top.data_size);
 	schema_fini(&schema);
-	if (err != CYAML_OK)
-		return complain(program, path, &complaint, err);
 	*file = data;
-	return 0;
+	return err;
+}
+
+/* `auth: none` is the option of that name. */
+static bool auth_is_option(const struct complaint *c)
+{
+	return strcmp(c->path, "auth") == 0 &&
+	       strcmp(c->what, "Expecting MAPPING, got event: SCALAR") == 0;
+}
+
+static int parse(const struct program *program, const char *path,
+		 const uint8_t *bytes, size_t len, unsigned sections,
+		 struct config_file **file)
+{
+	struct complaint c;
+	cyaml_err_t err = load(program, bytes, len, sections, &c, file);
+
+	if (err != CYAML_OK && auth_is_option(&c))
+		err = load(program, bytes, len, sections & ~CONFIG_AUTH, &c,
+			   file);
+	return err == CYAML_OK ? 0 : complain(program, path, &c, err);
 }
 
 int config_file_read(const struct program *program, const char *path,
-		     bool with_rules, struct config_file **file)
+		     unsigned sections, struct config_file **file)
 {
 	uint8_t *bytes = xmalloc(FILE_BYTES_MAX + 1);
 	size_t len = 0;
 	int err = read_all(program, path, bytes, &len);
 
 	if (err == 0)
-		err = parse(program, path, bytes, len, with_rules, file);
+		err = parse(program, path, bytes, len, sections, file);
 	free(bytes);
 	return err;
 }
@@ -257,7 +328,7 @@ void config_file_free(const struct program *program, struct config_file *file)
 {
 	struct schema schema;
 
-	schema_init(&schema, program, true);
+	schema_init(&schema, program, CONFIG_SECTIONS);
 	cyaml_free(&cyaml_base, &schema.top, file, 0);
 	schema_fini(&schema);
 }

@@ -9,8 +9,18 @@ struct history_row {
 	char *size, *ttl, *latest;
 };
 struct rule_row {
-	char *match, *priority, *lagging;
+	char *match, *priority, *lagging, *access;
 	struct history_row *history;
+};
+
+/* The file's `auth:`. */
+struct key_row {
+	char *kid, *alg, *file, *jwks;
+};
+struct auth_row {
+	char *issuer, *audience, *leeway;
+	struct key_row *keys;
+	unsigned key_count;
 };
 
 /* The file as read: all text, so that flag, environment and file share one
@@ -18,6 +28,7 @@ struct rule_row {
 struct config_file {
 	struct rule_row *rows;
 	unsigned row_count;
+	struct auth_row *auth;
 	char *values[]; /* of each option of the program; NULL: not there */
 };
 
@@ -47,9 +58,19 @@ void config_choices(const char *const choices[], const char *separator,
  * none"; empty where any text may be. */
 void config_range(const struct option *option, char *text, size_t size);
 
-/* Reads a file; `with_rules` says whether `rules:` is a known key. */
+/* config_duration() within bounds, which `range` words for people ("1s to
+ * 30d"). ERR_CONFIG with a text. */
+#define CONFIG_FAULT 256
+int config_duration_within(const char *text, uint64_t min_ms, uint64_t max_ms,
+			   const char *range, uint64_t *ms,
+			   char fault[CONFIG_FAULT]) MUST_CHECK;
+
+/* Reads a file; `sections` says which are known keys besides the options. */
+#define CONFIG_RULES	1u
+#define CONFIG_AUTH	2u
+#define CONFIG_SECTIONS (CONFIG_RULES | CONFIG_AUTH)
 int config_file_read(const struct program *program, const char *path,
-		     bool with_rules, struct config_file **file) MUST_CHECK;
+		     unsigned sections, struct config_file **file) MUST_CHECK;
 void config_file_free(const struct program *program, struct config_file *file);
 
 /* Rules from rows, with the match-all default behind them. `source` names
@@ -57,6 +78,11 @@ void config_file_free(const struct program *program, struct config_file *file);
 int rules_build(const struct program *program, const char *source,
 		const struct rule_row *rows, size_t count,
 		struct rules *rules) MUST_CHECK;
+
+/* `source` is the file's path (NULL: there is no file), beside which the key
+ * files are; `row` NULL: it has no such section. */
+int auth_build(const struct program *program, const char *source,
+	       const struct auth_row *row, struct auth_config *auth) MUST_CHECK;
 
 void config_print_help(const struct program *program);
 void config_print_markdown(const struct program *program);

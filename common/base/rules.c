@@ -17,6 +17,7 @@
 const char *const priority_names[PRIORITY_CLASSES + 1] = {"critical", "normal",
 							  "droppable", NULL};
 const char *const lagging_names[] = {"close", "conflate", "drop_oldest", NULL};
+const char *const access_names[] = {"token", "public", NULL};
 
 static const struct rule_row default_row = {.match = "*"};
 
@@ -92,19 +93,11 @@ static int read_count(const struct place *p, const char *field,
 
 static int read_ttl(const struct place *p, const char *text, uint64_t *ms)
 {
-	int err = config_duration(text, ms);
+	char fault[CONFIG_FAULT];
 
-	if (err == ERR_MALFORMED && *text && !text[strspn(text, "0123456789")])
-		return refuse(p, "history.ttl",
-			      "\"%s\" has no unit (ms, s, m, h or d)", text);
-	if (err == ERR_MALFORMED)
-		return refuse(p, "history.ttl",
-			      "\"%s\" is not a duration (digits with ms, s, m, "
-			      "h or d)",
-			      text);
-	if (err < 0 || *ms < HISTORY_TTL_MIN_MS || *ms > HISTORY_TTL_MAX_MS)
-		return refuse(p, "history.ttl",
-			      "%s is out of range (1s to 30d)", text);
+	if (config_duration_within(text, HISTORY_TTL_MIN_MS, HISTORY_TTL_MAX_MS,
+				   "1s to 30d", ms, fault) < 0)
+		return refuse(p, "history.ttl", "%s", fault);
 	return 0;
 }
 
@@ -137,7 +130,7 @@ static int build_history(const struct place *p, const struct history_row *row,
 static int build(const struct place *p, const struct rule_row *row,
 		 struct rule *rule)
 {
-	unsigned priority = PRIORITY_NORMAL, lagging;
+	unsigned priority = PRIORITY_NORMAL, access = ACCESS_TOKEN, lagging;
 
 	if (!row->match)
 		return refuse(p, "match", "missing");
@@ -148,6 +141,9 @@ static int build(const struct place *p, const struct rule_row *row,
 			      row->match);
 	if (row->priority &&
 	    choose(p, "priority", priority_names, row->priority, &priority) < 0)
+		return ERR_CONFIG;
+	if (row->access &&
+	    choose(p, "access", access_names, row->access, &access) < 0)
 		return ERR_CONFIG;
 	if (row->history && build_history(p, row->history, rule) < 0)
 		return ERR_CONFIG;
@@ -160,6 +156,7 @@ static int build(const struct place *p, const struct rule_row *row,
 	rule->pattern = xstrdup(row->match);
 	rule->priority = (enum priority)priority;
 	rule->lagging = (enum lagging)lagging;
+	rule->access = (enum access)access;
 	return 0;
 }
 
@@ -173,8 +170,8 @@ static uint64_t hash_rules(const struct rules *rules)
 		const struct rule *rule = &rules->rule[i];
 		char text[PATTERN_MAX + 96];
 		int n = snprintf(text, sizeof(text),
-				 "%s %u %u %u %" PRIu64 " %u", rule->pattern,
-				 rule->priority, rule->lagging,
+				 "%s %u %u %u %u %" PRIu64 " %u", rule->pattern,
+				 rule->priority, rule->lagging, rule->access,
 				 rule->history_size, rule->history_ttl_ms,
 				 rule->history_latest);
 

@@ -15,6 +15,7 @@
 #define STENTOR_CODEC_TOKEN_H
 
 #include "common/base/check.h"
+#include "common/base/config.h" /* enum token_alg */
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -24,10 +25,8 @@
 #define TOKEN_PATTERNS_MAX 64  /* of each list */
 #define TOKEN_ID_MAX	   128 /* bytes of sub and of jti */
 #define TOKEN_KEYS_MAX	   64
-
-/* Which of these a key is for is said by its configuration alone. */
-enum token_alg { TOKEN_HS256, TOKEN_RS256, TOKEN_PS256, TOKEN_ES256 };
-extern const char *const token_alg_names[]; /* "HS256" ...; ends with NULL */
+#define TOKEN_SECRET_MIN   32	/* bytes of an HS256 key */
+#define TOKEN_RSA_BITS_MIN 2048 /* RFC 7518 3.3 */
 
 enum token_fault {
 	TOKEN_OK,
@@ -65,7 +64,8 @@ size_t token_keys_count(const struct token_keys *keys);
 /* What a good token says. One block of memory. */
 struct token_claims {
 	char sub[TOKEN_ID_MAX + 1], jti[TOKEN_ID_MAX + 1]; /* "" for none */
-	uint64_t exp_s, iat_s; /* seconds since 1970; iat 0: none */
+	uint64_t exp_s; /* seconds since 1970: good before that, leeway in it */
+	uint64_t iat_s; /* 0: none */
 	bool admin;
 	size_t subscribe_count, publish_count;
 	char **subscribe, **publish; /* names, or prefixes that end in '*' */

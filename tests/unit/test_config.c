@@ -81,7 +81,8 @@ static const struct program program = {
 struct fixture {
 	struct settings s;
 	struct rules rules;
-	bool takes_rules;
+	struct auth_config auth;
+	bool takes_rules; /* and auth */
 	char path[64];
 	char out[8192];
 	char err[2048];
@@ -107,6 +108,7 @@ static int tear_down(void **state)
 
 	config_free(&program, &f->s);
 	rules_free(&f->rules);
+	auth_config_free(&f->auth);
 	unlink(f->path);
 	unsetenv("STENTOR_WORKERS");
 	unsetenv("STENTOR_CONFIG");
@@ -169,10 +171,11 @@ static int load(struct fixture *f, ...)
 	va_end(args);
 	config_free(&program, &f->s);
 	rules_free(&f->rules);
+	auth_config_free(&f->auth);
 	out = redirect(STDOUT_FILENO, &saved_out);
 	err = redirect(STDERR_FILENO, &saved_err);
 	rc = config_load(&program, &f->s, f->takes_rules ? &f->rules : NULL,
-			 argc, argv);
+			 f->takes_rules ? &f->auth : NULL, argc, argv);
 	restore(err, STDERR_FILENO, saved_err, f->err, sizeof(f->err));
 	restore(out, STDOUT_FILENO, saved_out, f->out, sizeof(f->out));
 	return rc;
@@ -457,6 +460,7 @@ static void test_config_rules_hash_tells_differences(void **state)
 		"rules: [{match: a, priority: critical}]",
 		"rules: [{match: a, lagging: close}]",
 		"rules: [{match: a, lagging: conflate}]",
+		"rules: [{match: a, access: public}]",
 		"rules: [{match: a, history: {size: 5, ttl: 1m}}]",
 		"rules: [{match: a, history: {size: 6, ttl: 1m}}]",
 		"rules: [{match: a, history: {size: 5, ttl: 2m}}]",
@@ -474,13 +478,13 @@ static void test_config_rules_hash_tells_differences(void **state)
 	}
 	/* Defaults spelt out are the same rules. */
 	write_file(f, "name: x\nrules: [{match: a, priority: normal, "
-		      "lagging: drop_oldest}]");
+		      "lagging: drop_oldest, access: token}]");
 	assert_int_equal(load(f, "--config", "FILE", NULL), 0);
 	assert_true(f->rules.hash == hashes[1]);
 	write_file(f, "rules: [{match: a, lagging: close, "
 		      "history: {size: 5, ttl: 60s, latest: 0}}]");
 	assert_int_equal(load(f, "--config", "FILE", NULL), 0);
-	assert_true(f->rules.hash == hashes[8]);
+	assert_true(f->rules.hash == hashes[9]);
 }
 
 static void test_config_rules_refuse_nonsense(void **state)
@@ -501,6 +505,9 @@ static void test_config_rules_refuse_nonsense(void **state)
 	assert_file_refused(f, "rules:\n- match: a\n  lagging: wait\n",
 			    "rules[1].lagging: \"wait\" is not one of "
 			    "close, conflate, drop_oldest");
+	assert_file_refused(f, "rules:\n- match: a\n  access: all\n",
+			    "rules[1].access: \"all\" is not one of "
+			    "token, public");
 	assert_file_refused(f,
 			    "rules:\n- match: a\n- match: b\n"
 			    "  history: {bytes: 5}\n",
@@ -516,6 +523,9 @@ static void test_config_rules_refuse_nonsense(void **state)
 			    "(line 1)");
 	f->takes_rules = false;
 	assert_file_refused(f, "rules:\n- match: a\n", "rules: unknown key");
+	assert_file_refused(f, "auth: {leeway: 1s}\n",
+			    "auth: Expecting STRING, got event: MAPPING_START "
+			    "(line 1)");
 }
 
 /* One rule "a" whose history is `history`. */
@@ -644,6 +654,161 @@ static void test_config_rules_are_bounded(void **state)
 	free(text);
 }
 
+static void test_config_rules_access(void **state)
+{
+	struct fixture *f = *state;
+
+	write_file(f, "rules:\n"
+		      "- {match: 'news:*', access: public}\n"
+		      "- {match: 'user:*', access: token}\n");
+	assert_int_equal(load(f, "--config", "FILE", NULL), 0);
+	assert_int_equal(rules_match(&f->rules, "news:1")->access,
+			 ACCESS_PUBLIC);
+	assert_int_equal(rules_match(&f->rules, "user:1")->access,
+			 ACCESS_TOKEN);
+	assert_int_equal(rules_match(&f->rules, "score")->access, ACCESS_TOKEN);
+}
+
+/* --- auth -------------------------------------------------------------- */
+
+static void test_config_auth(void **state)
+{
+	struct fixture *f = *state;
+
+	write_file(f, "auth:\n"
+		      "  issuer: https://login.example\n"
+		      "  audience: stentor\n"
+		      "  leeway: 5m\n"
+		      "  keys:\n"
+		      "    - {kid: a, alg: HS256, file: /run/secrets/a}\n"
+		      "    - {kid: b, alg: ES256, file: keys/pub.pem}\n"
+		      "    - {jwks: jwks.json}\n");
+	assert_int_equal(load(f, "--config", "FILE", NULL), 0);
+	assert_string_equal(f->auth.issuer, "https://login.example");
+	assert_string_equal(f->auth.audience, "stentor");
+	assert_int_equal(f->auth.leeway_s, 300);
+	assert_int_equal(f->auth.key_count, 3);
+	assert_string_equal(f->auth.key[0].kid, "a");
+	assert_int_equal(f->auth.key[0].alg, TOKEN_HS256);
+	assert_string_equal(f->auth.key[0].file, "/run/secrets/a");
+	assert_int_equal(f->auth.key[1].alg, TOKEN_ES256);
+	assert_string_equal(f->auth.key[1].file, "/tmp/keys/pub.pem");
+	assert_null(f->auth.key[2].kid);
+	assert_string_equal(f->auth.key[2].file, "/tmp/jwks.json");
+
+	write_file(f, "auth: {keys: [{kid: a, alg: PS256, file: x}]}\n");
+	assert_int_equal(load(f, "--config", "FILE", NULL), 0);
+	assert_string_equal(f->auth.issuer, "");
+	assert_string_equal(f->auth.audience, "");
+	assert_int_equal(f->auth.leeway_s, AUTH_LEEWAY_S);
+	write_file(f, "auth: {leeway: 0s}\n");
+	assert_int_equal(load(f, "--config", "FILE", NULL), 0);
+	assert_int_equal(f->auth.leeway_s, 0);
+	assert_int_equal(f->auth.key_count, 0);
+	assert_int_equal(load(f, NULL), 0);
+	assert_string_equal(f->auth.issuer, "");
+	assert_int_equal(f->auth.key_count, 0);
+	/* A text is the option of the same name. */
+	assert_int_equal(f->s.auth, 0);
+	write_file(f, "auth: none\n");
+	assert_int_equal(load(f, "--config", "FILE", NULL), 0);
+	assert_int_equal(f->s.auth, 1);
+	assert_string_equal(f->auth.issuer, "");
+	write_file(f, "auth: {issuer: x}\n");
+	assert_int_equal(load(f, "--config", "FILE", "--auth", "none", NULL),
+			 0);
+	assert_int_equal(f->s.auth, 1);
+	assert_string_equal(f->auth.issuer, "x");
+}
+
+static void test_config_auth_refuses_nonsense(void **state)
+{
+	static const struct {
+		const char *auth, *message;
+	} cases[] = {
+		{"isuer: x", "auth.isuer: unknown key"},
+		{"issuer: ", "auth.issuer: empty"},
+		{"audience: ''", "auth.audience: empty"},
+		{"leeway: 30",
+		 "auth.leeway: \"30\" has no unit (ms, s, m, h or "
+		 "d)"},
+		{"leeway: soon", "auth.leeway: \"soon\" is not a duration "
+				 "(digits with ms, s, m, h or d)"},
+		{"leeway: 301s",
+		 "auth.leeway: 301s is out of range (0s to 5m)"},
+		{"keys: [{alg: HS256, file: x}]", "auth.keys[1].kid: missing"},
+		{"keys: [{kid: '', alg: HS256, file: x}]",
+		 "auth.keys[1].kid: missing"},
+		{"keys: [{kid: a, file: x}]", "auth.keys[1].alg: missing"},
+		{"keys: [{kid: a, alg: RS256}]", "auth.keys[1].file: missing"},
+		{"keys: [{kid: a, alg: none, file: x}]",
+		 "auth.keys[1].alg: \"none\" is not one of HS256, RS256, "
+		 "PS256, "
+		 "ES256"},
+		{"keys: [{kid: a, alg: hs256, file: x}]",
+		 "auth.keys[1].alg: \"hs256\" is not one of HS256, RS256, "
+		 "PS256, ES256"},
+		{"keys: [{kid: a, alg: HS256, file: x}, {jwks: y}, "
+		 "{kid: a, alg: RS256, file: z}]",
+		 "auth.keys[3].kid: \"a\" is there already"},
+		{"keys: [{jwks: y, kid: a}]",
+		 "auth.keys[1].jwks: stands alone: its keys have kid and alg "
+		 "of their own"},
+		{"keys: [{jwks: ''}]", "auth.keys[1].jwks: missing"},
+		{"keys: [{secret: y}]", "auth.keys[1].secret: unknown key"},
+	};
+	struct fixture *f = *state;
+
+	for (size_t i = 0; i < array_len(cases); i++) {
+		char yaml[256];
+
+		snprintf(yaml, sizeof(yaml), "auth: {%s}", cases[i].auth);
+		assert_file_refused(f, yaml, cases[i].message);
+		assert_int_equal(f->auth.key_count, 0);
+	}
+	assert_file_refused(f, "auth: some\n",
+			    "auth: \"some\" is not one of jwt, none");
+	assert_file_refused(f, "auth: {issuer: x}\nauth: none\n",
+			    "auth: set twice");
+	assert_file_refused(f, "auth: none\nauth: {issuer: x}\n",
+			    "auth: set twice");
+	assert_file_refused(f, "auth: [a]\n",
+			    "auth: Expecting MAPPING, got event: "
+			    "SEQUENCE_START (line 1)");
+	/* What was well is freed when the rest is not. */
+	assert_file_refused(f, "auth: {issuer: x}\nrules: [{match: ' '}]\n",
+			    "rules[1].match: \" \" is not a channel name or a "
+			    "prefix with '*' behind");
+	assert_null(f->auth.issuer);
+}
+
+static void test_config_auth_is_bounded(void **state)
+{
+	struct fixture *f = *state;
+	char text[AUTH_KEYS_MAX * 16 + 64], *at = text;
+	char kid[AUTH_KID_MAX + 2];
+
+	at += sprintf(at, "auth:\n  keys:\n");
+	for (unsigned i = 0; i < AUTH_KEYS_MAX; i++)
+		at += sprintf(at, "  - jwks: f%u\n", i);
+	write_file(f, text);
+	assert_int_equal(load(f, "--config", "FILE", NULL), 0);
+	assert_int_equal(f->auth.key_count, AUTH_KEYS_MAX);
+	sprintf(at, "  - jwks: x\n");
+	write_file(f, text);
+	assert_int_equal(load(f, "--config", "FILE", NULL), ERR_CONFIG);
+	assert_non_null(strstr(f->err, "Excessive entries (64 max)"));
+
+	memset(kid, 'k', sizeof(kid));
+	kid[AUTH_KID_MAX + 1] = '\0';
+	sprintf(text, "auth: {keys: [{kid: %s, alg: HS256, file: x}]}", kid);
+	assert_file_refused(f, text, "auth.keys[1].kid: longer than 128 bytes");
+	sprintf(text, "auth: {keys: [{kid: %s, alg: HS256, file: x}]}",
+		kid + 1);
+	write_file(f, text);
+	assert_int_equal(load(f, "--config", "FILE", NULL), 0);
+}
+
 #define CASE(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 
 int main(void)
@@ -666,6 +831,10 @@ int main(void)
 		CASE(test_config_rules_history),
 		CASE(test_config_rules_refuse_nonsense_of_history),
 		CASE(test_config_rules_are_bounded),
+		CASE(test_config_rules_access),
+		CASE(test_config_auth),
+		CASE(test_config_auth_refuses_nonsense),
+		CASE(test_config_auth_is_bounded),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
