@@ -29,7 +29,8 @@
  *   connection to that server first ends the one before it (CLIENT KILL), so
  *   what still lay unread there can't be done after what is sent then.
  * - What is refused before it was done, or did not leave, is sent again until
- *   its time is over.
+ *   its time is over. While a slot moves, an append with a new idempotency key
+ *   waits until it has moved: a server can't tell yet where that key is.
  *
  * Evicting keys (maxmemory-policy other than noeviction) loses history but
  *never gives a position twice; it is warned of. The server must allow the

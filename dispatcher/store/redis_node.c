@@ -461,6 +461,20 @@ static void link_connect(struct redis_link *link, const struct sockaddr *to)
 		redis_node_drop(link->node, uv_strerror(rc));
 }
 
+/* Each attempt takes the next of a name's addresses. */
+static const struct sockaddr *choose(const struct addrinfo *found,
+				     unsigned attempt)
+{
+	unsigned count = 0;
+
+	for (const struct addrinfo *at = found; at != NULL; at = at->ai_next)
+		count++;
+	attempt %= count;
+	while (attempt-- > 0)
+		found = found->ai_next;
+	return found->ai_addr;
+}
+
 static void on_resolved(uv_getaddrinfo_t *resolve, int status,
 			struct addrinfo *found)
 {
@@ -472,7 +486,7 @@ static void on_resolved(uv_getaddrinfo_t *resolve, int status,
 	else if (status < 0)
 		redis_node_drop(link->node, uv_strerror(status));
 	else
-		link_connect(link, found->ai_addr);
+		link_connect(link, choose(found, link->node->failures));
 	uv_freeaddrinfo(found);
 }
 

@@ -12,8 +12,8 @@
 #include "tests/unit/store_conformance.h"
 
 #define STREAM_CHANNELS 4
-#define STREAM_MAX	20000
-#define STREAM_DEPTH	8 /* under way of each channel */
+#define STREAM_MAX	100000 /* what the history holds */
+#define STREAM_DEPTH	8      /* under way of each channel */
 
 struct stream;
 
@@ -32,6 +32,7 @@ struct stream {
 	uint64_t epoch[STREAM_CHANNELS];
 	unsigned acknowledged, failed, unknown;
 	bool stop, epochs_may_change;
+	unsigned newest[STREAM_CHANNELS]; /* acknowledged */
 	/* The number of the message acknowledged at an offset, plus one. */
 	unsigned *at[STREAM_CHANNELS];
 };
@@ -48,10 +49,13 @@ static void on_streamed(struct store_append *a)
 		/* In the order in which they were submitted, given once. */
 		if (a->place.epoch == s->epoch[p->channel])
 			assert_true(a->place.offset > s->last[p->channel]);
-		else
+		else {
 			assert_true(a->place.epoch > s->epoch[p->channel]);
-		s->at[p->channel][a->place.offset] =
-			1 + (unsigned)strtoul(p->text, NULL, 10);
+			memset(s->at[p->channel], 0,
+			       (STREAM_MAX + 1) * sizeof(*s->at[0]));
+		}
+		s->newest[p->channel] = (unsigned)strtoul(p->text, NULL, 10);
+		s->at[p->channel][a->place.offset] = 1 + s->newest[p->channel];
 		s->last[p->channel] = a->place.offset;
 		if (s->epoch[p->channel] != 0 && !s->epochs_may_change)
 			assert_int_equal(a->place.epoch, s->epoch[p->channel]);
@@ -103,6 +107,12 @@ static void stream_start(struct stream *s, struct conformance *f,
 			 f->prefix);
 }
 
+static inline void stream_free(struct stream *s)
+{
+	for (unsigned i = 0; i < STREAM_CHANNELS; i++)
+		free(s->at[i]);
+}
+
 static void stream_fill(struct stream *s)
 {
 	for (unsigned i = 0; i < STREAM_CHANNELS; i++)
@@ -150,7 +160,6 @@ static void stream_check(struct stream *s)
 			}
 		} while (after < r.r.top.offset);
 		assert_true(after >= s->last[i]);
-		free(s->at[i]);
 	}
 }
 
@@ -161,6 +170,7 @@ static inline void stream_end(struct stream *s)
 	print_message("%u acknowledged, %u failed (%u unknown)\n",
 		      s->acknowledged, s->failed, s->unknown);
 	stream_check(s);
+	stream_free(s);
 }
 
 #endif

@@ -55,6 +55,7 @@ static void test_redis_killed_and_restarted(void **state)
 
 	stream_start(&s, f, "killed");
 	stream_fill(&s);
+	command("bgrewriteaof");
 	for (unsigned i = 0; i < 3; i++) {
 		unsigned before = s.acknowledged;
 
@@ -153,6 +154,37 @@ static void test_redis_hangs(void **state)
 		assert_got(f, f->got_count - 1, next.a.place.offset, "next");
 		assert_int_equal(r.r.top.offset, next.a.place.offset);
 	}
+}
+
+#define LARGE	    (64u << 10)
+#define LARGE_COUNT 400
+
+/* More than the kernel and the node's own buffer take while nobody reads. */
+static void test_redis_takes_nothing(void **state)
+{
+	struct conformance *f = *state;
+	struct appending *p = xcalloc(LARGE_COUNT, sizeof(*p));
+	char *record = xcalloc(1, LARGE);
+	unsigned done = 0;
+
+	kill(server.pid, SIGSTOP);
+	for (unsigned i = 0; i < LARGE_COUNT; i++) {
+		append_init(f, &p[i], i % 2 ? "a" : "b", "", "x");
+		p[i].a.record = record;
+		p[i].a.len = LARGE;
+		p[i].all_done = &done;
+		append_submit(&p[i]);
+	}
+	turn_for(f, 100);
+	assert_int_equal(done, 0);
+	kill(server.pid, SIGCONT);
+	loop_until(f->l, done == LARGE_COUNT);
+	for (unsigned i = 0; i < LARGE_COUNT; i++) {
+		assert_int_equal(p[i].a.rc, 0);
+		assert_int_equal(p[i].a.place.offset, i / 2 + 1);
+	}
+	free(record);
+	free(p);
 }
 
 static void test_redis_scripts_forgotten(void **state)
@@ -340,6 +372,7 @@ int main(void)
 		CONFORMANCE_CASE(test_redis_killed_and_restarted),
 		CONFORMANCE_CASE(test_redis_down),
 		CONFORMANCE_CASE(test_redis_hangs),
+		CONFORMANCE_CASE(test_redis_takes_nothing),
 		CONFORMANCE_CASE(test_redis_scripts_forgotten),
 		CONFORMANCE_CASE(test_redis_connections_cut),
 		CONFORMANCE_CASE(test_redis_flushed),

@@ -9,7 +9,8 @@
 
 #define MASTERS 3
 
-static struct redis_server_process servers[MASTERS];
+/* The last one is a replica of the first. */
+static struct redis_server_process servers[MASTERS + 1];
 static char url[64];
 
 static void conformance_config(struct store_config *c)
@@ -17,7 +18,7 @@ static void conformance_config(struct store_config *c)
 	/* One address is enough to find the others. */
 	snprintf(url, sizeof(url), "redis://127.0.0.1:%u", servers[1].port);
 	c->url = url;
-	c->timeout_ms = 4000;
+	c->timeout_ms = 1500;
 }
 
 static bool cluster_is_ok(void)
@@ -33,14 +34,31 @@ static bool cluster_is_ok(void)
 	return true;
 }
 
+static bool replica_is_online(void)
+{
+	char out[64];
+
+	shell(out, sizeof(out),
+	      "redis-cli -p %u info replication | grep -c 'state=online'",
+	      servers[0].port);
+	return strtoul(out, NULL, 10) == 1;
+}
+
 static int group_setup(void **state UNUSED)
 {
 	char out[4096];
 
-	for (unsigned i = 0; i < MASTERS; i++) {
+	for (unsigned i = 0; i <= MASTERS; i++) {
 		static const char *const args[] = {
-			"--cluster-enabled",	  "yes",  "--save", "",
-			"--cluster-node-timeout", "1000", NULL,
+			"--cluster-enabled",
+			"yes",
+			"--save",
+			"",
+			"--repl-diskless-sync-delay",
+			"0",
+			"--cluster-node-timeout",
+			"1000",
+			NULL,
 		};
 
 		redis_init(&servers[i]);
@@ -59,12 +77,24 @@ static int group_setup(void **state UNUSED)
 			return -1;
 		pause_ms(20);
 	}
+	shell(out, sizeof(out),
+	      "redis-cli --cluster add-node 127.0.0.1:%u 127.0.0.1:%u "
+	      "--cluster-slave --cluster-master-id "
+	      "$(redis-cli -p %u cluster myid) 2>&1",
+	      servers[MASTERS].port, servers[0].port, servers[0].port);
+	for (unsigned ms = 0; !replica_is_online(); ms += 20) {
+		if (ms > REDIS_START_WAIT_MS) {
+			fprintf(stderr, "%s\n", out);
+			return -1;
+		}
+		pause_ms(20);
+	}
 	return 0;
 }
 
 static int group_teardown(void **state UNUSED)
 {
-	for (unsigned i = 0; i < MASTERS; i++)
+	for (unsigned i = 0; i <= MASTERS; i++)
 		redis_fini(&servers[i]);
 	return 0;
 }
@@ -82,7 +112,7 @@ static void test_redis_slot(void **state UNUSED)
 
 static unsigned owner_of(unsigned slot)
 {
-	for (unsigned i = 0; i < MASTERS; i++) {
+	for (unsigned i = 0; i <= MASTERS; i++) {
 		char range[4096], *at;
 		unsigned first, last;
 
@@ -165,24 +195,57 @@ static void test_redis_slots_move(void **state)
 	stream_end(&s);
 }
 
-/* One of the masters hangs: its channels fail in time, the others go on, and it
- * is used again afterwards. */
+/* Starts a stream whose first channel's slot the server `i` is master of. */
+static void stream_start_at(struct stream *s, struct conformance *f,
+			    const char *tag, unsigned i)
+{
+	stream_start(s, f, tag);
+	while (owner_of(redis_slot(s->names[0])) != i) {
+		stream_free(s);
+		f->prefix++;
+		stream_start(s, f, tag);
+	}
+}
+
+/* A master that nobody takes over from hangs: appends fail in time, and all go
+ * on when it wakes. */
 static void test_redis_cluster_one_hangs(void **state)
 {
 	struct conformance *f = *state;
-	unsigned before, victim;
+	uint64_t before;
 	struct stream s;
 
-	stream_start(&s, f, "hangs");
-	victim = owner_of(redis_slot(s.names[0]));
+	stream_start_at(&s, f, "hangs", 1);
 	stream_fill(&s);
 	loop_until(f->l, s.acknowledged > 200);
-	kill(servers[victim].pid, SIGSTOP);
+	kill(servers[1].pid, SIGSTOP);
 	loop_until(f->l, s.failed > 0);
-	kill(servers[victim].pid, SIGCONT);
+	kill(servers[1].pid, SIGCONT);
 	loop_until(f->l, store_state(f->store)->up);
-	before = (unsigned)s.last[0];
+	before = s.last[0];
 	loop_until(f->l, s.last[0] > before + 100);
+	stream_end(&s);
+}
+
+/* A master dies, its replica takes over: what may have been lost is told by a
+ * new epoch, and everything goes on. Last: the Cluster stays without it. */
+static void test_redis_cluster_failover(void **state)
+{
+	struct conformance *f = *state;
+	unsigned before[STREAM_CHANNELS];
+	struct stream s;
+
+	stream_start_at(&s, f, "failover", 0);
+	s.epochs_may_change = true;
+	stream_fill(&s);
+	loop_until(f->l, s.acknowledged > 400);
+	redis_kill(&servers[0], SIGKILL);
+	loop_until(f->l, s.failed > 0);
+	for (unsigned i = 0; i < STREAM_CHANNELS; i++)
+		before[i] = s.submitted[i];
+	/* Each channel's newest append is one that was submitted since. */
+	for (unsigned i = 0; i < STREAM_CHANNELS; i++)
+		loop_until(f->l, s.newest[i] > before[i] + 10);
 	stream_end(&s);
 }
 
@@ -193,6 +256,7 @@ int main(void)
 		CONFORMANCE_TESTS,
 		CONFORMANCE_CASE(test_redis_slots_move),
 		CONFORMANCE_CASE(test_redis_cluster_one_hangs),
+		CONFORMANCE_CASE(test_redis_cluster_failover),
 	};
 
 	signal(SIGPIPE, SIG_IGN); /* as the programs do */
