@@ -209,9 +209,9 @@ static struct page *page_new(struct worker *w, struct channel *ch,
 }
 
 /* The page that has the message after the client's place. The first begins at a
- * multiple of REPLAY_PAGE_MESSAGES, so that clients whose places differ a little
- * share it; if it ends before the place (it may be short, by bytes or by the
- * log's end), and from then on, pages begin at the place. */
+ * multiple of REPLAY_PAGE_MESSAGES, so that clients whose places differ a
+ * little share it; if it ends before the place (it may be short, by bytes or by
+ * the log's end), and from then on, pages begin at the place. */
 static struct page *page_for(struct worker *w, const struct replay *r)
 {
 	struct channel *ch = r->sub->channel;
