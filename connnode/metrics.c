@@ -1,6 +1,7 @@
 #include "connnode/metrics.h"
 
 #include "common/base/config.h"
+#include "common/io/tls.h"
 #include "connnode/logs.h"
 
 static const char *const reject_names[] = {
@@ -148,4 +149,9 @@ const struct metric_desc node_metrics[NM_COUNT] = {
 	[NM_STORE_DIFFERS] = {"store_differs_total", METRIC_COUNTER, PLAIN,
 			      "Links refused because the dispatcher uses "
 			      "another store than the others."},
+	[NM_TLS_HANDSHAKES] = {"tls_handshakes_total", METRIC_COUNTER,
+			       "outcome", tls_outcome_names,
+			       "TLS handshakes of the port for event streams; "
+			       "unfinished: the client left, was too slow, or "
+			       "made room for others."},
 };

@@ -14,6 +14,14 @@
 static const struct option options[] = {
 	ROW_STRING("listen", AT(listen), "0.0.0.0:8080",
 		   "event streams (SSE) for browsers, and the demo page"),
+	ROW_STRING("tls-cert", AT(tls_cert), "",
+		   "certificate of that port with its chain, PEM file; empty: "
+		   "no TLS"),
+	ROW_STRING("tls-key", AT(tls_key), "", "its key, PEM file"),
+	ROW_UINT("tls-handshakes-max", AT(tls_handshakes_max), "2048", 1,
+		 1000000, NULL,
+		 "most TLS handshakes under way in each worker; over it the "
+		 "oldest is cut"),
 	ROW_STRING("admin-listen", AT(process.admin_listen), "0.0.0.0:8081",
 		   "whole node: /metrics /livez /readyz /version /debug/*"),
 	ROW_STRING("dispatchers", AT(dispatchers), "tcp://127.0.0.1:7071",
@@ -95,6 +103,18 @@ const struct program connnode_program = {
 	.env_prefix = "STENTOR_",
 };
 
+struct tls_files connnode_tls(const struct connnode_options *o)
+{
+	/* Event streams are HTTP/1.1. */
+	static const char *const alpn[] = {"http/1.1", NULL};
+
+	return (struct tls_files){
+		.cert = o->tls_cert[0] != '\0' ? o->tls_cert : NULL,
+		.key = o->tls_key[0] != '\0' ? o->tls_key : NULL,
+		.alpn = alpn,
+	};
+}
+
 static const char *fault_of(const struct connnode_options *o,
 			    char text[LINKURL_FAULT])
 {
@@ -112,11 +132,16 @@ static const char *fault_of(const struct connnode_options *o,
 
 int connnode_options_check(const struct connnode_options *o)
 {
-	char text[LINKURL_FAULT];
+	char text[LINKURL_FAULT], tls_fault[TLS_FAULT];
 	const char *fault = fault_of(o, text);
+	struct tls_files tls = connnode_tls(o);
 
-	if (fault == NULL)
+	if (fault != NULL)
+		fprintf(stderr, "stentor-connnode: %s\n", fault);
+	else if (tls_files_check(&tls, tls_fault) != 0)
+		fprintf(stderr, "stentor-connnode: --tls-cert: %s\n",
+			tls_fault);
+	else
 		return 0;
-	fprintf(stderr, "stentor-connnode: %s\n", fault);
 	return ERR_CONFIG;
 }

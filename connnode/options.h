@@ -3,11 +3,13 @@
 #define STENTOR_CONNNODE_OPTIONS_H
 
 #include "common/io/process.h"
+#include "common/io/tls.h"
 
 struct connnode_options {
 	struct process_options process;
-	char *listen, *dispatchers, *link_advertise;
-	uint64_t workers, connections_max;
+	char *listen, *tls_cert, *tls_key;
+	char *dispatchers, *link_advertise;
+	uint64_t workers, connections_max, tls_handshakes_max;
 	uint64_t channels_max, head_bytes_max, url_bytes_max;
 	uint64_t head_timeout_ms, heartbeat_ms, stall_timeout_ms, ready_ms;
 	uint64_t queue_bytes_max, replay_bytes_max, hold_bytes_max, sweep_ms;
@@ -18,6 +20,9 @@ struct connnode_options {
 };
 
 extern const struct program connnode_program;
+
+/* Of the port for event streams; borrows from the options. */
+struct tls_files connnode_tls(const struct connnode_options *o);
 
 /* What the table can't say. On a fault there is a message on stderr. */
 int connnode_options_check(const struct connnode_options *o) MUST_CHECK;

@@ -61,18 +61,20 @@ void outq_push(struct outq *q, struct frame *f)
 
 /* The first frame that may go, or before which another may come: what is begun
  * stays, to the end of a frame that another is glued to. */
-static uint32_t first_free(const struct outq *q, bool keep_first)
+static uint32_t first_free(const struct outq *q, uint32_t keep)
 {
-	uint32_t first = keep_first || q->sent > 0 || q->glued ? 1 : 0;
+	uint32_t first = keep;
 
-	if (first == 1 && q->count > 0 && (*slot(q, 0))->glued)
-		first = 2;
+	if (first == 0 && (q->sent > 0 || q->glued))
+		first = 1;
+	if (first > 0 && first <= q->count && (*slot(q, first - 1))->glued)
+		first++;
 	return min_of(first, q->count);
 }
 
-void outq_push_front(struct outq *q, struct frame *f, bool keep_first)
+void outq_push_front(struct outq *q, struct frame *f, uint32_t keep)
 {
-	uint32_t at = first_free(q, keep_first);
+	uint32_t at = first_free(q, keep);
 
 	outq_push(q, f);
 	for (uint32_t i = q->count - 1; i > at; i--)
@@ -145,9 +147,9 @@ static struct frame *take_message(struct outq *q, uint32_t at, uint32_t first)
 	return take(q, at);
 }
 
-struct frame *outq_drop_oldest(struct outq *q, bool keep_first)
+struct frame *outq_drop_oldest(struct outq *q, uint32_t keep)
 {
-	uint32_t first = first_free(q, keep_first);
+	uint32_t first = first_free(q, keep);
 
 	for (uint32_t i = first; i < q->count; i++) {
 		if ((*slot(q, i))->droppable)
@@ -157,9 +159,9 @@ struct frame *outq_drop_oldest(struct outq *q, bool keep_first)
 }
 
 struct frame *outq_drop_equal(struct outq *q, uint64_t conflation,
-			      bool keep_first)
+			      uint32_t keep)
 {
-	uint32_t first = first_free(q, keep_first);
+	uint32_t first = first_free(q, keep);
 
 	for (uint32_t i = first; i < q->count; i++) {
 		if ((*slot(q, i))->conflation == conflation)
@@ -168,10 +170,9 @@ struct frame *outq_drop_equal(struct outq *q, uint64_t conflation,
 	return NULL;
 }
 
-struct frame *outq_drop_note(struct outq *q, const void *channel,
-			     bool keep_first)
+struct frame *outq_drop_note(struct outq *q, const void *channel, uint32_t keep)
 {
-	for (uint32_t i = first_free(q, keep_first); i < q->count; i++) {
+	for (uint32_t i = first_free(q, keep); i < q->count; i++) {
 		const struct frame *f = *slot(q, i);
 
 		if (f->accepted_us == 0 && f->channel == channel)
@@ -180,10 +181,9 @@ struct frame *outq_drop_note(struct outq *q, const void *channel,
 	return NULL;
 }
 
-struct frame *outq_drop_expired(struct outq *q, uint64_t now_us,
-				bool keep_first)
+struct frame *outq_drop_expired(struct outq *q, uint64_t now_us, uint32_t keep)
 {
-	uint32_t first = first_free(q, keep_first);
+	uint32_t first = first_free(q, keep);
 
 	for (uint32_t i = first; q->expiring > 0 && i < q->count; i++) {
 		uint64_t expires_us = (*slot(q, i))->expires_us;

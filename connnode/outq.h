@@ -8,8 +8,8 @@
  * Two slots lie in the struct, so that a connection that keeps up never
  * allocates. How much may wait is the owner's decision (session.c): the queue
  * tells its bytes and gives up messages on demand. A message that is begun
- * stays, and so does the first frame where `keep_first` says that somebody has
- * borrowed its bytes. A frame glued to a message goes with it.
+ * stays, and so do the first `keep` frames, whose bytes somebody has borrowed
+ *or encrypted. A frame glued to a message goes with it.
  */
 #ifndef STENTOR_CONNNODE_OUTQ_H
 #define STENTOR_CONNNODE_OUTQ_H
@@ -58,21 +58,20 @@ void outq_sent(struct outq *q, size_t bytes);
 struct frame *outq_pop_sent(struct outq *q);
 
 /* Puts a frame before all that are not begun; holds a reference of its own. */
-void outq_push_front(struct outq *q, struct frame *f, bool keep_first);
+void outq_push_front(struct outq *q, struct frame *f, uint32_t keep);
 
 /* Each removes the oldest message that ... and returns it with the queue's
  * reference; NULL if there is none. */
 /* ... a slow reader may miss, */
-struct frame *outq_drop_oldest(struct outq *q, bool keep_first);
+struct frame *outq_drop_oldest(struct outq *q, uint32_t keep);
 /* ... has this conflation key, */
 struct frame *outq_drop_equal(struct outq *q, uint64_t conflation,
-			      bool keep_first);
+			      uint32_t keep);
 /* ... is none, but was put there about this channel, */
 struct frame *outq_drop_note(struct outq *q, const void *channel,
-			     bool keep_first);
+			     uint32_t keep);
 /* ... has expired. */
-struct frame *outq_drop_expired(struct outq *q, uint64_t now_us,
-				bool keep_first);
+struct frame *outq_drop_expired(struct outq *q, uint64_t now_us, uint32_t keep);
 
 static inline bool outq_empty(const struct outq *q)
 {

@@ -6,6 +6,7 @@
 #include "common/base/mem.h"
 #include "connnode/replay.h"
 #include "connnode/request.h"
+#include "connnode/session_tls.h"
 #include "connnode/stream.h"
 
 #include <errno.h>
@@ -50,8 +51,7 @@ static void on_alloc(uv_handle_t *handle, size_t suggested UNUSED,
 			   sizeof(s->worker->read_buffer));
 }
 
-/* What a client sends after its request is of no interest, but bounded. */
-static void on_stray_bytes(struct session *s, size_t len)
+void session_stray(struct session *s, size_t len)
 {
 	if (s->phase == SESSION_STREAM && s->stray + len > SESSION_STRAY_MAX)
 		session_doom(s, CLOSED_CLIENT);
@@ -67,10 +67,12 @@ static void on_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *buf)
 		return;
 	if (n < 0)
 		session_doom(s, CLOSED_CLIENT);
+	else if (unlikely(s->worker->tls.context != NULL))
+		session_tls_input(s, buf->base, (size_t)n);
 	else if (s->phase == SESSION_HEAD)
 		request_feed(s, buf->base, (size_t)n);
 	else
-		on_stray_bytes(s, (size_t)n);
+		session_stray(s, (size_t)n);
 }
 
 static void session_arm(struct session *s, uint64_t in_ms)
@@ -113,6 +115,14 @@ void session_accept(struct worker *w)
 static bool is_blocked(const struct session *s)
 {
 	return s->phase != SESSION_HEAD && s->blocked != NULL;
+}
+
+/* Frames at the head of the queue whose bytes are under way. */
+static uint32_t kept(const struct session *s)
+{
+	if (!is_blocked(s))
+		return 0;
+	return s->tls != NULL ? s->tls->frames : 1;
 }
 
 static void mark_dirty(struct session *s)
@@ -191,6 +201,7 @@ static void session_close(struct session *s)
 		metric_add(&w->metrics, NM_CLOSED, s->cause, 1);
 	session_move(s, SESSION_CLOSING);
 	w->queued_bytes -= s->out.bytes;
+	session_tls_free(s);
 	uv_close((uv_handle_t *)&s->tcp, on_closed);
 }
 
@@ -245,7 +256,7 @@ static void tell_loss(struct session *s, const struct channel *ch,
 	struct worker *w = s->worker;
 	struct place from = {ch->log->place.epoch, loss->from};
 	struct place to = {ch->log->place.epoch, loss->to};
-	struct frame *gap = outq_drop_note(&s->out, ch, is_blocked(s));
+	struct frame *gap = outq_drop_note(&s->out, ch, kept(s));
 
 	if (gap != NULL) {
 		from.offset = gap->offset;
@@ -255,7 +266,7 @@ static void tell_loss(struct session *s, const struct channel *ch,
 	gap = stream_gap(w, ch, GAP_LAGGING, &from, &to);
 	gap->channel = ch;
 	gap->offset = from.offset;
-	outq_push_front(&s->out, gap, is_blocked(s));
+	outq_push_front(&s->out, gap, kept(s));
 	w->queued_bytes += gap->len;
 	frame_release(gap);
 }
@@ -279,7 +290,7 @@ static void drop_oldest(struct session *s, size_t max)
 	struct frame *f;
 
 	while (s->out.bytes > max &&
-	       (f = outq_drop_oldest(&s->out, is_blocked(s))) != NULL) {
+	       (f = outq_drop_oldest(&s->out, kept(s))) != NULL) {
 		if (f->offset != 0) {
 			if (losses == NULL)
 				losses = xcalloc(s->subscriptions,
@@ -316,8 +327,7 @@ static bool make_room(struct session *s, const struct frame *f)
 static void conflate(struct session *s, const struct frame *f)
 {
 	size_t before = s->out.bytes;
-	struct frame *old =
-		outq_drop_equal(&s->out, f->conflation, is_blocked(s));
+	struct frame *old = outq_drop_equal(&s->out, f->conflation, kept(s));
 
 	if (old != NULL)
 		dropped(s, old, before, DROP_CONFLATED);
@@ -430,7 +440,7 @@ static void on_unblocked(uv_write_t *req, int status)
 		return;
 	}
 	/* All of the first frame's rest was taken. */
-	took(s, outq_first_left(&s->out), &t);
+	took(s, s->tls ? session_tls_taken(s) : outq_first_left(&s->out), &t);
 	tally_end(&t);
 	mark_dirty(s);
 }
@@ -462,10 +472,13 @@ static void block(struct session *s)
 
 	if (s->doomed)
 		return;
-	check(outq_iov(&s->out, &first, 1, 1) == 1);
-	buf = uv_buf_init(first.iov_base, (unsigned)first.iov_len);
-	req = malloc(sizeof(*req));
-	check(req != NULL);
+	if (unlikely(s->tls != NULL)) {
+		req = session_tls_rest(s, &buf);
+	} else {
+		check(outq_iov(&s->out, &first, 1, 1) == 1);
+		buf = uv_buf_init(first.iov_base, (unsigned)first.iov_len);
+		req = xmalloc(sizeof(*req));
+	}
 	if (uv_write(req, (uv_stream_t *)&s->tcp, &buf, 1, on_unblocked) != 0) {
 		free(req);
 		session_doom(s, CLOSED_CLIENT);
@@ -482,8 +495,7 @@ static void drop_expired(struct session *s, uint64_t now_us)
 	size_t before = s->out.bytes;
 	struct frame *f;
 
-	while ((f = outq_drop_expired(&s->out, now_us, is_blocked(s))) !=
-	       NULL) {
+	while ((f = outq_drop_expired(&s->out, now_us, kept(s))) != NULL) {
 		dropped(s, f, before, DROP_EXPIRED);
 		before = s->out.bytes;
 	}
@@ -494,6 +506,8 @@ static ssize_t write_some(struct session *s, size_t *offered)
 	struct iovec iov[SESSION_IOV];
 	struct msghdr message = {.msg_iov = iov};
 
+	if (unlikely(s->tls != NULL))
+		return session_tls_write(s, offered);
 	message.msg_iovlen =
 		outq_iov(&s->out, iov, SESSION_IOV, SESSION_TURN_BYTES);
 	*offered = 0;
@@ -518,9 +532,10 @@ static void session_flush(struct session *s, struct tally *t)
 		/* All is said: the client sees the end, and then ends. Closing
 		 * now, with bytes of it unread, would reset the connection and
 		 * take the answer away. */
-		if (s->phase == SESSION_LEAVING)
+		if (s->phase == SESSION_LEAVING) {
+			session_tls_goodbye(s);
 			shutdown(s->fd, SHUT_WR);
-		else if (s->replay_bytes > 0)
+		} else if (s->replay_bytes > 0)
 			replay_drained(s);
 		return;
 	}

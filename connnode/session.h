@@ -38,10 +38,11 @@ enum session_phase {
 struct session {
 	uv_tcp_t tcp;
 	struct worker *worker;
-	struct list in_worker;	/* by phase: heads, streams, leaving */
-	struct list in_dirty;	/* worker's dirty or doomed */
-	struct list in_waiting; /* for ready: see stream.h */
-	struct list in_replays; /* it has something to replay: replay.h */
+	struct list in_worker;	 /* by phase: heads, streams, leaving */
+	struct list in_dirty;	 /* worker's dirty or doomed */
+	struct list in_waiting;	 /* for ready: see stream.h */
+	struct list in_replays;	 /* it has something to replay: replay.h */
+	struct session_tls *tls; /* session_tls.h; NULL: none yet, or plain */
 	struct wheel_timer timer;
 	struct outq out;
 	union {
@@ -87,6 +88,8 @@ void session_push(struct session *s, struct frame *f);
  * channel's rule. */
 void session_push_message(struct session *s, struct subscription *sub,
 			  struct frame *f);
+/* The client said more than its request: of no interest, but bounded. */
+void session_stray(struct session *s, size_t len);
 /* The session will be closed at the end of the turn. */
 void session_doom(struct session *s, enum close_cause cause);
 

@@ -15,7 +15,8 @@ struct worker_shared {
 	volatile uint64_t ready;   /* listening, and linked to a dispatcher */
 	volatile uint64_t draining;
 	volatile uint64_t streams;
-	uint64_t cells[]; /* metrics */
+	volatile uint64_t tls_expires_s; /* its certificate; 0: none */
+	uint64_t cells[];		 /* metrics */
 };
 
 /* Makes the memory; returns a descriptor to hand to a worker, and the

@@ -9,6 +9,7 @@
 #include "common/io/children.h"
 #include "common/io/linkurl.h"
 #include "common/io/listener.h"
+#include "common/io/tls.h"
 #include "connnode/metrics.h"
 #include "connnode/shared.h"
 
@@ -78,6 +79,7 @@ static void clear_gauges(struct slot *slot)
 	struct metrics *m = &slot->metrics;
 
 	slot->shared->ready = slot->shared->streams = 0;
+	slot->shared->tls_expires_s = 0;
 	for (unsigned i = 0; i < NM_COUNT; i++) {
 		if (node_metrics[i].type == METRIC_GAUGE &&
 		    i != NM_CONNECTIONS_MAX)
@@ -168,6 +170,24 @@ static void on_readyz(void *ctx, const struct http1_request *q UNUSED,
 		admin_say(r, 200, "ok\n");
 }
 
+/* Of the certificates that are in force, the end that comes first. */
+static void show_certificate(const struct supervisor *s, struct metrics_text *t)
+{
+	uint64_t first = UINT64_MAX;
+
+	for (unsigned i = 0; i < s->workers; i++) {
+		uint64_t end = s->slots[i].shared->tls_expires_s;
+
+		if (end != 0)
+			first = min_of(first, end);
+	}
+	if (first == UINT64_MAX)
+		return;
+	metrics_head(t, "tls_certificate_expires_seconds", METRIC_GAUGE,
+		     TLS_EXPIRES_HELP);
+	metrics_sample(t, "tls_certificate_expires_seconds", "", (double)first);
+}
+
 static void on_metrics(void *ctx, const struct http1_request *q UNUSED,
 		       struct admin_reply *r)
 {
@@ -190,6 +210,7 @@ static void on_metrics(void *ctx, const struct http1_request *q UNUSED,
 		       (double)children_restarts(s->children));
 	metrics_head(&t, "workers_running", METRIC_GAUGE, "Worker processes.");
 	metrics_sample(&t, "workers_running", "", (double)running);
+	show_certificate(s, &t);
 	admin_metrics(r, &t);
 	free(blocks);
 	free(pids);

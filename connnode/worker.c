@@ -11,6 +11,7 @@
 #include "connnode/intake.h"
 #include "connnode/request.h"
 #include "connnode/session.h"
+#include "connnode/session_tls.h"
 #include "connnode/stream.h"
 #include "connnode/uplink.h"
 
@@ -169,6 +170,7 @@ static void on_tick(uv_timer_t *timer)
 	metric_observe_us(&w->metrics, NM_LOOP_LAG, 0, late * 1000, 1);
 	w->tick_due_ms = now + WORKER_TICK_MS;
 	wheel_run(&w->wheel, now, TIMERS_PER_RUN, on_wheel, w);
+	session_tls_tick(w);
 	uplink_tick(w);
 	w->announcer.connections = w->stream_count;
 	announcer_tick(&w->announcer, now);
@@ -211,6 +213,7 @@ static void on_hangup(uv_signal_t *handle, int number UNUSED)
 	auth_config_free(w->auth_config);
 	*w->auth_config = auth;
 	w->announcer.identity.config_hash = fresh.hash;
+	session_tls_refresh(w);
 	log_set_level((enum log_level)options.process.log_level);
 	log_info("RELOADED", "rules=%zu", fresh.count);
 	config_free(&connnode_program, &options);
@@ -258,8 +261,10 @@ static void init_tables(struct worker *w)
 
 static int start(struct worker *w, const char *link_url)
 {
-	int rc = uplink_start(w, link_url);
+	int rc = session_tls_start(w);
 
+	if (rc == 0)
+		rc = uplink_start(w, link_url);
 	if (rc != 0)
 		return rc;
 	check(uv_prepare_init(w->loop, &w->turn) == 0);
@@ -311,6 +316,7 @@ static void stop(struct worker *w)
 	announcer_fini(&w->announcer);
 	channels_fini(&w->channels);
 	slab_fini(&w->sessions);
+	tls_context_free(w->tls.context);
 	wheel_fini(&w->wheel);
 	frame_release(w->heartbeat);
 	while (w->parsers.count > 0)

@@ -21,6 +21,7 @@
 #include "common/ds/wheel.h"
 #include "common/io/children.h"
 #include "common/io/listener.h"
+#include "common/io/tls.h"
 #include "connnode/announcer.h"
 #include "connnode/channels.h"
 #include "connnode/fanout.h"
@@ -48,6 +49,13 @@ struct stream_request {
 	const char *last_event_id; /* borrowed; NULL or "": none */
 };
 
+/* The SSE port's TLS: session_tls.h. */
+struct worker_tls {
+	struct tls_context *context; /* NULL: the port is plain */
+	struct list handshakes;	     /* struct session_tls, oldest first */
+	uint64_t handshake_count, refreshed_ms;
+};
+
 struct worker {
 	uv_loop_t *loop;
 	const struct connnode_options *options;
@@ -67,6 +75,8 @@ struct worker {
 	struct questions questions;
 	struct logs logs;
 	struct replays replays;
+
+	struct worker_tls tls;
 
 	struct slab sessions; /* struct session */
 	struct list streams;  /* struct session.in_worker: subscribed */

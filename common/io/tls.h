@@ -49,6 +49,9 @@ int tls_files_check(const struct tls_files *files,
 bool tls_context_refresh(struct tls_context *c);
 /* Seconds since 1970 when the certificate ends; for a metric. */
 uint64_t tls_context_expires(const struct tls_context *c);
+#define TLS_EXPIRES_HELP                                               \
+	"When the TLS certificate of the port ends, in seconds since " \
+	"1970; not there without TLS."
 
 /* How handshakes end; label of a counter. */
 enum tls_outcome {

@@ -31,9 +31,9 @@ static unsigned pop(struct outq *q)
 	return number;
 }
 
-static unsigned drop(struct outq *q, bool keep_first)
+static unsigned drop(struct outq *q, uint32_t keep)
 {
-	struct frame *f = outq_drop_oldest(q, keep_first);
+	struct frame *f = outq_drop_oldest(q, keep);
 	unsigned number = f ? f->bytes[0] : UINT32_MAX;
 
 	if (f != NULL)
@@ -199,11 +199,11 @@ static void glue(struct outq *q, unsigned number)
 	frame_release(f);
 }
 
-static void front(struct outq *q, unsigned number, bool keep_first)
+static void front(struct outq *q, unsigned number, uint32_t keep)
 {
 	struct frame *f = special(NULL, number, 0, 0);
 
-	outq_push_front(q, f, keep_first);
+	outq_push_front(q, f, keep);
 	frame_release(f);
 }
 
@@ -295,6 +295,33 @@ static void test_outq_glue(void **state UNUSED)
 	assert_queue(&q, "9");
 }
 
+/* Several frames are encrypted as one: they stay, with what is glued to the
+ * last, and nothing comes between. */
+static void test_outq_keeps_many(void **state UNUSED)
+{
+	struct frame *glue;
+	struct outq q;
+
+	outq_init(&q);
+	push(&q, 1, 2);
+	push(&q, 2, 2);
+	glue = special(&q, 3, 0, 0);
+	glue->glued = true;
+	push(&q, 4, 2);
+	push(&q, 5, 2);
+	front(&q, 6, 3);
+	assert_int_equal(drop(&q, 9), NONE);
+	assert_int_equal(drop(&q, 3), 5);
+	assert_int_equal(drop(&q, 3), NONE);
+	assert_int_equal(q.count, 5);
+	/* One less: the glue may go, with its message. */
+	outq_sent(&q, 1);
+	assert_int_equal(drop(&q, 2), 4);
+	assert_int_equal(drop(&q, 2), NONE);
+	assert_queue(&q, "126");
+	outq_fini(&q);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -306,6 +333,7 @@ int main(void)
 		cmocka_unit_test(test_outq_conflates),
 		cmocka_unit_test(test_outq_expires),
 		cmocka_unit_test(test_outq_glue),
+		cmocka_unit_test(test_outq_keeps_many),
 	};
 
 	return cmocka_run_group_tests_name("outq", tests, NULL, NULL);
