@@ -133,13 +133,15 @@ void redis_node_drop(struct redis_node *node, const char *why)
 	node->state = REDIS_NODE_WAITING;
 	node->doomed = NULL;
 	node->wait_due = node->scripts_due = node->probing = false;
-	node->was_ready = false;
-	if (node->client != 0) {
+	/* One that never was ready had no appends, and has not ended the one
+	 * before it. */
+	if (node->was_ready) {
 		node->stale_client = node->client;
 		memcpy(node->stale_run_id, node->server.run_id,
 		       sizeof(node->stale_run_id));
-		node->client = 0;
 	}
+	node->was_ready = false;
+	node->client = 0;
 	if (node->link != NULL)
 		link_detach(node->link);
 	node->link = NULL;

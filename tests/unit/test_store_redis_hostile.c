@@ -405,6 +405,7 @@ static void test_redis_huge_reply(void **state)
 	assert_int_equal(p.a.rc, ERR_UNAVAILABLE);
 	assert_false(p.a.definite);
 	f->script_reply = "$3\r\n5 1\r\n";
+	loop_until(f->l, f->connections > 1 && store_state(f->store)->up);
 	append(f, &p);
 	assert_int_equal(p.a.rc, 0);
 }
