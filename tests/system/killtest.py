@@ -2,24 +2,25 @@
 """The kill test: something dies or stands still every few seconds, under load,
 and nothing acknowledged is lost, doubled or out of order.
 
-  killtest.py --store redis|lmdb|memory [--seed N] [--seconds N] [--subscribers N]
-              [--channels N] [--rate N] [--history N] [--json]
+  killtest.py --store redis|lmdb|memory [--seed N] [--seconds N]
+              [--subscribers N] [--channels N] [--rate N] [--history N]
+              [--json]
 
-Two dispatchers (one with LMDB or memory), three nodes of two workers, and Redis with an
-append-only file that is synchronised with every write. Producers number each
-channel's messages and publish the next one of a channel only when the one
-before is acknowledged, retrying under the same idempotency key through any
-dispatcher; so a message's number must be its offset. Subscribers are
+Two dispatchers (one, unless they share Redis), three nodes of two workers, and
+Redis with an append-only file that is synchronised with every write. Producers
+number each channel's messages and publish the next one of a channel only when
+the one before is acknowledged, retrying under the same idempotency key through
+any dispatcher; so a message's number must be its offset. Subscribers are
 tests/bench/resumebench: EventSources that come back with Last-Event-ID and
 check every message of every stream. With a --history of a few messages gaps
-are told, and each must be true: begin with what had to come next, and be of
-messages that the store has let go.
+are told, and each must be true: it begins with what had to come next, and what
+comes next is right behind it.
 
 Every 2 to 5 s a worker, a node (its supervisor and its workers), a dispatcher
-or the store is killed with SIGKILL and started again 0.5 to 3 s later, or stands
+or Redis is killed with SIGKILL and started again 0.5 to 3 s later, or stands
 still (SIGSTOP) for 1 to 6 s; a dispatcher whose store is its memory only stands
-still. Faults overlap. At the end all is healed, each
-channel gets one more message, and everybody must have had everything.
+still. Faults overlap. At the end all is healed, each channel gets one more
+message, and everybody must have had everything.
 
 Prints a report; the exit status is 0 if the promise was kept.
 """
@@ -28,6 +29,7 @@ import collections
 import contextlib
 import heapq
 import json
+import os
 import pathlib
 import random
 import select
@@ -294,7 +296,7 @@ def signal_all(pids, signo):
     """The supervisor is the first of a node's: it starts nobody anew."""
     for pid in pids:
         with contextlib.suppress(ProcessLookupError):
-            harness.os.kill(pid, signo)
+            os.kill(pid, signo)
 
 
 # --- subscribers --------------------------------------------------------------
