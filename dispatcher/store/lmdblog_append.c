@@ -25,6 +25,10 @@
 
 #define KEY_NAME_MAX (CHANNEL_NAME_MAX + 1 + STORE_IDEMPOTENCY_KEY_MAX)
 
+/* A greater offset is corruption: no log counts that far, so that none wraps.
+ */
+#define OFFSET_MAX (UINT64_MAX / 2)
+
 /* What `keys` holds: expires, epoch, offset, message id. */
 #define KEY_NUMBERS 3
 #define KEY_SIZE    (KEY_NUMBERS * 8 + STORE_MESSAGE_ID_SIZE)
@@ -44,7 +48,7 @@ int meta_decode(struct log_meta *meta, MDB_val value)
 		return MDB_CORRUPTED;
 	le_get((uint64_t *)meta, value.mv_data, META_SIZE / 8);
 	if (meta->epoch == 0 || meta->kept == 0 || meta->kept > meta->first ||
-	    meta->first > meta->top + 1)
+	    meta->top > OFFSET_MAX || meta->first > meta->top + 1)
 		return MDB_CORRUPTED;
 	return 0;
 }

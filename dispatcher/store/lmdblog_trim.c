@@ -92,6 +92,8 @@ static int entry_expire(struct lmdblog *l, struct write_txn *t, MDB_val key,
 		return MDB_CORRUPTED;
 	memcpy(copy, value.mv_data, value.mv_size);
 	copy[value.mv_size] = '\0';
+	if (copy[0] == ENTRY_LOG && value.mv_size > 1 + CHANNEL_NAME_MAX)
+		return MDB_CORRUPTED;
 	if (copy[0] == ENTRY_LOG)
 		rc = log_expire(l, t, (const char *)copy + 1, time_ms, steps,
 				&done);
