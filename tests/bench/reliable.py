@@ -55,8 +55,8 @@ def cost(session, plan, count):
     for load in loads:
         measure(load)  # warm
     values = interleave(loads, plan.runs, measure)
-    result = row("reliable", f"node: CPU of a reliable / an ephemeral delivery, "
-                 f"1 channel to {count} connections, us", 1.05, "ratio",
+    result = row("reliable", "node: CPU of a reliable / an ephemeral delivery,"
+                 f" 1 channel to {count} connections, us", 1.05, "ratio",
                  "less")
     result["note"] = "the reference is the ephemeral one"
     return compare(result, {"stentor": values["reliable"],
