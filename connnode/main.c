@@ -114,7 +114,7 @@ static int run_worker(struct connnode_options *o, struct rules *rules,
 	char component[32];
 
 	snprintf(component, sizeof(component), "connnode/%u", start.index);
-	process_options_apply(&o->process, component);
+	process_options_apply(&o->process, component, NULL);
 	config_raise_nofile();
 	free(o->listen);
 	o->listen = xstrdup(role->listen);
@@ -150,7 +150,7 @@ static int run(struct connnode_options *o, struct rules *rules,
 	signal(SIGPIPE, SIG_IGN);
 	if (role != NULL)
 		return run_worker(o, rules, auth, role, argc, argv);
-	process_options_apply(&o->process, "connnode");
+	process_options_apply(&o->process, "connnode", NULL);
 	rc = fit_connections(o, config_given(&connnode_program,
 					     "max-connections", argc, argv));
 	if (rc != 0)

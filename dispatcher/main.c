@@ -159,7 +159,8 @@ static int run(struct dispatcher *d, struct signals *s)
 {
 	int rc;
 
-	process_options_apply(&d->options.process, "dispatcher");
+	process_options_apply(&d->options.process, "dispatcher",
+			      store_directory(d->options.store));
 	signal(SIGPIPE, SIG_IGN);
 	nngio_process_init();
 	log_info("FILES", "nofile=%llu",

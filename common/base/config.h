@@ -46,6 +46,10 @@ struct option {
 	{                                                            \
 		name, OPTION_STRING, at, def, 0, 0, NULL, NULL, help \
 	}
+#define ROW_BOOL(name, at, def, help)                              \
+	{                                                          \
+		name, OPTION_BOOL, at, def, 0, 0, NULL, NULL, help \
+	}
 #define ROW_CHOICE(name, at, def, choices, help)                        \
 	{                                                               \
 		name, OPTION_CHOICE, at, def, 0, 0, NULL, choices, help \

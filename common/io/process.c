@@ -3,6 +3,7 @@
 #include "common/base/log.h"
 #include "common/base/mem.h"
 #include "common/io/listener.h"
+#include "common/io/sandbox.h"
 
 #include <stdlib.h>
 #include <unistd.h>
@@ -41,11 +42,13 @@ const char *process_options_fault(const struct process_options *o,
 	return linkurl_listen_fault(o->link_listen, &tls, text);
 }
 
-void process_options_apply(struct process_options *o, const char *component)
+void process_options_apply(struct process_options *o, const char *component,
+			   const char *writable)
 {
 	char host[256] = "stentor";
 
 	log_init(component, (enum log_level)o->log_level, o->log_format == 0);
+	sandbox_enter(o->core_dumps, writable);
 	if (o->name[0] != '\0')
 		return;
 	gethostname(host, sizeof(host) - 1);

@@ -12,6 +12,7 @@ enum auth_mode { AUTH_JWT, AUTH_NONE };
 struct process_options {
 	char *name, *admin_listen;
 	unsigned auth, log_level, log_format;
+	bool core_dumps;
 	char *link_listen, *link_token;
 	char *link_tls_cert, *link_tls_key, *link_tls_ca, *link_tls_name;
 };
@@ -43,6 +44,9 @@ extern const char *const process_log_formats[];
 		ROW_STRING("link-tls-name", PROCESS_AT(at, link_tls_name), "", \
 			   "DNS name that the other side's certificate must "  \
 			   "bear; needed for tls+tcp://"),                     \
+		ROW_BOOL("core-dumps", PROCESS_AT(at, core_dumps), "false",    \
+			 "let the kernel dump memory, tokens in it, when the " \
+			 "process crashes, and a debugger look at it"),        \
 		ROW_CHOICE("log-level", PROCESS_AT(at, log_level), "info",     \
 			   process_log_levels, "least level that is written"), \
 		ROW_CHOICE("log-format", PROCESS_AT(at, log_format), "json",   \
@@ -56,7 +60,9 @@ struct nng_tls_files process_link_tls(const struct process_options *o);
 const char *process_options_fault(const struct process_options *o,
 				  char text[LINKURL_FAULT]);
 
-/* Takes effect: logging, and the host's name where none was given. */
-void process_options_apply(struct process_options *o, const char *component);
+/* Takes effect: logging, the host's name where none was given, and the sandbox,
+ * in which only what is below `writable` can be changed (NULL: nothing). */
+void process_options_apply(struct process_options *o, const char *component,
+			   const char *writable);
 
 #endif

@@ -65,6 +65,14 @@ int store_open(uv_loop_t *loop, const struct store_config *config,
 	return ERR_CONFIG;
 }
 
+const char *store_directory(const char *url)
+{
+	size_t scheme = strlen(store_lmdb.scheme);
+
+	return strncmp(url, store_lmdb.scheme, scheme) == 0 ? url + scheme
+							    : NULL;
+}
+
 static void on_refusal(uv_idle_t *idle)
 {
 	struct store *s = idle->data;

@@ -171,6 +171,8 @@ void store_tops(struct store *s, struct store_tops *t);
  * or so. Redis does that by itself. */
 void store_trim(struct store *s);
 
+/* The directory that a store of this URL writes to, within it; NULL: none. */
+const char *store_directory(const char *url);
 /* True if the kind serves one dispatcher only. */
 bool store_embedded(const struct store *s);
 const struct store_state *store_state(const struct store *s);
