@@ -11,7 +11,7 @@ B       := $(if $(filter release,$(MODE)),build,build/$(MODE))
 PYTHON  := /usr/bin/python3
 
 CC      ?= cc
-PACKAGES := libuv libnghttp2 libprotobuf-c jansson libcyaml openssl zlib libcurl lmdb hiredis
+PACKAGES := libuv libnghttp2 libprotobuf-c jansson cjose libcyaml openssl zlib libcurl lmdb hiredis
 LLHTTP  ?= /usr/share/llhttp
 CPPFLAGS += -I. -I$(B)/gen -isystem /usr/share/include/llhttp -D_GNU_SOURCE \
 	$(shell pkg-config --cflags $(PACKAGES))

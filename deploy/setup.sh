@@ -7,7 +7,7 @@ packages="gcc libc6-dev make pkg-config git curl ca-certificates
 libuv1-dev libnng-dev libnghttp2-dev libprotobuf-c-dev protobuf-c-compiler
 protobuf-compiler libprotobuf-dev node-llhttp libjansson-dev libcyaml-dev libyaml-dev
 libssl-dev zlib1g-dev libcurl4-openssl-dev libcmocka-dev
-liblmdb-dev libhiredis-dev redis-server redis-tools
+liblmdb-dev libhiredis-dev libcjose-dev redis-server redis-tools
 python3 python3-grpcio python3-protobuf python3-pytest python3-pytest-xdist
 python3-pytest-timeout python3-selenium python3-h2
 nodejs npm openssl chromium chromium-driver"
