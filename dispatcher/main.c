@@ -29,6 +29,7 @@ static int load_options(struct dispatcher *d, int argc, char *argv[])
 	if (rc != 0)
 		return rc;
 	o->api.cors_origin = o->cors_origin[0] ? o->cors_origin : NULL;
+	o->api.tls = dispatcher_tls(o);
 	return 0;
 }
 
@@ -123,6 +124,7 @@ static void on_hangup(uv_signal_t *handle, int number UNUSED)
 	d->auth_config = auth;
 	d->nodes.config.config_hash = fresh.hash;
 	storage_rules(d);
+	api_tls_refresh(d->api);
 	log_set_level((enum log_level)options.process.log_level);
 	log_info("RELOADED", "rules=%zu", fresh.count);
 	config_free(&dispatcher_program, &options);

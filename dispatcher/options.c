@@ -18,6 +18,13 @@ static const struct option options[] = {
 		   "gRPC (HTTP/2 prior knowledge) and Connect/JSON (HTTP/1.1), "
 		   "one "
 		   "port"),
+	ROW_STRING("api-tls-cert", AT(api_tls_cert), "",
+		   "certificate of that port with its chain, PEM file; empty: "
+		   "no TLS"),
+	ROW_STRING("api-tls-key", AT(api_tls_key), "", "its key, PEM file"),
+	ROW_STRING("api-tls-client-ca", AT(api_tls_client_ca), "",
+		   "authority of the certificates that its clients must show, "
+		   "PEM file; empty: none are asked for"),
 	ROW_STRING("link-listen", AT(process.link_listen), "tcp://0.0.0.0:7071",
 		   "workers' control requests (nng); tls+tcp:// with "
 		   "certificates"),
@@ -107,6 +114,23 @@ const struct program dispatcher_program = {
 	.env_prefix = "STENTOR_",
 };
 
+static const char *or_null(const char *text)
+{
+	return text[0] != '\0' ? text : NULL;
+}
+
+struct tls_files dispatcher_tls(const struct dispatcher_options *o)
+{
+	static const char *const alpn[] = {"h2", "http/1.1", NULL};
+
+	return (struct tls_files){
+		.cert = or_null(o->api_tls_cert),
+		.key = or_null(o->api_tls_key),
+		.client_ca = or_null(o->api_tls_client_ca),
+		.alpn = alpn,
+	};
+}
+
 static const char *fault_of(const struct dispatcher_options *o,
 			    char text[LINKURL_FAULT])
 {
@@ -119,11 +143,16 @@ static const char *fault_of(const struct dispatcher_options *o,
 
 int dispatcher_options_check(const struct dispatcher_options *o)
 {
-	char text[LINKURL_FAULT];
+	char text[LINKURL_FAULT], tls_fault[TLS_FAULT];
 	const char *fault = fault_of(o, text);
+	struct tls_files tls = dispatcher_tls(o);
 
-	if (fault == NULL)
+	if (fault != NULL)
+		fprintf(stderr, "stentor-dispatcher: %s\n", fault);
+	else if (tls_files_check(&tls, tls_fault) != 0)
+		fprintf(stderr, "stentor-dispatcher: --api-tls-cert: %s\n",
+			tls_fault);
+	else
 		return 0;
-	fprintf(stderr, "stentor-dispatcher: %s\n", fault);
 	return ERR_CONFIG;
 }

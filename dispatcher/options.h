@@ -15,10 +15,14 @@ struct dispatcher_options {
 	uint64_t link_queue_bytes, workers_max, interest_max;
 	uint64_t settle_ms, drain_seconds;
 	char *cors_origin;
+	char *api_tls_cert, *api_tls_key, *api_tls_client_ca;
 	struct api_limits api;
 };
 
 extern const struct program dispatcher_program;
+
+/* Of the API port; borrows from the options. */
+struct tls_files dispatcher_tls(const struct dispatcher_options *o);
 
 /* What the table can't say. On a fault there is a message on stderr. */
 int dispatcher_options_check(const struct dispatcher_options *o) MUST_CHECK;

@@ -53,6 +53,10 @@ static const struct metric_desc metric_table[API_METRICS] = {
 				NULL, NULL,
 				"Calls ended because too many incomplete "
 				"requests were held."},
+	[API_TLS_HANDSHAKES] = {"tls_handshakes_total", METRIC_COUNTER,
+				"outcome", tls_outcome_names,
+				"TLS handshakes of the API port; unfinished: "
+				"the client left or was too slow."},
 };
 
 static void on_wheel(void *ctx UNUSED, struct wheel_timer *timer)
@@ -93,10 +97,11 @@ static void api_maybe_drained(struct api *api)
 	    api->connection_count > 0 || api->calls > 0)
 		return;
 	api->drained = true;
-	api->handles = 3;
+	api->handles = 4;
 	uv_close((uv_handle_t *)&api->prepare, on_handle_closed);
 	uv_close((uv_handle_t *)&api->gather, on_handle_closed);
 	uv_close((uv_handle_t *)&api->tick, on_handle_closed);
+	uv_close((uv_handle_t *)&api->tls_refresh, on_handle_closed);
 }
 
 static void on_tick(uv_timer_t *t)
@@ -161,6 +166,31 @@ static uint64_t sweep_interval(const struct api_limits *l)
 	return min_of(shortest, (uint64_t)API_SWEEP_MAX_MS);
 }
 
+void api_tls_refresh(struct api *api)
+{
+	if (api->tls)
+		tls_context_refresh(api->tls);
+}
+
+static void on_tls_refresh(uv_timer_t *t)
+{
+	api_tls_refresh(t->data);
+}
+
+static int start_tls(const struct api_limits *limits, struct tls_context **out)
+{
+	char fault[TLS_FAULT];
+	int rv;
+
+	*out = NULL;
+	if (!limits->tls.cert)
+		return 0;
+	rv = tls_context_new(&limits->tls, out, fault);
+	if (rv != 0)
+		log_error("API-TLS", "fault=\"%s\"", fault);
+	return rv;
+}
+
 int api_start(uv_loop_t *loop, const char *address,
 	      const struct api_limits *limits,
 	      const struct rpc_service *services, struct api **out)
@@ -169,10 +199,13 @@ int api_start(uv_loop_t *loop, const char *address,
 	struct listener_options options = {
 		.user_timeout_ms = (uint32_t)limits->write_timeout_ms,
 	};
-	int rv = listener_start(&api->listener, loop, address, &options,
-				on_accept, api);
+	int rv = start_tls(limits, &api->tls);
 
+	if (rv == 0)
+		rv = listener_start(&api->listener, loop, address, &options,
+				    on_accept, api);
 	if (rv != 0) {
+		tls_context_free(api->tls);
 		free(api);
 		return rv;
 	}
@@ -195,7 +228,11 @@ int api_start(uv_loop_t *loop, const char *address,
 	uv_unref((uv_handle_t *)&api->prepare);
 	uv_timer_init(loop, &api->tick);
 	uv_timer_init(loop, &api->gather);
-	api->tick.data = api->gather.data = api;
+	uv_timer_init(loop, &api->tls_refresh);
+	api->tick.data = api->gather.data = api->tls_refresh.data = api;
+	if (api->tls)
+		uv_timer_start(&api->tls_refresh, on_tls_refresh,
+			       TLS_REFRESH_MS, TLS_REFRESH_MS);
 	*out = api;
 	return 0;
 }
@@ -237,6 +274,7 @@ void api_free(struct api *api)
 	message_arena_fini(&api->arena);
 	slab_fini(&api->h2_calls);
 	rpc_table_fini(&api->table);
+	tls_context_free(api->tls);
 	free(api);
 }
 
@@ -305,6 +343,12 @@ void api_metrics(const struct api *api, struct metrics_text *t)
 	metric_set(&m, API_BODY_BYTES, 0, api->body_bytes);
 	metric_set(&m, API_QUEUED_BYTES, 0, api->queued_bytes);
 	metrics_render(t, blocks, 1);
+	if (api->tls) {
+		metrics_head(t, "tls_certificate_expires_seconds", METRIC_GAUGE,
+			     TLS_EXPIRES_HELP);
+		metrics_sample(t, "tls_certificate_expires_seconds", "",
+			       (double)tls_context_expires(api->tls));
+	}
 	metrics_head(t, "grpc_server_handled_total", METRIC_COUNTER,
 		     "Calls that ended, by gRPC status.");
 	for (size_t i = 0; i < api->table.count; i++)

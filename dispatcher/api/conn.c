@@ -10,11 +10,6 @@
 #include <sys/socket.h>
 
 #define H2_PREFACE_LEN 24
-/* nghttp2 hands out a frame at a time, at most 16 KiB and its head; h1 a whole
- * answer. */
-#define CONN_OUT_MAX (API_OUT_HIGH + API_ANSWER_MAX + (64u << 10))
-/* A small buffer is kept between writes, a large one is not. */
-#define CONN_OUT_KEEP (16u << 10)
 
 static const char h2_preface[] = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
@@ -49,7 +44,12 @@ static enum close_reason sniff(struct conn *c, const uint8_t *bytes, size_t len)
 	return c->front->input(c, bytes, len);
 }
 
-static void on_eof(struct conn *c)
+enum close_reason conn_input(struct conn *c, const uint8_t *bytes, size_t len)
+{
+	return c->front ? c->front->input(c, bytes, len) : sniff(c, bytes, len);
+}
+
+void conn_eof(struct conn *c)
 {
 	c->half_closed = true;
 	uv_read_stop((uv_stream_t *)&c->tcp);
@@ -68,7 +68,7 @@ static void on_read(uv_stream_t *s, ssize_t n, const uv_buf_t *b)
 	if (n == 0)
 		return;
 	if (n == UV_EOF) {
-		on_eof(c);
+		conn_eof(c);
 		return;
 	}
 	if (n < 0) {
@@ -76,8 +76,8 @@ static void on_read(uv_stream_t *s, ssize_t n, const uv_buf_t *b)
 		return;
 	}
 	c->input_ms = api_now(c->api);
-	reason = c->front ? c->front->input(c, (uint8_t *)b->base, (size_t)n)
-			  : sniff(c, (uint8_t *)b->base, (size_t)n);
+	reason = c->tls ? conn_tls_input(c, (uint8_t *)b->base, (size_t)n)
+			: conn_input(c, (uint8_t *)b->base, (size_t)n);
 	if (reason != CLOSE_NONE)
 		conn_close(c, reason);
 	else
@@ -138,7 +138,9 @@ void conn_accept(struct api *api)
 	list_init(&c->in_dirty);
 	list_push_back(&api->connections, &c->in_api);
 	buf_init(&c->out, CONN_OUT_MAX);
-	buf_init(&c->writing, CONN_OUT_MAX);
+	buf_init(&c->writing, CONN_OUT_MAX + TLS_OVERHEAD_MAX);
+	if (api->tls)
+		c->tls = tls_new(api->tls, CONN_OUT_MAX);
 	c->accepted_ms = c->input_ms = c->progress_ms = api_now(api);
 	c->age_max_ms = jittered(api->limits.connection_age_ms);
 	api->connection_count++;
@@ -167,15 +169,11 @@ static void on_written(uv_write_t *w, int status)
 	conn_mark_dirty(c);
 }
 
-/* The rest of `out`, which the kernel did not take at once. */
-static void write_rest(struct conn *c)
+void conn_write_rest(struct conn *c)
 {
-	struct buf empty = c->writing;
-	uv_buf_t b;
+	uv_buf_t b =
+		uv_buf_init((char *)c->writing.bytes, (unsigned)c->writing.len);
 
-	c->writing = c->out;
-	c->out = empty;
-	b = uv_buf_init((char *)c->writing.bytes, (unsigned)c->writing.len);
 	c->write.data = c;
 	c->write_pending = true;
 	if (uv_write(&c->write, (uv_stream_t *)&c->tcp, &b, 1, on_written) !=
@@ -190,6 +188,7 @@ static bool write_out(struct conn *c)
 {
 	uv_buf_t b = uv_buf_init((char *)c->out.bytes, (unsigned)c->out.len);
 	int n = uv_try_write((uv_stream_t *)&c->tcp, &b, 1);
+	struct buf empty;
 
 	if (n < 0 && n != UV_EAGAIN) {
 		conn_close(c, CLOSE_PEER);
@@ -203,7 +202,11 @@ static bool write_out(struct conn *c)
 	}
 	if (n > 0)
 		buf_consume(&c->out, (size_t)n);
-	write_rest(c);
+	/* The rest, which the kernel did not take at once. */
+	empty = c->writing;
+	c->writing = c->out;
+	c->out = empty;
+	conn_write_rest(c);
 	return false;
 }
 
@@ -212,6 +215,8 @@ static void conn_finish(struct conn *c, enum close_reason why)
 {
 	uv_os_fd_t fd;
 
+	if (c->tls)
+		conn_tls_goodbye(c);
 	if (!c->linger || c->half_closed) {
 		conn_close(c, why);
 	} else if (c->linger_ms == 0 &&
@@ -221,18 +226,25 @@ static void conn_finish(struct conn *c, enum close_reason why)
 	}
 }
 
+static bool has_output(struct conn *c)
+{
+	return c->out.len > 0 || (c->tls && conn_tls_pending(c));
+}
+
 void conn_flush(struct conn *c)
 {
 	enum close_reason why = CLOSE_NONE;
 
 	list_remove(&c->in_dirty);
-	while (c->front && !c->closing) {
-		why = c->front->produce(c);
+	while (!c->closing) {
+		if (c->front)
+			why = c->front->produce(c);
 		if (why != CLOSE_NONE) {
 			conn_close(c, why);
 			return;
 		}
-		if (c->out.len == 0 || c->write_pending || !write_out(c))
+		if (!has_output(c) || c->write_pending ||
+		    !(c->tls ? conn_tls_write(c) : write_out(c)))
 			break;
 	}
 	if (c->closing)
@@ -304,6 +316,7 @@ static void on_closed(uv_handle_t *h)
 
 	buf_fini(&c->out);
 	buf_fini(&c->writing);
+	tls_free(c->tls);
 	free(c);
 	api_connection_gone(api);
 }
@@ -314,6 +327,8 @@ void conn_close(struct conn *c, enum close_reason reason)
 		return;
 	c->closing = true;
 	metric_add(&c->api->metrics, API_CONNECTIONS_CLOSED, reason - 1, 1);
+	if (c->tls)
+		conn_tls_closing(c, reason);
 	list_remove(&c->in_dirty);
 	list_remove(&c->in_api);
 	if (c->front)

@@ -7,8 +7,10 @@
  * clocks; its front owns the protocol. Input goes to the front as it comes;
  * whatever has something to say marks its connection dirty, and dirty
  * connections are flushed once, just before the loop sleeps: one write per
- * connection and turn of the loop. Timeouts of connections are found by a
- * sweep over all of them, deadlines of calls by a timing wheel.
+ * connection and turn of the loop. Where the port speaks TLS, conn_tls.c stands
+ * between socket and connection; ALPN tells a client what we speak, and what it
+ * then speaks is seen by its first bytes all the same. Timeouts of connections
+ * are found by a sweep over all of them, deadlines of calls by a timing wheel.
  */
 #ifndef STENTOR_DISPATCHER_API_PORT_H
 #define STENTOR_DISPATCHER_API_PORT_H
@@ -18,6 +20,7 @@
 #include "common/ds/slab.h"
 #include "common/ds/wheel.h"
 #include "common/io/listener.h"
+#include "common/io/tls.h"
 #include "dispatcher/api/message.h"
 #include "dispatcher/api/rpc.h"
 #include "dispatcher/api/table.h"
@@ -35,6 +38,12 @@
 #define API_KEEPALIVE_S	   60	/* silence before TCP asks if a peer lives */
 #define API_LINGER_MS	   2000 /* for a refused peer to read why */
 #define API_SCRATCH_MAX	   (64u << 20) /* an inflated message */
+#define API_PLAIN_BYTES	   (16u << 10) /* a TLS record, decrypted */
+/* nghttp2 hands out a frame at a time, at most 16 KiB and its head; h1 a whole
+ * answer. */
+#define CONN_OUT_MAX (API_OUT_HIGH + API_ANSWER_MAX + (64u << 10))
+/* A small buffer is kept between writes, a large one is not. */
+#define CONN_OUT_KEEP (16u << 10)
 
 enum api_metric {
 	API_CONNECTIONS,
@@ -48,6 +57,7 @@ enum api_metric {
 	API_QUEUED_BYTES,
 	API_QUEUE_OVERFLOWS,
 	API_BODY_OVERFLOWS,
+	API_TLS_HANDSHAKES,
 	API_METRICS
 };
 
@@ -76,8 +86,10 @@ struct api {
 	struct api_limits limits;
 	struct rpc_table table;
 	struct listener listener;
-	uv_prepare_t prepare; /* flushes the dirty connections */
-	uv_timer_t tick;      /* runs while there are connections or calls */
+	struct tls_context *tls; /* NULL: the port is plain */
+	uv_timer_t tls_refresh;	 /* runs while there is one */
+	uv_prepare_t prepare;	 /* flushes the dirty connections */
+	uv_timer_t tick;	 /* runs while there are connections or calls */
 	struct wheel wheel;
 	uint64_t sweep_every_ms, swept_ms;
 	struct list connections;
@@ -98,6 +110,7 @@ struct api {
 	void (*on_drained)(void *ctx);
 	void *on_drained_ctx;
 	uint8_t read_bytes[API_READ_BYTES];
+	uint8_t plain[API_PLAIN_BYTES];
 };
 
 static inline uint64_t api_now(const struct api *api)
@@ -140,6 +153,7 @@ struct conn_front {
 struct conn {
 	struct api *api;
 	uv_tcp_t tcp;
+	struct tls *tls; /* NULL: plain */
 	struct list in_api;
 	struct list in_dirty;
 	const struct conn_front *front; /* NULL while sniffing */
@@ -178,6 +192,23 @@ void conn_sweep(struct conn *c, uint64_t now_ms);
 void conn_leave(struct conn *c, enum close_reason why);
 /* Idempotent, asynchronous. Never from inside a front's callbacks. */
 void conn_close(struct conn *c, enum close_reason reason);
+/* For conn_tls.c: bytes of the peer; its end; writes c->writing, all of which
+ * is there, and is then dirty. */
+enum close_reason conn_input(struct conn *c, const uint8_t *bytes, size_t len);
+void conn_eof(struct conn *c);
+void conn_write_rest(struct conn *c);
+
+/* conn_tls.c. What conn_input() is for a plain connection. */
+enum close_reason conn_tls_input(struct conn *c, const uint8_t *bytes,
+				 size_t len);
+bool conn_tls_pending(struct conn *c);
+/* Encrypts and writes `out`; false when the kernel takes no more for now. */
+bool conn_tls_write(struct conn *c);
+/* Says that no more will come. */
+void conn_tls_goodbye(struct conn *c);
+/* Counts a handshake that is not over. */
+void conn_tls_closing(struct conn *c, enum close_reason reason);
+
 /* The last part of closing went: tells the port. */
 void api_connection_gone(struct api *api);
 

@@ -20,6 +20,7 @@
 
 #include "common/base/check.h"
 #include "common/codec/grpc.h"
+#include "common/io/tls.h"
 
 #include <protobuf-c/protobuf-c.h>
 #include <stdbool.h>
@@ -123,6 +124,8 @@ struct api_limits {
 	uint64_t ping_min_interval_ms;
 	/* Access-Control-Allow-Origin for browsers; NULL: none. */
 	const char *cors_origin;
+	/* What the port's TLS needs; no certificate: the port is plain. */
+	struct tls_files tls;
 };
 
 struct api;
@@ -136,6 +139,8 @@ void api_metrics(const struct api *api, struct metrics_text *t);
 int api_start(uv_loop_t *loop, const char *address,
 	      const struct api_limits *limits,
 	      const struct rpc_service *services, struct api **out) MUST_CHECK;
+/* Looks for new certificates now; it also does so every TLS_REFRESH_MS. */
+void api_tls_refresh(struct api *api);
 uint16_t api_port(const struct api *api);
 /* Orderly end: no new connections, GOAWAY on every h2 connection (twice, a
  * round trip apart), unary calls under way finish, streams end with UNAVAILABLE

@@ -1,0 +1,121 @@
+/* conn_tls.c - a connection's bytes where the API port speaks TLS.
+ *
+ *	socket --> conn_tls_input() --plain--> the front's input
+ *	c->out --> conn_tls_write() --encrypted--> socket, or c->writing
+ *
+ * A handshake must be over within head_timeout_ms of the accept, which is so
+ * because no front begins before the first plain bytes. Connections that shake
+ * hands count as all others, up to connections_max. Memory: tls.h; while an
+ * answer is written, its encrypted bytes too.
+ */
+#include "dispatcher/api/port.h"
+
+#include "common/base/err.h"
+
+static void count(struct conn *c, enum tls_outcome outcome)
+{
+	metric_add(&c->api->metrics, API_TLS_HANDSHAKES, outcome, 1);
+}
+
+/* What is pending, if the kernel takes it: an alert before the end. */
+static void send_last(struct conn *c)
+{
+	const uint8_t *bytes;
+	size_t len = tls_pending(c->tls, &bytes);
+	uv_buf_t b = uv_buf_init((char *)bytes, (unsigned)len);
+
+	if (len > 0 && !c->write_pending &&
+	    uv_try_write((uv_stream_t *)&c->tcp, &b, 1) >= 0)
+		tls_sent(c->tls, len);
+}
+
+enum close_reason conn_tls_input(struct conn *c, const uint8_t *bytes,
+				 size_t len)
+{
+	bool was_established = tls_established(c->tls);
+	enum close_reason reason;
+	int n = tls_feed(c->tls, bytes, len);
+
+	if (!was_established && tls_established(c->tls))
+		count(c, TLS_HANDSHAKE_OK);
+	if (n == 0) {
+		while ((n = tls_read(c->tls, c->api->plain, API_PLAIN_BYTES)) >
+		       0) {
+			reason = conn_input(c, c->api->plain, (size_t)n);
+			if (reason != CLOSE_NONE)
+				return reason;
+		}
+	}
+	if (n == ERR_CLOSED) {
+		conn_eof(c);
+	} else if (n != 0) {
+		send_last(c);
+		return CLOSE_PROTOCOL;
+	}
+	return CLOSE_NONE;
+}
+
+bool conn_tls_pending(struct conn *c)
+{
+	const uint8_t *bytes;
+
+	return tls_pending(c->tls, &bytes) > 0;
+}
+
+/* Moves what is pending to c->writing: while libuv writes, more may come. */
+static void write_rest(struct conn *c)
+{
+	const uint8_t *bytes;
+	size_t len = tls_pending(c->tls, &bytes);
+
+	if (buf_append(&c->writing, bytes, len) != 0) {
+		conn_close(c, CLOSE_ABUSE);
+		return;
+	}
+	tls_sent(c->tls, len);
+	conn_write_rest(c);
+}
+
+bool conn_tls_write(struct conn *c)
+{
+	const uint8_t *bytes;
+	size_t len;
+	uv_buf_t b;
+	int n;
+
+	if (c->out.len > 0 &&
+	    tls_write(c->tls, c->out.bytes, c->out.len) != 0) {
+		/* It made TLS itself say more than it has taken. */
+		conn_close(c, CLOSE_ABUSE);
+		return false;
+	}
+	buf_clear(&c->out, CONN_OUT_KEEP);
+	len = tls_pending(c->tls, &bytes);
+	b = uv_buf_init((char *)bytes, (unsigned)len);
+	n = uv_try_write((uv_stream_t *)&c->tcp, &b, 1);
+	if (n < 0 && n != UV_EAGAIN) {
+		conn_close(c, CLOSE_PEER);
+		return false;
+	}
+	if (n > 0) {
+		c->progress_ms = api_now(c->api);
+		tls_sent(c->tls, (size_t)n);
+	}
+	if (n == (int)len)
+		return true;
+	write_rest(c);
+	return false;
+}
+
+void conn_tls_goodbye(struct conn *c)
+{
+	tls_close_notify(c->tls);
+	send_last(c);
+}
+
+void conn_tls_closing(struct conn *c, enum close_reason reason)
+{
+	if (!tls_established(c->tls))
+		count(c, reason == CLOSE_PROTOCOL ? TLS_HANDSHAKE_FAILED
+						  : TLS_HANDSHAKE_UNFINISHED);
+}
