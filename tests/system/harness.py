@@ -179,11 +179,15 @@ class Process:
     """One program of the cluster; may be started again after its end."""
 
     binary = None
+    wrapper = ()  # argv of a program that becomes this one
 
     def __init__(self, cluster, name, options):
         self.cluster = cluster
         self.name = name
         self.options = options
+        if os.getuid() != 0:
+            # a test looks into processes, as only root and debuggers may
+            self.options.setdefault("core_dumps", "true")
         self.log_path = cluster.dir / f"{name}.log"
         self.popen = None
         self.expect_exit = 0     # what close() must see after SIGTERM
@@ -198,7 +202,7 @@ class Process:
         options = {**self.options, **override}
         with open(self.log_path, "ab") as log:
             self.popen = subprocess.Popen(
-                [str(self.binary)] + option_list(options),
+                [*self.wrapper, str(self.binary)] + option_list(options),
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                 env=clean_env(**{_MARK: self.cluster.mark}),
                 start_new_session=True)
