@@ -6,7 +6,8 @@
 
 static const char *const reject_names[] = {
 	"full",	  "draining",	    "bad_request", "not_found",
-	"method", "not_acceptable", "timeout",	   NULL};
+	"method", "not_acceptable", "timeout",	   "address",
+	"rate",	  "heads",	    NULL};
 static const char *const close_names[] = {"client", "slow",	"stalled",
 					  "drain",  "shutdown", NULL};
 static const char *const drop_names[] = {"slow_consumer", "no_subscriber",
@@ -24,8 +25,8 @@ const struct metric_desc node_metrics[NM_COUNT] = {
 			 "Event streams begun."},
 	[NM_REJECTED] = {"connections_rejected_total", METRIC_COUNTER, "reason",
 			 reject_names,
-			 "Requests that did not become an event stream; full "
-			 "and draining are told to come back."},
+			 "Requests that did not become an event stream; full, "
+			 "draining, address and rate are told to come back."},
 	[NM_CLOSED] = {"connections_closed_total", METRIC_COUNTER, "reason",
 		       close_names, "Event streams ended, by cause."},
 	[NM_SUBSCRIPTIONS] = {"subscriptions", METRIC_GAUGE, PLAIN,

@@ -62,6 +62,9 @@ enum reject_reason {
 	REJECT_METHOD,
 	REJECT_NOT_ACCEPTABLE,
 	REJECT_TIMEOUT,
+	REJECT_ADDRESS, /* too many streams of its address */
+	REJECT_RATE,	/* too many begin in this second */
+	REJECT_HEADS,	/* gave way to a newer connection */
 };
 
 enum close_cause {

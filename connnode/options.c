@@ -38,6 +38,20 @@ static const struct option options[] = {
 		 "worker processes; 0: one per core it may use"),
 	ROW_UINT("max-connections", AT(connections_max), "50000", 1, 10000000,
 		 NULL, "most event streams of the node, split over workers"),
+	ROW_UINT("connections-per-address-max", AT(per_address_max), "0", 0,
+		 1000000, NULL,
+		 "most event streams of one address (IPv6: /64) in each "
+		 "worker; 0: any, as behind a proxy all have its address"),
+	ROW_UINT("connection-rate-max", AT(rate_max), "10000", 0, 1000000,
+		 "1/s",
+		 "event streams that may begin in each worker in a second; "
+		 "others are told to come back; 0: any"),
+	ROW_UINT("subscriptions-max", AT(subscriptions_max), "2000000", 1,
+		 1000000000, NULL,
+		 "most subscriptions in each worker, over all streams"),
+	ROW_UINT("heads-max", AT(heads_max), "4096", 16, 1000000, NULL,
+		 "most connections of each worker that have not sent their "
+		 "request yet; the oldest gives way"),
 	ROW_UINT("channels-max", AT(channels_max), "64", 1, 1000, NULL,
 		 "most channels of one event stream"),
 	ROW_SIZE("head-bytes-max", AT(head_bytes_max), "16KiB", 512,

@@ -126,7 +126,7 @@ static void turn_away(struct session *s, const struct http1_request *r,
 	snprintf(headers, sizeof(headers), "%sRetry-After: %u\r\n", cors,
 		 (retry_ms + 999) / 1000);
 	reject(s, reason, 503, headers,
-	       reason == REJECT_FULL ? "this node is full" : "draining");
+	       reason == REJECT_DRAINING ? "draining" : "too many streams");
 }
 
 /* ERR_FULL: more than channels-max. */
@@ -190,6 +190,19 @@ static const char *read_query(const struct worker *w,
 	return want->count > 0 ? NULL : "channel: at least one is needed";
 }
 
+static bool count_address(struct session *s)
+{
+	struct sockaddr_storage peer;
+	socklen_t len = sizeof(peer);
+
+	if (s->worker->limits.per_address_max == 0)
+		return true;
+	if (getpeername(s->fd, (struct sockaddr *)&peer, &len) != 0)
+		return true; /* it has gone already */
+	return limits_enter(&s->worker->limits, (struct sockaddr *)&peer,
+			    &s->address);
+}
+
 static void subscribe(struct session *s, const struct http1_request *r)
 {
 	struct worker *w = s->worker;
@@ -209,8 +222,14 @@ static void subscribe(struct session *s, const struct http1_request *r)
 		reject(s, REJECT_BAD_REQUEST, 400, cors, fault);
 	else if (w->draining)
 		turn_away(s, r, REJECT_DRAINING, cors);
-	else if (w->stream_count >= w->connections_max)
+	else if (w->stream_count >= w->connections_max ||
+		 w->channels.subscriptions + want->count >
+			 w->options->subscriptions_max)
 		turn_away(s, r, REJECT_FULL, cors);
+	else if (!limits_take(&w->limits, worker_now(w)))
+		turn_away(s, r, REJECT_RATE, cors);
+	else if (!count_address(s))
+		turn_away(s, r, REJECT_ADDRESS, cors);
 	else if (!http1_accepts(http1_get(r, "accept"), "text/event-stream"))
 		reject(s, REJECT_NOT_ACCEPTABLE, 406, cors,
 		       "this resource is text/event-stream");

@@ -32,6 +32,10 @@ static void session_move(struct session *s, enum session_phase phase)
 	check(phase > s->phase || phase == SESSION_HEAD);
 	if (s->phase == SESSION_STREAM)
 		w->stream_count--;
+	if (phase == SESSION_HEAD)
+		w->head_count++;
+	else if (s->phase == SESSION_HEAD)
+		w->head_count--;
 	list_remove(&s->in_worker);
 	s->phase = (uint8_t)phase;
 	if (phase != SESSION_CLOSING)
@@ -87,6 +91,23 @@ static void on_unaccepted_closed(uv_handle_t *handle)
 	slab_free(&s->worker->sessions, s);
 }
 
+/* Who sends nothing must not keep others out. */
+static void make_way(struct worker *w)
+{
+	if (w->head_count < w->options->heads_max)
+		return;
+	list_for_each (node, &w->heads) {
+		struct session *oldest =
+			container_of(node, struct session, in_worker);
+
+		if (oldest->doomed)
+			continue; /* in this turn, by another newcomer */
+		metric_add(&w->metrics, NM_REJECTED, REJECT_HEADS, 1);
+		session_doom(oldest, CLOSED_CLIENT);
+		return;
+	}
+}
+
 void session_accept(struct worker *w)
 {
 	struct session *s = slab_alloc(&w->sessions);
@@ -106,6 +127,7 @@ void session_accept(struct worker *w)
 		uv_close((uv_handle_t *)&s->tcp, on_unaccepted_closed);
 		return;
 	}
+	make_way(w);
 	session_move(s, SESSION_HEAD);
 	session_arm(s, w->options->head_timeout_ms);
 }
@@ -200,6 +222,8 @@ static void session_close(struct session *s)
 	if (s->phase == SESSION_STREAM || s->last_words)
 		metric_add(&w->metrics, NM_CLOSED, s->cause, 1);
 	session_move(s, SESSION_CLOSING);
+	limits_leave(&w->limits, s->address);
+	s->address = NULL;
 	w->queued_bytes -= s->out.bytes;
 	session_tls_free(s);
 	uv_close((uv_handle_t *)&s->tcp, on_closed);

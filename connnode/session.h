@@ -49,9 +49,10 @@ struct session {
 		struct http1 *parser; /* HEAD; NULL before the first byte */
 		uv_write_t *blocked; /* STREAM, LEAVING: waits for the socket */
 	};
-	struct subscription first; /* most streams have one channel */
-	struct subscription *more; /* the others, `subscriptions` - 1 */
-	uint64_t generation;	   /* announcement to be confirmed */
+	struct subscription first;	/* most streams have one channel */
+	struct subscription *more;	/* the others, `subscriptions` - 1 */
+	struct limits_address *address; /* that the stream counts for */
+	uint64_t generation;		/* announcement to be confirmed */
 	uint64_t ready_by_ms;
 	size_t stuck_bytes; /* blocked: left when the stall timer was armed */
 	int fd;

@@ -247,6 +247,8 @@ static void init_tables(struct worker *w)
 	list_init(&w->doomed);
 	slab_init(&w->sessions, sizeof(struct session));
 	wheel_init(&w->wheel, WHEEL_SLOTS, WORKER_TICK_MS, worker_now(w));
+	limits_init(&w->limits, w->options->per_address_max,
+		    w->options->rate_max, worker_now(w));
 	channels_init(&w->channels, w->rules);
 	fanout_init(&w->fanout);
 	intake_init(w);
@@ -315,6 +317,7 @@ static void stop(struct worker *w)
 	uplink_free(w);
 	announcer_fini(&w->announcer);
 	channels_fini(&w->channels);
+	limits_fini(&w->limits);
 	slab_fini(&w->sessions);
 	tls_context_free(w->tls.context);
 	wheel_fini(&w->wheel);

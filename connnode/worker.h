@@ -25,6 +25,7 @@
 #include "connnode/announcer.h"
 #include "connnode/channels.h"
 #include "connnode/fanout.h"
+#include "connnode/limits.h"
 #include "connnode/logs.h"
 #include "connnode/metrics.h"
 #include "connnode/options.h"
@@ -86,7 +87,8 @@ struct worker {
 	struct list waiting, placing, placed;
 	struct list dirty;  /* struct session.in_dirty: has output */
 	struct list doomed; /* struct session.in_dirty: to be closed */
-	uint64_t stream_count;
+	uint64_t stream_count, head_count;
+	struct limits limits;
 	struct wheel wheel;	 /* heartbeats, head and stall timeouts */
 	struct frame *heartbeat; /* shared by all */
 	size_t queued_bytes;	 /* over all streams */
