@@ -37,12 +37,16 @@ struct auth_revocation {
 	uint64_t until_s;  /* forgotten after that */
 };
 
-/* Reads keys; on a fault there is a message on stderr and ERR_CONFIG.
- * `on_revoked` runs for each new revocation, whoever told it: streams end, and
- * links pass it on. */
+/* Reads keys, copies the configuration; on a fault (a file that can't be used,
+ * or no keys at all) it is logged, which is on stderr, and ERR_CONFIG.
+ * `on_revoked` (or NULL) runs for each new revocation, whoever told it, from
+ * within auth_revoke(): streams end, and links pass it on. It must not revoke
+ * others. Does not keep the loop alive. */
 int auth_start(uv_loop_t *loop, const struct auth_config *config,
 	       void (*on_revoked)(void *ctx, const struct auth_revocation *r),
 	       void *ctx, struct auth **out) MUST_CHECK;
+/* Gone when the loop has turned; NULL is let be. Tokens that are held stay
+ * good to be released. */
 void auth_close(struct auth *a);
 /* New configuration (SIGHUP); a faulty one is logged and changes nothing. */
 void auth_reload(struct auth *a, const struct auth_config *config);
@@ -52,14 +56,20 @@ enum token_fault auth_check(struct auth *a, const char *token, size_t len,
 			    struct auth_token **out) MUST_CHECK;
 void auth_token_release(struct auth *a, struct auth_token *token);
 
-/* ERR_FULL: too many are kept. ERR_EXISTS: known already. */
+/* One that says more than what is kept of the same sub or jti widens that and
+ * is new again. ERR_FULL: too many are kept. ERR_EXISTS: known already.
+ * ERR_STALE: its time is over. ERR_MALFORMED: not one of sub and jti. */
 int auth_revoke(struct auth *a, const struct auth_revocation *r) MUST_CHECK;
 bool auth_revoked(const struct auth *a, const struct token_claims *claims);
-/* All that are kept, the oldest first: start with NULL. */
+/* All that are kept, the oldest first: start with NULL. The list must not
+ * change in between. */
 const struct auth_revocation *
 auth_revocation_next(const struct auth *a, const struct auth_revocation *after);
 
+/* How often auth_check() came to this; TOKEN_OK: those that were let in. */
 uint64_t auth_faults(const struct auth *a, enum token_fault fault);
 size_t auth_key_count(const struct auth *a);
+size_t auth_cached(const struct auth *a);
+size_t auth_revocation_count(const struct auth *a);
 
 #endif
