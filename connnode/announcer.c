@@ -544,6 +544,8 @@ static void take_frame(struct announcer *a, struct upstream *u,
 	if (f->n_history_answers + f->n_tops_answers > 0 &&
 	    a->ops->answers != NULL)
 		a->ops->answers(a->ctx, f, now_ms);
+	if (f->n_revocations > 0 && a->ops->revocations != NULL)
+		a->ops->revocations(a->ctx, f);
 	answer_counts(a, u, f);
 }
 
@@ -675,6 +677,18 @@ const struct upstream *announcer_ask(struct announcer *a, struct frame *control,
 	next->asked = ++a->asks;
 	enqueue(next, frame_hold(control));
 	return next;
+}
+
+void announcer_tell(struct announcer *a, struct upstream *u,
+		    struct frame *control)
+{
+	list_for_each (node, &a->upstreams) {
+		struct upstream *each =
+			container_of(node, struct upstream, in_announcer);
+
+		if (each->phase == UPSTREAM_UP && (u == NULL || u == each))
+			enqueue(each, frame_hold(control));
+	}
 }
 
 uint64_t announcer_confirmed(const struct announcer *a)

@@ -50,6 +50,8 @@ struct announcer_ops {
 	 * history_answers and tops_answers); borrowed during the call. NULL:
 	 * they are ignored. */
 	void (*answers)(void *ctx, const LinkFrame *f, uint64_t now_ms);
+	/* A frame in sequence that carries revocations; likewise. */
+	void (*revocations)(void *ctx, const LinkFrame *f);
 	/* up: the dispatcher has acknowledged our interests, all that is
 	 * published there from now on reaches us. Or the link ended, in
 	 * whichever way: what was on its way may be lost; told also of a link
@@ -144,6 +146,11 @@ void announcer_disconnected(struct announcer *a, struct upstream *u);
 /* One received frame, from whichever dispatcher. */
 void announcer_receive(struct announcer *a, const void *bytes, size_t len,
 		       uint64_t now_ms);
+
+/* Queues a control frame for one dispatcher, or for all (`u` NULL), that are
+ * UP; holds its own references. */
+void announcer_tell(struct announcer *a, struct upstream *u,
+		    struct frame *control);
 
 /* A channel got its first or lost its last subscriber. The channel may be
  * forgotten by the next flush if nobody wants it. */

@@ -1,15 +1,16 @@
 #include "connnode/metrics.h"
 
 #include "common/base/config.h"
+#include "common/codec/token.h"
 #include "common/io/tls.h"
 #include "connnode/logs.h"
 
 static const char *const reject_names[] = {
-	"full",	  "draining",	    "bad_request", "not_found",
-	"method", "not_acceptable", "timeout",	   "address",
-	"rate",	  "heads",	    NULL};
-static const char *const close_names[] = {"client", "slow",	"stalled",
-					  "drain",  "shutdown", NULL};
+	"full",		  "draining",  "bad_request", "not_found", "method",
+	"not_acceptable", "timeout",   "address",     "rate",	   "heads",
+	"unauthorized",	  "forbidden", NULL};
+static const char *const close_names[] = {
+	"client", "slow", "stalled", "drain", "shutdown", "token", NULL};
 static const char *const drop_names[] = {"slow_consumer", "no_subscriber",
 					 "conflated", "expired", NULL};
 static const char *const resume_names[] = {"current", "replayed", "gap", NULL};
@@ -155,4 +156,11 @@ const struct metric_desc node_metrics[NM_COUNT] = {
 			       "TLS handshakes of the port for event streams; "
 			       "unfinished: the client left, was too slow, or "
 			       "made room for others."},
+	[NM_AUTH_FAILURES] = {"auth_failures_total", METRIC_COUNTER, "reason",
+			      token_fault_names,
+			      "Tokens refused, by cause; clients are not told "
+			      "which."},
+	[NM_AUTH_KEYS] = {"auth_keys", METRIC_GAUGE, PLAIN,
+			  "Keys that tokens may be signed with, added up over "
+			  "workers."},
 };

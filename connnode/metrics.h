@@ -51,6 +51,8 @@ enum node_metric {
 	NM_QUESTION_FAILURES,
 	NM_STORE_DIFFERS,
 	NM_TLS_HANDSHAKES,
+	NM_AUTH_FAILURES,
+	NM_AUTH_KEYS,
 	NM_COUNT,
 };
 
@@ -62,9 +64,11 @@ enum reject_reason {
 	REJECT_METHOD,
 	REJECT_NOT_ACCEPTABLE,
 	REJECT_TIMEOUT,
-	REJECT_ADDRESS, /* too many streams of its address */
-	REJECT_RATE,	/* too many begin in this second */
-	REJECT_HEADS,	/* gave way to a newer connection */
+	REJECT_ADDRESS,	     /* too many streams of its address */
+	REJECT_RATE,	     /* too many begin in this second */
+	REJECT_HEADS,	     /* gave way to a newer connection */
+	REJECT_UNAUTHORIZED, /* no token, or none that is good */
+	REJECT_FORBIDDEN,    /* the token is not for these channels */
 };
 
 enum close_cause {
@@ -73,6 +77,7 @@ enum close_cause {
 	CLOSED_STALLED, /* took no byte for too long */
 	CLOSED_DRAIN,
 	CLOSED_SHUTDOWN, /* the process ends */
+	CLOSED_TOKEN,	 /* its token expired or was revoked */
 };
 
 enum drop_reason {

@@ -1,6 +1,7 @@
 #include "connnode/request.h"
 
 #include "common/base/err.h"
+#include "connnode/admission.h"
 #include "connnode/pages.h"
 #include "connnode/stream.h"
 
@@ -181,6 +182,9 @@ static const char *read_query(const struct worker *w,
 			/* The rest is read into what is left of the room. */
 			want->last_event_id = value;
 			value += strlen(value) + 1;
+		} else if (strcmp(name, "token") == 0 && want->token == NULL) {
+			want->token = value;
+			value += strlen(value) + 1;
 		}
 	}
 	if (rc == ERR_TOO_LARGE)
@@ -203,6 +207,28 @@ static bool count_address(struct session *s)
 			    &s->address);
 }
 
+/* The last question: may it? */
+static void admit(struct session *s, const struct http1_request *r,
+		  const struct stream_request *want, const char *cors)
+{
+	char headers[REQUEST_CORS_MAX + 64];
+
+	switch (admission_check(s->worker, r, want, &s->token)) {
+	case 0:
+		stream_begin(s, want, cors);
+		return;
+	case 401: /* RFC 6750 3: no more detail, it would help a guesser */
+		snprintf(headers, sizeof(headers),
+			 "%sWWW-Authenticate: Bearer\r\n", cors);
+		reject(s, REJECT_UNAUTHORIZED, 401, headers,
+		       "a token is needed");
+		return;
+	default:
+		reject(s, REJECT_FORBIDDEN, 403, cors,
+		       "the token is not for these channels");
+	}
+}
+
 static void subscribe(struct session *s, const struct http1_request *r)
 {
 	struct worker *w = s->worker;
@@ -212,7 +238,7 @@ static void subscribe(struct session *s, const struct http1_request *r)
 
 	want->count = 0;
 	want->json = false;
-	want->last_event_id = NULL;
+	want->last_event_id = want->token = NULL;
 	request_cors(w->options, http1_get(r, "origin"), cors);
 	fault = read_query(w, r, want, text);
 	/* A browser's own, when it comes back, is newer than the page's. */
@@ -234,7 +260,7 @@ static void subscribe(struct session *s, const struct http1_request *r)
 		reject(s, REJECT_NOT_ACCEPTABLE, 406, cors,
 		       "this resource is text/event-stream");
 	else
-		stream_begin(s, want, cors);
+		admit(s, r, want, cors);
 }
 
 static void on_subscribe(struct session *s, const struct http1_request *r)

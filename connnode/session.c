@@ -4,6 +4,7 @@
 #include "common/base/err.h"
 #include "common/base/log.h"
 #include "common/base/mem.h"
+#include "connnode/admission.h"
 #include "connnode/replay.h"
 #include "connnode/request.h"
 #include "connnode/session_tls.h"
@@ -82,6 +83,13 @@ static void on_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *buf)
 static void session_arm(struct session *s, uint64_t in_ms)
 {
 	wheel_arm(&s->worker->wheel, &s->timer, worker_now(s->worker) + in_ms);
+}
+
+/* For the next heartbeat, or the end of the token. */
+static void arm_stream(struct session *s)
+{
+	session_arm(s, min_of(jittered(s->worker->options->heartbeat_ms),
+			      admission_left_ms(s)));
 }
 
 static void on_unaccepted_closed(uv_handle_t *handle)
@@ -181,7 +189,7 @@ void session_begin_stream(struct session *s)
 	end_head(s);
 	session_move(s, SESSION_STREAM);
 	metric_add(&w->metrics, NM_ACCEPTED, 0, 1);
-	session_arm(s, jittered(w->options->heartbeat_ms));
+	arm_stream(s);
 }
 
 void session_leave(struct session *s, enum close_cause cause)
@@ -224,6 +232,9 @@ static void session_close(struct session *s)
 	session_move(s, SESSION_CLOSING);
 	limits_leave(&w->limits, s->address);
 	s->address = NULL;
+	if (s->token != NULL)
+		auth_token_release(w->auth, s->token);
+	s->token = NULL;
 	w->queued_bytes -= s->out.bytes;
 	session_tls_free(s);
 	uv_close((uv_handle_t *)&s->tcp, on_closed);
@@ -458,7 +469,7 @@ static void on_unblocked(uv_write_t *req, int status)
 	s->blocked = NULL;
 	w->blocked--;
 	if (s->phase == SESSION_STREAM)
-		session_arm(s, jittered(w->options->heartbeat_ms));
+		arm_stream(s);
 	if (status != 0) {
 		session_doom(s, CLOSED_CLIENT);
 		return;
@@ -605,7 +616,6 @@ void sessions_flush(struct worker *w)
 void session_on_timer(struct session *s)
 {
 	struct worker *w = s->worker;
-	const struct connnode_options *o = w->options;
 
 	switch ((enum session_phase)s->phase) {
 	case SESSION_HEAD:
@@ -620,6 +630,10 @@ void session_on_timer(struct session *s)
 	case SESSION_CLOSING:
 		return;
 	}
+	if (admission_left_ms(s) == 0) {
+		stream_send_away(s, "token_expired", CLOSED_TOKEN);
+		return;
+	}
 	if (is_blocked(s)) {
 		check_stall(s);
 		return;
@@ -631,5 +645,5 @@ void session_on_timer(struct session *s)
 		metric_add(&w->metrics, NM_HEARTBEATS, 0, 1);
 	}
 	s->spoke = false;
-	session_arm(s, jittered(o->heartbeat_ms));
+	arm_stream(s);
 }

@@ -52,6 +52,7 @@ struct session {
 	struct subscription first;	/* most streams have one channel */
 	struct subscription *more;	/* the others, `subscriptions` - 1 */
 	struct limits_address *address; /* that the stream counts for */
+	struct auth_token *token;	/* that the stream lives by, or NULL */
 	uint64_t generation;		/* announcement to be confirmed */
 	uint64_t ready_by_ms;
 	size_t stuck_bytes; /* blocked: left when the stall timer was armed */

@@ -4,6 +4,7 @@
 #include "common/base/log.h"
 #include "common/base/mem.h"
 #include "common/base/version.h"
+#include "common/io/gossip.h"
 #include "common/io/linkurl.h"
 #include "common/io/listener.h"
 #include "common/io/nngio.h"
@@ -150,6 +151,22 @@ static void on_answers(void *ctx, const LinkFrame *f, uint64_t now_ms UNUSED)
 	intake_answers(ctx, f);
 }
 
+static void on_revocations(void *ctx, const LinkFrame *f)
+{
+	struct worker *w = ctx;
+
+	if (w->auth != NULL)
+		gossip_take(w->auth, f);
+}
+
+static void tell_newcomer(void *ctx, struct frame *control)
+{
+	struct upstream *u = ctx;
+	struct worker *w = ((struct dial *)u->socket)->uplink->worker;
+
+	announcer_tell(&w->announcer, u, control);
+}
+
 /* What may have been on the way by that link is looked for in the store. */
 static void on_link_changed(void *ctx, struct upstream *u, bool up)
 {
@@ -157,6 +174,8 @@ static void on_link_changed(void *ctx, struct upstream *u, bool up)
 
 	if (!up)
 		questions_link_lost(&w->questions, u, worker_now(w));
+	else if (w->auth != NULL)
+		gossip_all(w->auth, tell_newcomer, u);
 	logs_resync(&w->logs);
 }
 
@@ -165,6 +184,7 @@ static const struct announcer_ops announcer_ops = {
 	.redial = on_redial,
 	.deliver = on_deliver,
 	.answers = on_answers,
+	.revocations = on_revocations,
 	.link_changed = on_link_changed,
 };
 

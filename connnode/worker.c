@@ -7,6 +7,7 @@
 #include "common/codec/sse.h"
 #include "common/io/children.h"
 #include "common/io/nngio.h"
+#include "connnode/admission.h"
 #include "connnode/drain.h"
 #include "connnode/intake.h"
 #include "connnode/request.h"
@@ -126,6 +127,14 @@ static void show_logs(struct worker *w)
 		   q->counters.failed + q->counters.timeouts);
 }
 
+static void show_auth(struct worker *w)
+{
+	for (unsigned fault = TOKEN_OK; fault < TOKEN_FAULTS; fault++)
+		metric_set(&w->metrics, NM_AUTH_FAILURES, fault,
+			   auth_faults(w->auth, (enum token_fault)fault));
+	metric_set(&w->metrics, NM_AUTH_KEYS, 0, auth_key_count(w->auth));
+}
+
 static void show_gauges(struct worker *w)
 {
 	struct metrics *m = &w->metrics;
@@ -148,6 +157,8 @@ static void show_gauges(struct worker *w)
 	metric_set(m, NM_LINK_FRAMES_MALFORMED, 0,
 		   a->counters.frames_malformed);
 	metric_set(m, NM_STORE_DIFFERS, 0, a->counters.store_refused);
+	if (w->auth != NULL)
+		show_auth(w);
 	show_logs(w);
 }
 
@@ -212,6 +223,8 @@ static void on_hangup(uv_signal_t *handle, int number UNUSED)
 	rules_free(&old);
 	auth_config_free(w->auth_config);
 	*w->auth_config = auth;
+	if (w->auth != NULL)
+		auth_reload(w->auth, w->auth_config);
 	w->announcer.identity.config_hash = fresh.hash;
 	session_tls_refresh(w);
 	log_set_level((enum log_level)options.process.log_level);
@@ -263,8 +276,10 @@ static void init_tables(struct worker *w)
 
 static int start(struct worker *w, const char *link_url)
 {
-	int rc = session_tls_start(w);
+	int rc = admission_start(w);
 
+	if (rc == 0)
+		rc = session_tls_start(w);
 	if (rc == 0)
 		rc = uplink_start(w, link_url);
 	if (rc != 0)
@@ -307,6 +322,7 @@ static void stop(struct worker *w)
 	fanout_fini(&w->fanout);
 	sessions_flush(w);
 	intake_fini(w);
+	admission_stop(w);
 	if (w->listener.open)
 		listener_close(&w->listener, NULL);
 	uplink_stop(w);

@@ -39,6 +39,7 @@
 #define WORKER_READ_BYTES  (64u << 10)
 #define WORKER_PARSERS_MAX 256 /* idle request parsers kept for the next */
 
+struct auth;
 struct uplink;
 
 /* What a subscribe request asks for; each channel once. */
@@ -46,8 +47,9 @@ struct stream_request {
 	char (*channel)[CHANNEL_NAME_MAX + 1]; /* room for channels-max */
 	size_t count;
 	bool json;
-	char *query_value;	   /* room for two of url-bytes-max */
-	const char *last_event_id; /* borrowed; NULL or "": none */
+	char *query_value; /* room for two of url-bytes-max */
+	/* Borrowed; NULL or "": none */
+	const char *last_event_id, *token;
 };
 
 /* The SSE port's TLS: session_tls.h. */
@@ -71,6 +73,7 @@ struct worker {
 	struct listener listener;
 	struct channels channels;
 	struct announcer announcer;
+	struct auth *auth; /* NULL: --auth none */
 	struct uplink *uplink;
 	struct fanout fanout;
 	struct questions questions;

@@ -1,0 +1,144 @@
+#include "connnode/admission.h"
+
+#include "common/base/clock.h"
+#include "common/io/gossip.h"
+#include "connnode/session.h"
+#include "connnode/stream.h"
+
+#include <string.h>
+#include <strings.h>
+
+#define COOKIE "stentor_token"
+
+/* --- where the token stands -------------------------------------------- */
+
+static size_t bearer(const char *header, const char **token)
+{
+	if (header == NULL || strncasecmp(header, "Bearer ", 7) != 0)
+		return 0;
+	*token = header + 7 + strspn(header + 7, " ");
+	return strcspn(*token, " \t");
+}
+
+/* RFC 6265 4.2.1: name=value pairs, "; " between them. */
+static size_t cookie(const char *header, const char **token)
+{
+	size_t name = strlen(COOKIE);
+
+	while (header != NULL && *header != '\0') {
+		header += strspn(header, " ;");
+		if (strncmp(header, COOKIE, name) == 0 && header[name] == '=') {
+			*token = header + name + 1;
+			return strcspn(*token, "; ");
+		}
+		header += strcspn(header, ";");
+	}
+	return 0;
+}
+
+static size_t find_token(const struct http1_request *r,
+			 const struct stream_request *want, const char **token)
+{
+	size_t len = bearer(http1_get(r, "authorization"), token);
+
+	if (len == 0)
+		len = cookie(http1_get(r, "cookie"), token);
+	if (len == 0 && want->token != NULL) {
+		*token = want->token;
+		len = strlen(want->token);
+	}
+	return len;
+}
+
+/* --- what it allows ---------------------------------------------------- */
+
+static bool needs_token(const struct worker *w, const char *channel)
+{
+	return rules_match(w->rules, channel)->access == ACCESS_TOKEN;
+}
+
+static bool any_needs_token(const struct worker *w,
+			    const struct stream_request *want)
+{
+	for (size_t i = 0; i < want->count; i++) {
+		if (needs_token(w, want->channel[i]))
+			return true;
+	}
+	return false;
+}
+
+static bool covers(const struct worker *w, const struct token_claims *claims,
+		   const struct stream_request *want)
+{
+	for (size_t i = 0; i < want->count; i++) {
+		if (needs_token(w, want->channel[i]) &&
+		    !token_may_subscribe(claims, want->channel[i]))
+			return false;
+	}
+	return true;
+}
+
+int admission_check(struct worker *w, const struct http1_request *r,
+		    const struct stream_request *want,
+		    struct auth_token **token)
+{
+	const char *text = NULL;
+	size_t len;
+
+	*token = NULL;
+	if (w->auth == NULL || !any_needs_token(w, want))
+		return 0;
+	len = find_token(r, want, &text);
+	if (len == 0 || auth_check(w->auth, text, len, token) != TOKEN_OK)
+		return 401;
+	if (covers(w, (*token)->claims, want))
+		return 0;
+	auth_token_release(w->auth, *token);
+	*token = NULL;
+	return 403;
+}
+
+uint64_t admission_left_ms(const struct session *s)
+{
+	uint64_t now_ms = clock_wall_ms(), end_ms;
+
+	if (s->token == NULL)
+		return UINT64_MAX;
+	/* As lenient as when it was checked, else it would come and go. */
+	end_ms = (s->token->claims->exp_s + s->worker->auth_config->leeway_s) *
+		 1000;
+	return end_ms > now_ms ? end_ms - now_ms : 0;
+}
+
+/* --- revocations ------------------------------------------------------- */
+
+/* Streams of such tokens end, and all dispatchers hear of it. */
+static void on_revoked(void *ctx, const struct auth_revocation *r)
+{
+	struct worker *w = ctx;
+	struct frame *told = gossip_one(r);
+
+	announcer_tell(&w->announcer, NULL, told);
+	frame_release(told);
+	list_for_each_safe (node, &w->streams) {
+		struct session *s =
+			container_of(node, struct session, in_worker);
+
+		if (s->token != NULL && auth_revoked(w->auth, s->token->claims))
+			stream_send_away(s, "token_revoked", CLOSED_TOKEN);
+	}
+}
+
+int admission_start(struct worker *w)
+{
+	if (w->options->process.auth == AUTH_NONE)
+		return 0;
+	return auth_start(w->loop, w->auth_config, on_revoked, w, &w->auth);
+}
+
+void admission_stop(struct worker *w)
+{
+	if (w->auth != NULL)
+		auth_close(w->auth);
+	w->auth = NULL;
+}

@@ -1,0 +1,33 @@
+/* admission.h - whose request may become a stream, and for how long.
+ *
+ * Under --auth jwt a channel whose rule does not say `access: public` wants a
+ * token that names it. The token stands in `Authorization: Bearer`, in the
+ * cookie stentor_token, or in `token=`, in that order; it is never logged. Its
+ * stream ends when it expires or is revoked, with `stentor.closing` first, so
+ * that a client can fetch a new one.
+ */
+#ifndef STENTOR_CONNNODE_ADMISSION_H
+#define STENTOR_CONNNODE_ADMISSION_H
+
+#include "common/codec/http1.h"
+#include "common/io/auth.h"
+#include "connnode/worker.h"
+
+struct session;
+
+/* Reads the keys and begins to watch them, unless --auth none. ERR_CONFIG after
+ * a message on stderr. */
+int admission_start(struct worker *w) MUST_CHECK;
+void admission_stop(struct worker *w);
+
+/* 0 and the token that the stream lives by in *token (a reference; NULL: it
+ * needs none); or the status to answer with: 401 no token, or none that is
+ * good; 403 it does not cover the channels. */
+int admission_check(struct worker *w, const struct http1_request *r,
+		    const struct stream_request *want,
+		    struct auth_token **token);
+
+/* Milliseconds until the session's token ends; UINT64_MAX: never. 0: it has. */
+uint64_t admission_left_ms(const struct session *s);
+
+#endif
