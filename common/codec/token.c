@@ -31,10 +31,27 @@ const char *const token_fault_names[TOKEN_FAULTS + 1] = {
 enum { HEADER, CLAIMS, SIGNATURE, PARTS };
 
 struct part {
-	const char *text;
-	size_t len;
+	size_t len; /* of the bytes that it decodes to */
+	uint8_t bytes[TOKEN_BYTES_MAX];
 };
 
+bool token_base64url(const char *text, size_t len, uint8_t *bytes,
+		     size_t *bytes_len)
+{
+	static const int spare_bits[] = {0, 0, 15, 3};
+	size_t over = len % 4;
+
+	for (size_t i = 0; i < len; i++)
+		if (text[i] == '+' || text[i] == '/' ||
+		    base64_digit(text[i]) < 0)
+			return false;
+	if (len == 0 || over == 1 ||
+	    (base64_digit(text[len - 1]) & spare_bits[over]) != 0)
+		return false;
+	return base64_decode(text, len, bytes, bytes_len) == 0;
+}
+
+/* `len` is at most TOKEN_BYTES_MAX. */
 static bool split(const char *token, size_t len, struct part parts[PARTS])
 {
 	const char *end = token + len;
@@ -43,45 +60,22 @@ static bool split(const char *token, size_t len, struct part parts[PARTS])
 		const char *dot = memchr(token, '.', (size_t)(end - token));
 		const char *stop = dot != NULL ? dot : end;
 
-		if ((dot == NULL) != (i == PARTS - 1))
+		if ((dot == NULL) != (i == PARTS - 1) ||
+		    !token_base64url(token, (size_t)(stop - token),
+				     parts[i].bytes, &parts[i].len))
 			return false;
-		parts[i] = (struct part){token, (size_t)(stop - token)};
 		if (dot != NULL)
 			token = dot + 1;
 	}
 	return true;
 }
 
-/* base64url as RFC 7515 has it: no padding, no other digits, and one way only
- * to write a thing: the bits that are left over are 0. */
-static bool decode(struct part part, uint8_t bytes[TOKEN_BYTES_MAX],
-		   size_t *len)
-{
-	static const int spare_bits[] = {0, 0, 15, 3};
-	size_t over = part.len % 4;
-
-	for (size_t i = 0; i < part.len; i++) {
-		char c = part.text[i];
-
-		if (c == '+' || c == '/' || base64_digit(c) < 0)
-			return false;
-	}
-	if (part.len == 0 || over == 1 ||
-	    (base64_digit(part.text[part.len - 1]) & spare_bits[over]) != 0)
-		return false;
-	return base64_decode(part.text, part.len, bytes, len) == 0;
-}
-
 /* A JSON object with each member once; NULL: it is none. */
-static json_t *parse(struct part part)
+static json_t *parse(const struct part *part)
 {
-	uint8_t bytes[TOKEN_BYTES_MAX];
-	json_t *json = NULL;
-	size_t len;
-
-	if (decode(part, bytes, &len))
-		json = json_loadb((const char *)bytes, len,
+	json_t *json = json_loadb((const char *)part->bytes, part->len,
 				  JSON_REJECT_DUPLICATES, NULL);
+
 	if (json_is_object(json))
 		return json;
 	json_decref(json);
@@ -115,15 +109,12 @@ static enum token_fault choose_key(const struct token_keys *keys,
 
 /* cjose does not look at the length of every kind of signature itself. */
 static bool verify(const struct token_key *key, const char *token, size_t len,
-		   struct part signature)
+		   const struct part *signature)
 {
-	uint8_t bytes[TOKEN_BYTES_MAX];
-	size_t signature_len;
 	cjose_jws_t *jws;
 	bool good;
 
-	if (!decode(signature, bytes, &signature_len) ||
-	    signature_len != key->signature_len)
+	if (signature->len != key->signature_len)
 		return false;
 	jws = cjose_jws_import(token, len, NULL);
 	good = jws != NULL && cjose_jws_verify(jws, key->jwk, NULL);
@@ -330,14 +321,14 @@ enum token_fault token_check(const struct token_keys *keys, const char *token,
 
 	if (len > TOKEN_BYTES_MAX || !split(token, len, parts))
 		return TOKEN_MALFORMED;
-	json = parse(parts[HEADER]);
+	json = parse(&parts[HEADER]);
 	fault = json != NULL ? choose_key(keys, json, &key) : TOKEN_MALFORMED;
 	json_decref(json);
 	if (fault != TOKEN_OK)
 		return fault;
-	if (!verify(key, token, len, parts[SIGNATURE]))
+	if (!verify(key, token, len, &parts[SIGNATURE]))
 		return TOKEN_BAD_SIGNATURE;
-	json = parse(parts[CLAIMS]);
+	json = parse(&parts[CLAIMS]);
 	fault = json != NULL ? read_claims(keys, json, now_s, claims)
 			     : TOKEN_MALFORMED;
 	json_decref(json);

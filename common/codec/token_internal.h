@@ -24,4 +24,11 @@ struct token_keys {
 const struct token_key *token_keys_find(const struct token_keys *keys,
 					const char *kid);
 
+/* base64url as RFC 7515 has it: no padding, no other digits, and one way only
+ * to write a thing: the bits that are left over are 0. `bytes` has room for
+ * len / 4 * 3 + 3. cjose's own decoder aborts the process on some texts, so
+ * whatever it is to decode must have passed here. */
+bool token_base64url(const char *text, size_t len, uint8_t *bytes,
+		     size_t *bytes_len) MUST_CHECK;
+
 #endif
