@@ -431,6 +431,7 @@ static void resolve_claim(struct replay *r)
 
 	if (reason >= 0) {
 		r->at = log->place;
+		claim.offset++; /* the first that it lacks */
 		tell_gap(r->sub, (enum gap_reason)reason,
 			 s->id_bad ? NULL : &claim, &r->at);
 		outcome = RESUME_GAP;
@@ -498,10 +499,10 @@ void replays_resolve(struct session *s)
  * old one can't be known any more. */
 static void tell_new_epoch(struct replay *r)
 {
-	struct place was = r->at;
+	struct place first = {r->at.epoch, r->at.offset + 1};
 
 	r->at = r->sub->channel->log->place;
-	tell_gap(r->sub, GAP_EPOCH, &was, &r->at);
+	tell_gap(r->sub, GAP_EPOCH, &first, &r->at);
 }
 
 static void tell_expired(struct replay *r, uint64_t to)
@@ -763,7 +764,9 @@ static void on_moved(struct subscription *sub, const struct place *from,
 
 		tell_gap(sub, (enum gap_reason)reason, &first, &last);
 	} else if (reason >= 0) {
-		tell_gap(sub, (enum gap_reason)reason, from, to);
+		struct place first = {from->epoch, from->offset + 1};
+
+		tell_gap(sub, (enum gap_reason)reason, &first, to);
 	}
 	if (r != NULL)
 		r->at = *to;

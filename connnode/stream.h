@@ -50,8 +50,10 @@ void stream_placed(struct worker *w, struct session *s);
 /* The `id:` line of a session with several channels, glued to the frame that
  * will be pushed behind it; one reference, the caller's. */
 struct frame *stream_id(struct session *s);
-/* stentor.gap: messages from `from` to `to` of the channel (NULL: it can't be
- * known) will not come; counted. One reference, the caller's. */
+/* stentor.gap: messages from `from`, the first that is missing, to `to`, the
+ * last, will not come (NULL: it can't be known; in two epochs: what the older
+ * log had after `from` is not known either); counted. One reference, the
+ * caller's. */
 struct frame *stream_gap(struct worker *w, const struct channel *ch,
 			 enum gap_reason reason, const struct place *from,
 			 const struct place *to);

@@ -57,6 +57,7 @@ static void worker_turn(uv_prepare_t *prepare)
 	uint64_t now = worker_now(w);
 	bool busy;
 
+	w->events = 0;
 	busy = streams_ready(w);
 	busy |= replays_run(w);
 	logs_run(&w->logs, now);
@@ -73,9 +74,18 @@ static void worker_turn(uv_prepare_t *prepare)
 		uv_idle_stop(&w->spin);
 }
 
+void worker_breathe(struct worker *w)
+{
+	if (++w->events % WORKER_BREATH != 0)
+		return;
+	fanout_run(w);
+	sessions_flush(w);
+}
+
 static void on_accept(struct listener *l)
 {
 	session_accept(l->ctx);
+	worker_breathe(l->ctx);
 }
 
 static void open_port(struct worker *w)
