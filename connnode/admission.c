@@ -104,9 +104,8 @@ uint64_t admission_left_ms(const struct session *s)
 
 	if (s->token == NULL)
 		return UINT64_MAX;
-	/* As lenient as when it was checked, else it would come and go. */
-	end_ms = (s->token->claims->exp_s + s->worker->auth_config->leeway_s) *
-		 1000;
+	/* Leeway is in it, else a token of that time would come and go. */
+	end_ms = s->token->claims->exp_s * 1000;
 	return end_ms > now_ms ? end_ms - now_ms : 0;
 }
 

@@ -261,7 +261,7 @@ static enum token_fault check_issuer(const json_t *iss, const char *wanted)
 						       : TOKEN_BAD_ISSUER;
 }
 
-/* `claims` is filled; times are at most INT64_MAX, so sums do not overflow. */
+/* `claims` is filled. No time is above INT64_MAX, so sums do not overflow. */
 static enum token_fault check_claims(const struct token_keys *keys,
 				     const json_t *json, uint64_t now_s,
 				     struct token_claims *claims)
@@ -279,7 +279,7 @@ static enum token_fault check_claims(const struct token_keys *keys,
 	    (admin != NULL && !json_is_boolean(admin)))
 		return TOKEN_MALFORMED;
 	claims->admin = json_is_true(admin);
-	claims->exp_s += keys->leeway_s;
+	claims->exp_s = min_of(claims->exp_s, TOKEN_EXP_MAX_S) + keys->leeway_s;
 	if (now_s >= claims->exp_s)
 		return TOKEN_EXPIRED;
 	if (nbf_s > now_s + keys->leeway_s)

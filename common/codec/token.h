@@ -27,6 +27,8 @@
 #define TOKEN_KEYS_MAX	   64
 #define TOKEN_SECRET_MIN   32	/* bytes of an HS256 key */
 #define TOKEN_RSA_BITS_MIN 2048 /* RFC 7518 3.3 */
+/* What ends later ends then (the year 9999): so times can be counted in ms. */
+#define TOKEN_EXP_MAX_S 253402300799u
 
 enum token_fault {
 	TOKEN_OK,
