@@ -88,7 +88,7 @@ static int load_options(struct connnode_options *o, struct rules *rules,
 	int rc = config_load(&connnode_program, o, rules, auth, argc, argv);
 
 	if (rc == 0)
-		rc = connnode_options_check(o);
+		rc = connnode_options_check(o, auth);
 	if (rc != 0)
 		return rc;
 	if (o->workers == 0)

@@ -1,6 +1,7 @@
 #include "connnode/options.h"
 
 #include "common/base/err.h"
+#include "common/io/auth.h"
 #include "common/io/listener.h"
 #include "connnode/uplink.h"
 
@@ -144,9 +145,10 @@ static const char *fault_of(const struct connnode_options *o,
 	return process_options_fault(&o->process, text);
 }
 
-int connnode_options_check(const struct connnode_options *o)
+int connnode_options_check(const struct connnode_options *o,
+			   const struct auth_config *auth)
 {
-	char text[LINKURL_FAULT], tls_fault[TLS_FAULT];
+	char text[LINKURL_FAULT], tls_fault[TLS_FAULT], auth_fault[AUTH_FAULT];
 	const char *fault = fault_of(o, text);
 	struct tls_files tls = connnode_tls(o);
 
@@ -155,6 +157,9 @@ int connnode_options_check(const struct connnode_options *o)
 	else if (tls_files_check(&tls, tls_fault) != 0)
 		fprintf(stderr, "stentor-connnode: --tls-cert: %s\n",
 			tls_fault);
+	else if (o->process.auth == AUTH_JWT &&
+		 auth_config_check(auth, auth_fault) != 0)
+		fprintf(stderr, "stentor-connnode: %s\n", auth_fault);
 	else
 		return 0;
 	return ERR_CONFIG;

@@ -26,6 +26,7 @@ extern const struct program connnode_program;
 struct tls_files connnode_tls(const struct connnode_options *o);
 
 /* What the table can't say. On a fault there is a message on stderr. */
-int connnode_options_check(const struct connnode_options *o) MUST_CHECK;
+int connnode_options_check(const struct connnode_options *o,
+			   const struct auth_config *auth) MUST_CHECK;
 
 #endif

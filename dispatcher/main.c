@@ -25,7 +25,7 @@ static int load_options(struct dispatcher *d, int argc, char *argv[])
 			     argc, argv);
 
 	if (rc == 0)
-		rc = dispatcher_options_check(o);
+		rc = dispatcher_options_check(o, &d->auth_config);
 	if (rc != 0)
 		return rc;
 	o->api.cors_origin = o->cors_origin[0] ? o->cors_origin : NULL;

@@ -1,6 +1,7 @@
 #include "dispatcher/options.h"
 
 #include "common/base/err.h"
+#include "common/io/auth.h"
 #include "common/io/listener.h"
 #include "dispatcher/interest.h"
 
@@ -141,9 +142,10 @@ static const char *fault_of(const struct dispatcher_options *o,
 	return process_options_fault(&o->process, text);
 }
 
-int dispatcher_options_check(const struct dispatcher_options *o)
+int dispatcher_options_check(const struct dispatcher_options *o,
+			     const struct auth_config *auth)
 {
-	char text[LINKURL_FAULT], tls_fault[TLS_FAULT];
+	char text[LINKURL_FAULT], tls_fault[TLS_FAULT], auth_fault[AUTH_FAULT];
 	const char *fault = fault_of(o, text);
 	struct tls_files tls = dispatcher_tls(o);
 
@@ -152,6 +154,9 @@ int dispatcher_options_check(const struct dispatcher_options *o)
 	else if (tls_files_check(&tls, tls_fault) != 0)
 		fprintf(stderr, "stentor-dispatcher: --api-tls-cert: %s\n",
 			tls_fault);
+	else if (o->process.auth == AUTH_JWT &&
+		 auth_config_check(auth, auth_fault) != 0)
+		fprintf(stderr, "stentor-dispatcher: %s\n", auth_fault);
 	else
 		return 0;
 	return ERR_CONFIG;

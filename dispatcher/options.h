@@ -25,6 +25,7 @@ extern const struct program dispatcher_program;
 struct tls_files dispatcher_tls(const struct dispatcher_options *o);
 
 /* What the table can't say. On a fault there is a message on stderr. */
-int dispatcher_options_check(const struct dispatcher_options *o) MUST_CHECK;
+int dispatcher_options_check(const struct dispatcher_options *o,
+			     const struct auth_config *auth) MUST_CHECK;
 
 #endif

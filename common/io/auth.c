@@ -160,6 +160,17 @@ static void on_watch(uv_timer_t *timer)
 
 /* --- public ------------------------------------------------------------ */
 
+int auth_config_check(const struct auth_config *config, char fault[AUTH_FAULT])
+{
+	struct auth_stamp stamps[AUTH_KEYS_MAX];
+	struct token_keys *keys;
+	int rc = auth_keys_read(config, stamps, &keys, fault);
+
+	if (rc == 0)
+		token_keys_free(keys);
+	return rc;
+}
+
 int auth_start(uv_loop_t *loop, const struct auth_config *config,
 	       void (*on_revoked)(void *ctx, const struct auth_revocation *r),
 	       void *ctx, struct auth **out)

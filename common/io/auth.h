@@ -37,6 +37,12 @@ struct auth_revocation {
 	uint64_t until_s;  /* forgotten after that */
 };
 
+/* Whether all keys can be read, before anything is started. ERR_CONFIG with a
+ * text for people. */
+#define AUTH_FAULT 768
+int auth_config_check(const struct auth_config *config,
+		      char fault[AUTH_FAULT]) MUST_CHECK;
+
 /* Reads keys, copies the configuration; on a fault (a file that can't be used,
  * or no keys at all) it is logged, which is on stderr, and ERR_CONFIG.
  * `on_revoked` (or NULL) runs for each new revocation, whoever told it, from

@@ -9,7 +9,8 @@
 
 #include <time.h>
 
-/* What is done every AUTH_WATCH_MS: forgets what has ended, takes other keys. */
+/* What is done every AUTH_WATCH_MS: forgets what has ended, takes other keys.
+ */
 void auth_look(struct auth *a);
 
 /* --- key files (auth_keys.c) ------------------------------------------- */
@@ -22,7 +23,6 @@ struct auth_stamp {
 
 /* Reads all keys. ERR_CONFIG with a text in `fault`; `stamps`, one for each key
  * of the configuration, are set all the same. */
-#define AUTH_FAULT 768
 int auth_keys_read(const struct auth_config *config, struct auth_stamp *stamps,
 		   struct token_keys **keys, char fault[AUTH_FAULT]) MUST_CHECK;
 bool auth_keys_changed(const struct auth_config *config,

@@ -147,7 +147,8 @@ int auth_keys_read(const struct auth_config *config, struct auth_stamp *stamps,
 		stamps[i] = look_at(config->key[i].file);
 	if (config->key_count == 0)
 		return refuse(fault, "--auth jwt needs auth.keys in the "
-				     "configuration");
+				     "configuration (--auth none lets "
+				     "everybody in)");
 	bytes = xmalloc(FILE_BYTES_MAX + 1);
 	keys = token_keys_new(config->issuer, config->audience,
 			      config->leeway_s);

@@ -34,9 +34,6 @@ const char *process_options_fault(const struct process_options *o,
 	struct nng_tls_files tls = process_link_tls(o);
 	struct sockaddr_storage address;
 
-	if (o->auth != AUTH_NONE)
-		return "--auth jwt: tokens are not supported by this version; "
-		       "say --auth none";
 	if (address_parse(o->admin_listen, &address) != 0)
 		return "--admin-listen: not HOST:PORT";
 	return linkurl_listen_fault(o->link_listen, &tls, text);

@@ -29,8 +29,9 @@ extern const char *const process_log_formats[];
 		   "name of this process in the cluster; empty: host name"),   \
 		ROW_CHOICE("auth", PROCESS_AT(at, auth), "jwt",                \
 			   process_auth_modes,                                 \
-			   "who may come in; this version needs none, said "   \
-			   "aloud"),                                           \
+			   "who may come in: those with a token that a key "   \
+			   "of the configuration's auth section signed, or "   \
+			   "everybody"),                                       \
 		ROW_STRING("link-token", PROCESS_AT(at, link_token), "",       \
 			   "secret that links between dispatchers and nodes "  \
 			   "must show; empty: none"),                          \
