@@ -54,6 +54,8 @@ static void on_alloc(uv_handle_t *handle, size_t suggested UNUSED,
 
 	*buf = uv_buf_init(s->worker->read_buffer,
 			   sizeof(s->worker->read_buffer));
+	if (unlikely(s->worker->tls.context != NULL) && s->tls == NULL)
+		buf->len = SESSION_TLS_FIRST;
 }
 
 void session_stray(struct session *s, size_t len)
@@ -79,6 +81,12 @@ static void on_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *buf)
 	else
 		session_stray(s, (size_t)n);
 	worker_breathe(s->worker);
+}
+
+void session_read(struct session *s)
+{
+	if (uv_read_start((uv_stream_t *)&s->tcp, on_alloc, on_read) != 0)
+		session_doom(s, CLOSED_CLIENT);
 }
 
 static void session_arm(struct session *s, uint64_t in_ms)

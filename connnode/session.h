@@ -39,7 +39,7 @@ struct session {
 	uv_tcp_t tcp;
 	struct worker *worker;
 	struct list in_worker;	 /* by phase: heads, streams, leaving */
-	struct list in_dirty;	 /* worker's dirty or doomed */
+	struct list in_dirty;	 /* worker's dirty, doomed, or tls.arrivals */
 	struct list in_waiting;	 /* for ready: see stream.h */
 	struct list in_replays;	 /* it has something to replay: replay.h */
 	struct session_tls *tls; /* session_tls.h; NULL: none yet, or plain */
@@ -90,6 +90,8 @@ void session_push(struct session *s, struct frame *f);
  * channel's rule. */
 void session_push_message(struct session *s, struct subscription *sub,
 			  struct frame *f);
+/* Reads from now on; dooms it if it can't. */
+void session_read(struct session *s);
 /* The client said more than its request: of no interest, but bounded. */
 void session_stray(struct session *s, size_t len);
 /* The session will be closed at the end of the turn. */

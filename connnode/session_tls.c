@@ -26,6 +26,7 @@ int session_tls_start(struct worker *w)
 	int rc;
 
 	list_init(&w->tls.handshakes);
+	list_init(&w->tls.arrivals);
 	if (files.cert == NULL)
 		return 0;
 	rc = tls_context_new(&files, &w->tls.context, fault);
@@ -76,20 +77,35 @@ static void cut_oldest(struct worker *w)
 	session_doom(st->session, CLOSED_CLIENT);
 }
 
-/* The client's first bytes. */
 static void begin(struct session *s)
 {
 	struct worker *w = s->worker;
-	struct session_tls *st = xcalloc(1, sizeof(*st));
+	struct session_tls *st = s->tls;
 
+	w->tls.turn_left--;
 	if (w->tls.handshake_count >= w->options->tls_handshakes_max)
 		cut_oldest(w);
-	st->session = s;
 	st->tls = tls_new(w->tls.context, SESSION_TURN_BYTES);
-	list_init(&st->in_handshakes);
 	list_push_back(&w->tls.handshakes, &st->in_handshakes);
 	w->tls.handshake_count++;
+}
+
+/* The client's first bytes. */
+static void arrive(struct session *s)
+{
+	struct session_tls *st = xcalloc(1, sizeof(*st));
+
+	st->session = s;
+	list_init(&st->in_handshakes);
 	s->tls = st;
+}
+
+static void wait_turn(struct session *s, const char *bytes, size_t len)
+{
+	s->tls->first = xmemdupz(bytes, len);
+	s->tls->first_len = len;
+	uv_read_stop((uv_stream_t *)&s->tcp);
+	list_push_back(&s->worker->tls.arrivals, &s->in_dirty);
 }
 
 void session_tls_free(struct session *s)
@@ -100,6 +116,7 @@ void session_tls_free(struct session *s)
 		return;
 	settle(st, TLS_HANDSHAKE_UNFINISHED);
 	tls_free(st->tls);
+	free(st->first);
 	free(st);
 	s->tls = NULL;
 }
@@ -139,15 +156,10 @@ static int read_all(struct session *s)
 	return 0;
 }
 
-void session_tls_input(struct session *s, const char *bytes, size_t len)
+static void input(struct session *s, const char *bytes, size_t len)
 {
-	int rc;
+	int rc = tls_feed(s->tls->tls, bytes, len);
 
-	if (s->phase != SESSION_HEAD)
-		session_stray(s, len);
-	if (s->tls == NULL)
-		begin(s);
-	rc = tls_feed(s->tls->tls, bytes, len);
 	if (tls_established(s->tls->tls))
 		settle(s->tls, TLS_HANDSHAKE_OK);
 	if (rc == 0)
@@ -160,6 +172,41 @@ void session_tls_input(struct session *s, const char *bytes, size_t len)
 		rc = ERR_CLOSED;
 	if (rc != 0)
 		session_doom(s, CLOSED_CLIENT);
+}
+
+void session_tls_input(struct session *s, const char *bytes, size_t len)
+{
+	if (s->phase != SESSION_HEAD)
+		session_stray(s, len);
+	if (s->tls == NULL) {
+		arrive(s);
+		if (s->worker->tls.turn_left == 0) {
+			wait_turn(s, bytes, len);
+			return;
+		}
+		begin(s);
+	}
+	input(s, bytes, len);
+}
+
+bool session_tls_turn(struct worker *w)
+{
+	struct list *node;
+
+	w->tls.turn_left = SESSION_TLS_HELLOS;
+	while (w->tls.turn_left > 0 &&
+	       (node = list_pop_front(&w->tls.arrivals)) != NULL) {
+		struct session *s =
+			container_of(node, struct session, in_dirty);
+		char *first = s->tls->first;
+
+		s->tls->first = NULL;
+		begin(s);
+		session_read(s);
+		input(s, first, s->tls->first_len);
+		free(first);
+	}
+	return !list_empty(&w->tls.arrivals);
 }
 
 /* --- out --------------------------------------------------------------- */
@@ -237,7 +284,7 @@ size_t session_tls_taken(struct session *s)
 
 void session_tls_goodbye(struct session *s)
 {
-	if (s->tls == NULL)
+	if (s->tls == NULL || s->tls->tls == NULL)
 		return;
 	tls_close_notify(s->tls->tls);
 	/* If it does not fit, the connection ends without. */

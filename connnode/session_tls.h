@@ -9,10 +9,15 @@
  * the session is blocked, as a plain one is: libuv writes the rest, and the
  * frames that it is made of must stay in the queue.
  *
- * Memory: none for a connection that has not said anything; tls.h says what
- * the others cost. While a session writes: SESSION_TURN_BYTES and the overhead
- * of TLS, and that once more while it is blocked. Handshakes under way are at
- * most tls-handshakes-max in a worker: over it the oldest is cut, which a
+ * A handshake costs about a millisecond, so a turn of the loop begins at most
+ * SESSION_TLS_HELLOS; other clients that have said hello wait for theirs, so
+ * that a crowd of newcomers does not hold up the messages of those who are in.
+ *
+ * Memory: none for a connection that has not said anything, up to
+ * SESSION_TLS_FIRST for one that waits; an idle stream adds 15 KiB to the
+ * worker's resident memory. While a session writes: SESSION_TURN_BYTES and the
+ *overhead of TLS, and that once more while it is blocked. Handshakes under way
+ *are at most tls-handshakes-max in a worker: over it the oldest is cut, which a
  *client that means well has long ended. They take no longer than a request's
  *head may.
  */
@@ -21,8 +26,13 @@
 
 #include "connnode/session.h"
 
+#define SESSION_TLS_FIRST  2048u /* bytes of the first read */
+#define SESSION_TLS_HELLOS 8	 /* handshakes begun in a turn */
+
 struct session_tls {
-	struct tls *tls;
+	struct tls *tls; /* NULL while it waits for its turn */
+	char *first;	 /* and what the client has said; else NULL */
+	size_t first_len;
 	struct session *session;
 	struct list in_handshakes; /* the worker's, until it is settled */
 	size_t sealed;	 /* bytes of the queue, encrypted, not all taken */
@@ -34,6 +44,9 @@ int session_tls_start(struct worker *w) MUST_CHECK;
 /* Looks for new certificates, from time to time or now. */
 void session_tls_tick(struct worker *w);
 void session_tls_refresh(struct worker *w);
+
+/* Each turn: takes those who wait. True while there are more. */
+bool session_tls_turn(struct worker *w);
 
 /* Bytes from the socket. */
 void session_tls_input(struct session *s, const char *bytes, size_t len);

@@ -58,7 +58,8 @@ static void worker_turn(uv_prepare_t *prepare)
 	bool busy;
 
 	w->events = 0;
-	busy = streams_ready(w);
+	busy = session_tls_turn(w);
+	busy |= streams_ready(w);
 	busy |= replays_run(w);
 	logs_run(&w->logs, now);
 	busy |= fanout_run(w);

@@ -57,6 +57,8 @@ struct worker_tls {
 	struct tls_context *context; /* NULL: the port is plain */
 	struct list handshakes;	     /* struct session_tls, oldest first */
 	uint64_t handshake_count, refreshed_ms;
+	struct list arrivals; /* struct session.in_dirty: wait for their turn */
+	unsigned turn_left;   /* hellos that this turn still takes */
 };
 
 struct worker {

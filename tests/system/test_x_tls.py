@@ -258,7 +258,9 @@ def test_big_backlog(make_cluster, authority, channel):
 
 
 def test_what_a_stream_costs(make_cluster, authority, channel):
-    """Idle streams: the header of session_tls.c says 9 KiB each."""
+    """Idle streams: the header of session_tls.h says 15 KiB each."""
+    if harness.BUILD.name in ("asan", "tsan"):
+        pytest.skip("sanitizers keep memory of their own")
     c = make_cluster(1, 1, 1)
     with TlsSse(c.n.port, channel) as first:
         first.wait_ready()
@@ -272,7 +274,7 @@ def test_what_a_stream_costs(make_cluster, authority, channel):
         for s in streams:
             s.close()
     # the kernel's socket memory is not the worker's
-    assert grown / 200 < 16 * (1 if harness.BUILD.name == "build" else 20)
+    assert grown / 200 < 20
 
 
 def test_client_that_talks_on(make_cluster, authority, channel):
@@ -470,7 +472,7 @@ def both(make_cluster, authority, channel):
     """[(process, port)] of two programs that speak TLS and are in a hurry."""
     c = make_cluster(1, 1, 1, start=False, dispatcher_options={
         **authority.api(), "api_head_timeout_ms": 700,
-        "api_connections_max": 20}, node_options={
+        "api_connections_max": 30}, node_options={
         "head_timeout_ms": 700, "tls_handshakes_max": 10})
     c.d.start(settle_ms=0).wait_ready()
     c.n.start().wait_ready()
@@ -599,6 +601,30 @@ def test_half_open_handshakes_are_bounded(make_cluster, authority, channel):
     assert handshakes(c.n, "ok") == 5
 
 
+def test_crowd_of_newcomers(make_cluster, authority, channel):
+    """600 say hello at once: those who are in get their messages meanwhile,
+    and all newcomers are answered."""
+    c = make_cluster(1, 1, 1)
+    first = hello(authority)
+    peers = [connection(c.n.port) for _ in range(600)]
+    with TlsSse(c.n.port, channel) as s:
+        s.wait_ready()
+        for p in peers:
+            p.sendall(first)
+        late = []
+        for i in range(20):
+            began = time.monotonic()
+            c.d.grpc.publish(channel=channel, data=str(i))
+            s.wait_data(str(i))
+            late.append(time.monotonic() - began)
+        print(f"latencies, ms: {[round(1000 * t) for t in late]}")
+        assert max(late) < 0.2 * harness.SLOW
+    for p in peers:
+        p.settimeout(10 * harness.SLOW)
+        assert p.recv(5)[:3] == b"\x16\x03\x03"
+        p.close()
+
+
 def test_api_half_open_handshakes_are_bounded(both, authority, channel):
     """They count as connections, and their time is short."""
     first = hello(authority)
@@ -608,12 +634,12 @@ def test_api_half_open_handshakes_are_bounded(both, authority, channel):
         s.sendall(first)
         peers.append(s)
     wait_until(lambda: both.d.metric(
-        "stentor_api_connections_rejected_total") >= 20)
+        "stentor_api_connections_rejected_total") >= 10)
     for s in peers:
         read_to_end(s)
         s.close()
     wait_until(lambda: both.d.metric("stentor_api_connections") == 0)
-    assert handshakes(both.d, "unfinished") == 20
+    assert handshakes(both.d, "unfinished") == 30
     well(both, authority, channel)
 
 
