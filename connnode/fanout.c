@@ -235,10 +235,9 @@ bool fanout_run(struct worker *w)
 	unsigned budget = FANOUT_SLICE;
 
 	while (budget > 0 && !list_empty(&f->jobs)) {
-		struct list *node = list_pop_front(&f->jobs);
+		struct list *node = list_shift(&f->jobs, &f->jobs);
 		unsigned share = min_of(budget, FANOUT_SLICE / 2), walked;
 
-		list_push_back(&f->jobs, node);
 		walked = job_step(
 			w, container_of(node, struct fanout_job, in_jobs),
 			share);

@@ -500,8 +500,7 @@ static void sweep(struct logs *l)
 	for (unsigned i = 0; i < LOGS_TOPS && i < l->count; i++) {
 		struct log *log;
 
-		node = list_pop_front(&l->all);
-		list_push_back(&l->all, node);
+		node = list_shift(&l->all, &l->all);
 		log = container_of(node, struct log, in_all);
 		if (!log->asked)
 			ask(log);

@@ -176,6 +176,7 @@ static void rebuild(struct interest *t, struct interest_shard *s, uint32_t cap)
 		to = place(t, s, slot_key(from));
 		*to = *from;
 		if (slot_is_set(from)) {
+			check(s->sets_len < sets);
 			s->sets[s->sets_len] = old.sets[slot_set_index(from)];
 			slot_refer(to, s->sets_len++);
 		}

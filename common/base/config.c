@@ -276,10 +276,11 @@ static int apply_flags(const struct program *program,
 
 	while (at < argc) {
 		char source[CONFIG_NAME_MAX + 2];
-		struct flag flag;
+		struct flag flag = {NULL, NULL};
 
 		if (next_flag(program, argc, argv, &at, &flag) < 0)
 			return ERR_CONFIG;
+		check(flag.option != NULL);
 		if (find(options, flag.option->name,
 			 strlen(flag.option->name)) != flag.option)
 			continue;
@@ -296,12 +297,14 @@ static const char *find_flag(const struct program *program, const char *name,
 			     int argc, char *const argv[])
 {
 	const char *value = NULL;
-	struct flag flag;
+	struct flag flag = {NULL, NULL};
 	int at = 1;
 
-	while (at < argc && next_flag(program, argc, argv, &at, &flag) == 0)
+	while (at < argc && next_flag(program, argc, argv, &at, &flag) == 0) {
+		check(flag.option != NULL);
 		if (strcmp(flag.option->name, name) == 0)
 			value = flag.value;
+	}
 	return value;
 }
 

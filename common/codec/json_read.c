@@ -319,6 +319,7 @@ static int read_map(struct reader *r, ProtobufCMessage *m,
 		const ProtobufCFieldDescriptor *vf = &type->fields[1];
 		int err;
 
+		check(entry != NULL);
 		*entry = message_new(type);
 		path_push(r, "[\"%.32s\"]", key);
 		err = read_key(r, kf, key, (char *)*entry + kf->offset);

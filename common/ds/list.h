@@ -53,6 +53,18 @@ static inline struct list *list_pop_front(struct list *head)
 	return node;
 }
 
+/* Moves the first node of `from`, which has one, to the end of `to`, which may
+ * be the same list; returns it. */
+static inline struct list *list_shift(struct list *to, struct list *from)
+{
+	struct list *node = from->next;
+
+	check(node != from);
+	list_remove(node);
+	list_push_back(to, node);
+	return node;
+}
+
 /* Moves all nodes of `from` to the end of `to`; `from` is empty then. */
 static inline void list_splice_back(struct list *to, struct list *from)
 {

@@ -145,9 +145,10 @@ static void close_retired(void)
 {
 	while (!list_empty(&hub.retired) && !hub.stuck &&
 	       hub.closing < NNGIO_CLOSING_MAX) {
-		struct list *node = list_pop_front(&hub.retired);
+		struct list *node = hub.retired.next;
 		pthread_t thread;
 
+		list_remove(node);
 		if (pthread_create(&thread, NULL, close_socket,
 				   container_of(node, struct outbox_mail,
 						mail.in_mailbox)) != 0) {

@@ -86,7 +86,8 @@ static struct slice get(struct slice in, unsigned wanted)
 
 static bool slice_is(struct slice s, const char *text)
 {
-	return s.len == strlen(text) && memcmp(s.bytes, text, s.len) == 0;
+	return s.bytes && s.len == strlen(text) &&
+	       memcmp(s.bytes, text, s.len) == 0;
 }
 
 /* The part of `symbol` after "name."; "" if it is just the name; NULL if it
@@ -208,7 +209,7 @@ static uint64_t imports(const struct descriptor_set *d, struct slice in)
 		for (size_t i = 0; i < d->count; i++) {
 			struct slice name = get(d->files[i], ANY_NAME);
 
-			if (name.len == value.len &&
+			if (name.len > 0 && name.len == value.len &&
 			    memcmp(name.bytes, value.bytes, name.len) == 0)
 				set |= (uint64_t)1 << i;
 		}

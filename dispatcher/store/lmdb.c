@@ -342,14 +342,13 @@ static void begin_reading(struct lmdb *m)
 	if (m->reading || (m->writing && m->job == JOB_RECOVER))
 		return;
 	while (bytes < BATCH_READ_BYTES && !list_empty(&m->reads)) {
-		struct list *node = list_pop_front(&m->reads);
+		struct list *node = list_shift(&m->reading_reads, &m->reads);
 
 		bytes += container_of(node, struct store_read, in_store)
 				 ->bytes_max;
-		list_push_back(&m->reading_reads, node);
 	}
 	for (unsigned i = 0; i < BATCH_TOPS && !list_empty(&m->tops); i++)
-		list_push_back(&m->reading_tops, list_pop_front(&m->tops));
+		list_shift(&m->reading_tops, &m->tops);
 	if (list_empty(&m->reading_reads) && list_empty(&m->reading_tops))
 		return;
 	m->reading = true;

@@ -343,9 +343,9 @@ void memlogs_trim(struct memlogs *m, size_t steps, uint64_t now_ms)
 	set_clock(m, now_ms);
 	keys_expire(m, steps, now_ms);
 	for (size_t left = min_of(steps, m->logs.count); left > 0; left--) {
-		struct list *node = list_pop_front(&m->logs_by_use);
+		struct list *node =
+			list_shift(&m->logs_by_use, &m->logs_by_use);
 
-		list_push_back(&m->logs_by_use, node);
 		log_expire(m, container_of(node, struct log, by_use), now_ms);
 	}
 }

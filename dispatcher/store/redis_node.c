@@ -471,6 +471,7 @@ static const struct sockaddr *choose(const struct addrinfo *found,
 
 	for (const struct addrinfo *at = found; at != NULL; at = at->ai_next)
 		count++;
+	check(count > 0);
 	attempt %= count;
 	while (attempt-- > 0)
 		found = found->ai_next;
