@@ -6,6 +6,7 @@
 #include "tests/unit/unit.h"
 
 #include <openssl/err.h>
+#include <openssl/param_build.h>
 
 #define NOW 1700000000u
 
@@ -323,6 +324,8 @@ static void test_token_signature_has_its_length(void **state)
 				    "AA"; /* 64 bytes */
 	struct fixture *f = *state;
 	char *signature;
+	uint8_t bytes[96];
+	size_t len;
 
 	assert_int_equal(add_key(f, "e", TOKEN_ES256, f->ec), 0);
 	sign(f, TOKEN_ES256, f->ec, "{\"alg\":\"ES256\"}");
@@ -332,8 +335,16 @@ static void test_token_signature_has_its_length(void **state)
 	strcpy(signature, zeros);
 	assert_int_equal(strlen(signature), 86);
 	assert_int_equal(verdict(f), TOKEN_BAD_SIGNATURE);
+	/* A byte more, which a library that halves the length would lose. */
 	sign(f, TOKEN_ES256, f->ec, "{\"alg\":\"ES256\"}");
-	strcat(f->token, "AA"); /* 66 bytes */
+	assert_int_equal(base64_decode(signature, 86, bytes, &len), 0);
+	assert_int_equal(len, 64);
+	bytes[64] = 0;
+	token_b64url(signature, bytes, 65);
+	assert_int_equal(verdict(f), TOKEN_BAD_SIGNATURE);
+	token_b64url(signature, bytes, 64);
+	assert_int_equal(verdict(f), TOKEN_OK);
+	strcat(f->token, "AA"); /* 66 bytes, or 65 and a bit */
 	assert_int_equal(verdict(f), TOKEN_BAD_SIGNATURE);
 	signature[44] = '\0'; /* 33 */
 	assert_int_equal(verdict(f), TOKEN_BAD_SIGNATURE);
@@ -646,11 +657,37 @@ static void test_token_issuer_and_audience(void **state)
 
 /* --- keys -------------------------------------------------------------- */
 
+/* The RSA key with an exponent of 1, under which everybody can sign. */
+static EVP_PKEY *open_to_all(EVP_PKEY *rsa)
+{
+	EVP_PKEY_CTX *ctx = EVP_PKEY_CTX_new_from_name(NULL, "RSA", NULL);
+	BIGNUM *n = NULL, *e = BN_new();
+	OSSL_PARAM_BLD *build = OSSL_PARAM_BLD_new();
+	OSSL_PARAM *params;
+	EVP_PKEY *key = NULL;
+
+	EVP_PKEY_get_bn_param(rsa, OSSL_PKEY_PARAM_RSA_N, &n);
+	BN_one(e);
+	OSSL_PARAM_BLD_push_BN(build, OSSL_PKEY_PARAM_RSA_N, n);
+	OSSL_PARAM_BLD_push_BN(build, OSSL_PKEY_PARAM_RSA_E, e);
+	params = OSSL_PARAM_BLD_to_param(build);
+	assert_int_equal(EVP_PKEY_fromdata_init(ctx), 1);
+	assert_int_equal(
+		EVP_PKEY_fromdata(ctx, &key, EVP_PKEY_PUBLIC_KEY, params), 1);
+	OSSL_PARAM_free(params);
+	OSSL_PARAM_BLD_free(build);
+	BN_free(n);
+	BN_free(e);
+	EVP_PKEY_CTX_free(ctx);
+	return key;
+}
+
 static void test_token_keys_refuse_what_does_not_fit(void **state)
 {
 	struct fixture *f = *state;
 	EVP_PKEY *small = EVP_RSA_gen(1024), *p384 = EVP_EC_gen("P-384");
 	EVP_PKEY *ed = EVP_PKEY_Q_keygen(NULL, NULL, "ED25519");
+	EVP_PKEY *e1 = open_to_all(f->rsa);
 	char *pem = token_pem(f->rsa);
 
 	assert_int_equal(add(f, "a", TOKEN_HS256, pem), ERR_MALFORMED);
@@ -669,6 +706,7 @@ static void test_token_keys_refuse_what_does_not_fit(void **state)
 	assert_int_equal(add_key(f, "a", TOKEN_ES256, p384), ERR_MALFORMED);
 	assert_int_equal(add_key(f, "a", TOKEN_ES256, ed), ERR_MALFORMED);
 	assert_int_equal(add_key(f, "a", TOKEN_RS256, small), ERR_MALFORMED);
+	assert_int_equal(add_key(f, "a", TOKEN_RS256, e1), ERR_MALFORMED);
 	assert_int_equal(add(f, "a", TOKEN_RS256,
 			     "-----BEGIN PRIVATE KEY-----\nAAAA\n"
 			     "-----END PRIVATE KEY-----\n"),
@@ -687,6 +725,7 @@ static void test_token_keys_refuse_what_does_not_fit(void **state)
 	EVP_PKEY_free(small);
 	EVP_PKEY_free(p384);
 	EVP_PKEY_free(ed);
+	EVP_PKEY_free(e1);
 }
 
 static void test_token_keys_are_bounded(void **state)
