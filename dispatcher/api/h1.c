@@ -25,13 +25,14 @@ struct h1_call;
 struct h1 {
 	struct conn *conn;
 	struct http1 *parser;
-	struct buf rest;      /* input that came while a call ran */
-	struct h1_call *call; /* NULL: none is running */
-	bool last;	      /* no request after this answer */
-	bool continued;	      /* said "100 Continue" for this request */
-	uint64_t started_ms;  /* of the request; 0: none has begun */
-	uint64_t head_ms;     /* its head was whole; 0: not yet */
-	size_t held_bytes;    /* of the body, as accounted for */
+	struct buf rest;	/* input that came while a call ran */
+	struct h1_call *call;	/* NULL: none is running */
+	bool last;		/* no request after this answer */
+	bool continued;		/* said "100 Continue" for this request */
+	uint64_t started_ms;	/* of the request; 0: none has begun */
+	uint64_t head_ms;	/* its head was whole; 0: not yet */
+	struct request request; /* what the head says, from then on */
+	size_t held_bytes;	/* of the body, as accounted for */
 };
 
 struct h1_call {
@@ -77,6 +78,9 @@ static void respond(struct h1 *h1, const struct request *r, int status,
 	if (h1->conn->leaving != CLOSE_NONE || !keep_alive)
 		h1->last = true;
 	buf_init(&extra, 4096);
+	if (status == 401)
+		rv |= buf_printf(&extra, "WWW-Authenticate: %s\r\n",
+				 REQUEST_AUTHENTICATE);
 	if (status == 405 || status == 204)
 		rv |= buf_printf(&extra, "Allow: %s\r\n", request_allow(r));
 	if (status == 415)
@@ -229,7 +233,7 @@ static void call_start(struct h1 *h1, struct request *r,
 	call = call_new(h1, r, q->keep_alive);
 	if (r->timeout_given)
 		api_timer_arm(api, &call->timer, r->timeout_ms);
-	rpc_begin(&call->rpc, r->entry, &h1_ops);
+	rpc_begin(&call->rpc, r->entry, r->token, &h1_ops);
 	api_call_begun(api);
 	call->rpc.method->on_message(&call->rpc, m);
 	message_release(&api->arena);
@@ -237,10 +241,14 @@ static void call_start(struct h1 *h1, struct request *r,
 
 /* --- input ------------------------------------------------------------- */
 
-static void read_head(struct api *api, const struct http1_request *q,
-		      struct request *r)
+static void read_head(struct h1 *h1, const struct http1_request *q)
 {
-	request_init(r);
+	struct api *api = h1->conn->api;
+	struct request *r = &h1->request;
+
+	if (h1->head_ms != 0)
+		return;
+	h1->head_ms = api_now(api);
 	request_field(r, &api->table, ":method", 7, q->method,
 		      strlen(q->method));
 	request_field(r, &api->table, ":path", 5, q->path, strlen(q->path));
@@ -255,20 +263,36 @@ static void read_head(struct api *api, const struct http1_request *q,
 		r->content = CONTENT_NONE;
 }
 
+static void unauthenticated(struct h1 *h1, const struct request *r,
+			    bool keep_alive)
+{
+	rpc_count(&h1->conn->api->table, r->entry, GRPC_UNAUTHENTICATED);
+	respond_error(h1, r, grpc_code_http(GRPC_UNAUTHENTICATED),
+		      GRPC_UNAUTHENTICATED, REQUEST_UNAUTHENTICATED, keep_alive,
+		      false);
+}
+
 static void whole_request(struct h1 *h1, const struct http1_request *q)
 {
 	struct request r;
 	int status;
 
-	read_head(h1->conn->api, q, &r);
+	read_head(h1, q);
+	r = h1->request;
+	request_init(&h1->request);
 	status = request_check(&r);
-	if (status == 0) {
+	if (status == 0 && request_authenticated(&r)) {
 		call_start(h1, &r, q);
 		return;
 	}
-	rpc_count(&h1->conn->api->table, NULL, GRPC_UNIMPLEMENTED);
-	respond_error(h1, &r, status, GRPC_UNIMPLEMENTED, http1_reason(status),
-		      q->keep_alive, strcmp(q->method, "HEAD") == 0);
+	if (status == 0) {
+		unauthenticated(h1, &r, q->keep_alive);
+	} else {
+		rpc_count(&h1->conn->api->table, NULL, GRPC_UNIMPLEMENTED);
+		respond_error(h1, &r, status, GRPC_UNIMPLEMENTED,
+			      http1_reason(status), q->keep_alive,
+			      strcmp(q->method, "HEAD") == 0);
+	}
 	request_fini(&r);
 }
 
@@ -284,8 +308,8 @@ static void refuse(struct h1 *h1, int status, const char *why)
 		      why, false, false);
 }
 
-/* The head may be whole before the body: let a client that waits for it go on.
- */
+/* The head may be whole before the body: let a client that waits for it go on,
+ * if it may, and hear no more of one that may not. */
 static void look_at_head(struct h1 *h1)
 {
 	const struct http1_request *q = http1_head(h1->parser);
@@ -293,7 +317,13 @@ static void look_at_head(struct h1 *h1)
 
 	if (!q || h1->head_ms != 0)
 		return;
-	h1->head_ms = api_now(h1->conn->api);
+	read_head(h1, q);
+	if (request_check(&h1->request) == 0 &&
+	    !request_authenticated(&h1->request)) {
+		h1->conn->linger = true;
+		unauthenticated(h1, &h1->request, false);
+		return;
+	}
 	expect = http1_get(q, "expect");
 	if (expect && !h1->continued && strcmp(expect, "100-continue") == 0) {
 		h1->continued = true;
@@ -336,7 +366,7 @@ static size_t parse(struct h1 *h1, const uint8_t *bytes, size_t len)
 		}
 		if (rv == 0) {
 			look_at_head(h1);
-			account(h1, h1->held_bytes + len - at);
+			account(h1, h1->last ? 0 : h1->held_bytes + len - at);
 			return len;
 		}
 		at += used;
@@ -431,6 +461,7 @@ static void h1_free(struct conn *c)
 	struct h1_call *call = h1->call;
 
 	account(h1, 0);
+	request_fini(&h1->request);
 	http1_free(h1->parser);
 	buf_fini(&h1->rest);
 	free(h1);

@@ -159,6 +159,9 @@ static void respond_http(struct h2_call *call, int status, const char *type)
 	fields[n++] = nv(":status", status_text, false);
 	if (call->out.len > 0)
 		fields[n++] = nv("content-type", type, true);
+	if (status == 401)
+		fields[n++] =
+			nv("www-authenticate", REQUEST_AUTHENTICATE, true);
 	if (status == 405 || status == 204)
 		fields[n++] = nv("allow", request_allow(r), true);
 	if (status == 415)

@@ -131,7 +131,10 @@ void h2_call_head_done(struct h2_call *call)
 		rpc_count(&call->api->table, NULL, GRPC_UNIMPLEMENTED);
 		return;
 	}
-	if (request_framed(&call->request))
+	if (!request_authenticated(&call->request))
+		h2_call_abort(call, GRPC_UNAUTHENTICATED,
+			      REQUEST_UNAUTHENTICATED);
+	else if (request_framed(&call->request))
 		framed_head_done(call);
 	if (!call->ended)
 		arm_timer(call);
@@ -166,7 +169,8 @@ static void begin(struct h2_call *call)
 {
 	if (call->running)
 		return;
-	rpc_begin(&call->rpc, call->request.entry, &h2_front_ops);
+	rpc_begin(&call->rpc, call->request.entry, call->request.token,
+		  &h2_front_ops);
 	call->running = true;
 	api_call_begun(call->api);
 }

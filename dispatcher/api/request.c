@@ -6,6 +6,7 @@
 #include "common/codec/base64.h"
 #include "common/codec/http1.h"
 #include "common/codec/json.h"
+#include "common/io/auth.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -20,8 +21,16 @@ void request_init(struct request *r)
 	memset(r, 0, sizeof(*r));
 }
 
+static void drop_token(struct request *r)
+{
+	if (r->token != NULL)
+		auth_token_release(r->entry->service->auth, r->token);
+	r->token = NULL;
+}
+
 void request_fini(struct request *r)
 {
+	drop_token(r);
 	free(r->query);
 }
 
@@ -94,6 +103,31 @@ static void set_path(struct request *r, struct rpc_table *table,
 	r->entry = rpc_table_find(table, path, len);
 }
 
+/* The path comes first, so the service is known. One that asks for no token
+ * does not look at it. Of two neither counts: which was meant? */
+static void set_token(struct request *r, const char *value, size_t len)
+{
+	static const char scheme[] = "Bearer ";
+	const size_t scheme_len = sizeof(scheme) - 1;
+	bool first = !r->authorization_given;
+
+	r->authorization_given = true;
+	drop_token(r);
+	if (!first || !r->entry || !r->entry->service->auth ||
+	    strncasecmp(value, scheme, scheme_len) != 0)
+		return;
+	value += scheme_len;
+	len -= scheme_len;
+	while (len > 0 && *value == ' ') {
+		value++;
+		len--;
+	}
+	/* On any fault, which auth.c counts, there just is none. */
+	if (auth_check(r->entry->service->auth, value, len, &r->token) !=
+	    TOKEN_OK)
+		r->token = NULL;
+}
+
 static int connect_timeout_ms(const char *text, uint64_t *ms)
 {
 	size_t len = strlen(text);
@@ -125,6 +159,8 @@ void request_field(struct request *r, struct rpc_table *table, const char *name,
 	else if (FIELD("grpc-encoding") || FIELD("content-encoding") ||
 		 FIELD("connect-content-encoding"))
 		r->encoding = encoding_of(value);
+	else if (FIELD("authorization"))
+		set_token(r, value, value_len);
 	else if (FIELD("grpc-timeout"))
 		set_timeout(r, grpc_timeout_ms(value, &r->timeout_ms));
 	else if (FIELD("connect-timeout-ms"))
@@ -161,6 +197,11 @@ int request_check(struct request *r)
 				      : CONTENT_CONNECT)
 		       ? 0
 		       : 415;
+}
+
+bool request_authenticated(const struct request *r)
+{
+	return r->token != NULL || !r->entry || !r->entry->service->auth;
 }
 
 enum grpc_code request_message(const struct request *r, struct message_arena *a,

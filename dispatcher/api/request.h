@@ -1,8 +1,9 @@
 /* request.h - what a request's head asks for, and its body as a message
- * (private to dispatcher/api; pure).
+ * (private to dispatcher/api).
  *
  * Both fronts feed it the same fields: HTTP/2's pseudo headers and headers as
- * they come, HTTP/1.1's method, path and headers likewise.
+ * they come, HTTP/1.1's method, path and headers likewise. A token is checked
+ * right when its field comes, so that nothing of it is kept.
  */
 #ifndef STENTOR_DISPATCHER_API_REQUEST_H
 #define STENTOR_DISPATCHER_API_REQUEST_H
@@ -33,6 +34,8 @@ struct request {
 	bool timeout_given, timeout_bad;
 	uint64_t timeout_ms;
 	char *query; /* a Connect GET's message; NULL: none */
+	bool authorization_given;
+	struct auth_token *token; /* a reference; NULL: none that is good */
 };
 
 void request_init(struct request *r);
@@ -46,7 +49,12 @@ void request_field(struct request *r, struct rpc_table *table, const char *name,
  * 415, or 204 for a browser's preflight. A gRPC request of an unknown method
  * passes: its answer is a gRPC status. Call it when the head is complete. */
 int request_check(struct request *r);
-/* The headers that go with 405 and 415. */
+/* False: the service needs a token, and there is none that is good. The answer
+ * is UNAUTHENTICATED with this text; more would help a guesser. */
+bool request_authenticated(const struct request *r);
+#define REQUEST_UNAUTHENTICATED "a token is needed"
+/* The headers that go with 401, 405 and 415. */
+#define REQUEST_AUTHENTICATE "Bearer"
 const char *request_allow(const struct request *r);
 #define REQUEST_ACCEPT_POST                                       \
 	"application/json, application/proto, application/grpc, " \

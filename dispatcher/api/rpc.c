@@ -80,7 +80,7 @@ void rpc_count(struct rpc_table *t, struct rpc_entry *entry,
 }
 
 void rpc_begin(struct rpc_call *call, struct rpc_entry *entry,
-	       const struct rpc_front_ops *front)
+	       struct auth_token *token, const struct rpc_front_ops *front)
 {
 	call->service = entry->service;
 	call->method = entry->method;
@@ -88,6 +88,7 @@ void rpc_begin(struct rpc_call *call, struct rpc_entry *entry,
 	call->entry = entry;
 	call->cancelled = false;
 	call->finished = false;
+	call->token = token;
 	call->state = NULL;
 	call->started_ns = clock_monotonic_ns();
 }

@@ -27,6 +27,8 @@
 #include <stdint.h>
 #include <uv.h>
 
+struct auth;
+struct auth_token;
 struct rpc_call;
 
 struct rpc_method {
@@ -55,6 +57,9 @@ struct rpc_service {
 	const struct rpc_method *methods;
 	size_t method_count;
 	void *ctx; /* reaches handlers as call->service->ctx */
+	/* Whose tokens its calls need: `authorization: Bearer TOKEN`, looked at
+	 * before any body. NULL: everybody may call. */
+	struct auth *auth;
 };
 
 /* Implemented by the front that a call came by. */
@@ -75,6 +80,8 @@ struct rpc_call {
 	const struct rpc_front_ops *front;
 	bool cancelled; /* nobody waits for the answer any more */
 	bool finished;
+	/* What its caller may do, until the call ends. NULL: everything. */
+	struct auth_token *token;
 	void *state; /* the handler's own */
 	uint64_t started_ns;
 	/* private */
