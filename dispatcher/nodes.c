@@ -476,6 +476,13 @@ void nodes_disconnected(struct nodes *n, struct node_worker *w)
 
 /* --- frames ------------------------------------------------------------ */
 
+static void brief(struct nodes *n, struct node_worker *w)
+{
+	w->untold = false;
+	if (n->ops->brief != NULL)
+		n->ops->brief(n->ctx, w);
+}
+
 static void take_interest(struct nodes *n, struct node_worker *w,
 			  const Interest *in)
 {
@@ -491,6 +498,7 @@ static void take_interest(struct nodes *n, struct node_worker *w,
 			 w->node->name, w->index,
 			 (unsigned long long)interest_worker_entries(
 				 &n->interest, w->id));
+		brief(n, w);
 	}
 	w->ack_due = true;
 }
@@ -555,6 +563,8 @@ static void take_frame(struct nodes *n, struct node_worker *w,
 		n->ops->counted(n->ctx, f->count_answers[i]->id,
 				f->count_answers[i]->subscribers);
 	take_questions(n, w, f);
+	if (f->n_revocations > 0 && n->ops->revocations != NULL)
+		n->ops->revocations(n->ctx, f);
 	/* An acknowledgement may have brought credit for what waits. */
 	if (w->ack_due || w->batch_count > 0 || !linkq_empty(&w->queue))
 		want_flush(n, w);
@@ -593,6 +603,24 @@ int nodes_queue(struct nodes *n, struct node_worker *w, struct frame *delivery,
 		n->pressure++;
 	want_flush(n, w);
 	return 0;
+}
+
+void nodes_tell_worker(struct nodes *n, struct node_worker *w,
+		       struct frame *control)
+{
+	if (nodes_queue(n, w, control, PRIORITY_CRITICAL, PRIORITY_CRITICAL) !=
+	    0)
+		w->untold = true;
+}
+
+void nodes_tell(struct nodes *n, struct frame *control)
+{
+	for (unsigned i = 0; i < INTEREST_WORKERS_MAX; i++) {
+		struct node_worker *w = n->by_id[i];
+
+		if (w != NULL && w->phase == NODE_WORKER_READY)
+			nodes_tell_worker(n, w, control);
+	}
 }
 
 static bool batch_due(const struct node_worker *w, uint64_t now_ms)
@@ -699,6 +727,8 @@ static void tick_worker(struct nodes *n, struct node_worker *w, uint64_t now_ms)
 							       : "silent");
 		return;
 	}
+	if (w->untold && w->phase == NODE_WORKER_READY)
+		brief(n, w);
 	/* Nothing in sequence before the worker has shown, by its first frame,
 	 * that it knows our epoch. */
 	if (!w->connected || w->link.rx_seq == 0 || now_ms < w->beat_at_ms ||

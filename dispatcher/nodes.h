@@ -79,6 +79,7 @@ struct node_worker {
 	char *link_address, *dialed;
 	void *socket; /* the owner's */
 	bool connected, draining, ack_due;
+	bool untold; /* there was no room for what all are told */
 	bool prompt; /* what waits goes at the end of this turn */
 	enum node_worker_phase phase;
 	struct link_state link;
@@ -102,6 +103,12 @@ struct nodes_ops {
 	void (*history)(void *ctx, struct node_worker *w,
 			const HistoryQuery *query);
 	void (*tops)(void *ctx, struct node_worker *w, const TopsQuery *query);
+	/* The worker is READY: it is to hear what all have been told, by
+	 * nodes_tell_worker(). Likewise after some of that was lost. NULL:
+	 * nothing. */
+	void (*brief)(void *ctx, struct node_worker *w);
+	/* A worker tells of revoked tokens; borrowed. NULL: not listened to. */
+	void (*revocations)(void *ctx, const LinkFrame *f);
 	/* A worker's answer to a count query. */
 	void (*counted)(void *ctx, uint64_t id, uint64_t subscribers);
 	/* For people: milliseconds since 1970. */
@@ -165,6 +172,12 @@ struct node_worker *nodes_worker(const struct nodes *n, uint64_t epoch);
  * policy refused it (and counted that). */
 int nodes_queue(struct nodes *n, struct node_worker *w, struct frame *delivery,
 		enum priority lane, enum priority drop_class);
+/* Tells one worker, or all that are READY, something that must not get lost: a
+ * control frame (borrowed). It goes on their queues, ahead of deliveries; one
+ * whose queue is full is briefed again. */
+void nodes_tell_worker(struct nodes *n, struct node_worker *w,
+		       struct frame *control);
+void nodes_tell(struct nodes *n, struct frame *control);
 /* Sends a control frame (taken) now, ahead of deliveries; a frame that is
  * pushed back is lost. */
 void nodes_send_control(struct nodes *n, struct node_worker *w,
