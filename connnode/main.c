@@ -155,7 +155,7 @@ static int run(struct connnode_options *o, struct rules *rules,
 					     "max-connections", argc, argv));
 	if (rc != 0)
 		return CONFIG_EXIT;
-	return supervisor_run(o, argc, argv);
+	return supervisor_run(o, auth, argc, argv);
 }
 
 int main(int argc, char *argv[])

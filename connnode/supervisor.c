@@ -42,6 +42,7 @@ struct supervisor {
 	unsigned workers;
 	struct slot *slots;
 	struct children *children;
+	struct auth *auth; /* of the admin port; NULL: --auth none */
 	struct admin *admin;
 	uv_timer_t watch;
 	uv_signal_t term, interrupt, hangup;
@@ -244,13 +245,13 @@ static void on_workers(void *ctx, const struct http1_request *q UNUSED,
 }
 
 static const struct admin_route routes[] = {
-	{"GET", "/metrics", on_metrics},
-	{"GET", "/livez", admin_livez},
-	{"GET", "/healthz", admin_livez},
-	{"GET", "/readyz", on_readyz},
-	{"GET", "/version", on_version},
-	{"GET", "/debug/workers", on_workers},
-	{"GET", "/debug/config", on_config},
+	{"GET", "/metrics", on_metrics, ADMIN_ONLY},
+	{"GET", "/livez", admin_livez, ADMIN_OPEN},
+	{"GET", "/healthz", admin_livez, ADMIN_OPEN},
+	{"GET", "/readyz", on_readyz, ADMIN_OPEN},
+	{"GET", "/version", on_version, ADMIN_ONLY},
+	{"GET", "/debug/workers", on_workers, ADMIN_ONLY},
+	{"GET", "/debug/config", on_config, ADMIN_ONLY},
 	{.path = NULL},
 };
 
@@ -279,10 +280,27 @@ static void on_interrupt(uv_signal_t *handle, int number)
 	end(container_of(handle, struct supervisor, interrupt), number);
 }
 
+/* Of the configuration only its keys concern the supervisor. */
+static void reload_keys(struct supervisor *s)
+{
+	struct connnode_options options = {0};
+	struct rules rules = {0};
+	struct auth_config auth = {0};
+
+	if (config_load(&connnode_program, &options, &rules, &auth, s->argc,
+			s->argv) == 0)
+		auth_reload(s->auth, &auth);
+	config_free(&connnode_program, &options);
+	rules_free(&rules);
+	auth_config_free(&auth);
+}
+
 static void on_hangup(uv_signal_t *handle, int number UNUSED)
 {
 	struct supervisor *s = container_of(handle, struct supervisor, hangup);
 
+	if (s->auth != NULL)
+		reload_keys(s);
 	children_signal(s->children, SIGHUP);
 }
 
@@ -353,16 +371,21 @@ static int reserve_port(struct supervisor *s)
 	return 0;
 }
 
-static int start(struct supervisor *s)
+/* Keys that can't be used are found here, once, and not by each worker. */
+static int start(struct supervisor *s, const struct auth_config *auth)
 {
 	const struct connnode_options *o = s->options;
-	int rc = reserve_port(s);
+	int rc = 0;
 
+	if (o->process.auth == AUTH_JWT)
+		rc = auth_start(&s->loop, auth, NULL, NULL, &s->auth);
+	if (rc == 0)
+		rc = reserve_port(s);
 	for (unsigned i = 0; i < s->workers && rc == 0; i++)
 		rc = init_slot(s, i);
 	if (rc != 0)
 		return rc;
-	rc = admin_start(&s->loop, o->process.admin_listen, routes, s,
+	rc = admin_start(&s->loop, o->process.admin_listen, routes, s, s->auth,
 			 &s->admin);
 	if (rc != 0) {
 		log_error("ADMIN-LISTEN", "address=%s err=%s",
@@ -394,6 +417,7 @@ static void stop(struct supervisor *s)
 {
 	children_free(s->children);
 	admin_close(s->admin);
+	auth_close(s->auth);
 	uv_close((uv_handle_t *)&s->watch, NULL);
 	uv_close((uv_handle_t *)&s->term, NULL);
 	uv_close((uv_handle_t *)&s->interrupt, NULL);
@@ -408,9 +432,11 @@ static void stop(struct supervisor *s)
 	free(s);
 }
 
-int supervisor_run(struct connnode_options *options, int argc, char *argv[])
+int supervisor_run(struct connnode_options *options,
+		   const struct auth_config *auth, int argc, char *argv[])
 {
 	struct supervisor *s = xcalloc(1, sizeof(*s));
+	int rc;
 
 	s->options = options;
 	s->argc = argc;
@@ -418,8 +444,9 @@ int supervisor_run(struct connnode_options *options, int argc, char *argv[])
 	s->workers = (unsigned)options->workers;
 	s->slots = xcalloc(s->workers, sizeof(*s->slots));
 	check(uv_loop_init(&s->loop) == 0);
-	if (start(s) != 0)
-		return 1;
+	rc = start(s, auth);
+	if (rc != 0)
+		return rc == ERR_CONFIG ? CONFIG_EXIT : 1;
 	watch_signal(s, &s->term, on_term, SIGTERM);
 	watch_signal(s, &s->interrupt, on_interrupt, SIGINT);
 	watch_signal(s, &s->hangup, on_hangup, SIGHUP);

@@ -11,7 +11,8 @@
 
 /* Runs until the node has ended; returns its exit status. argv is what workers
  * are started with again. */
-int supervisor_run(struct connnode_options *options, int argc, char *argv[]);
+int supervisor_run(struct connnode_options *options,
+		   const struct auth_config *auth, int argc, char *argv[]);
 
 /* How a worker process is told its part; see main.c. */
 struct worker_args {

@@ -60,8 +60,12 @@ static void on_nodes(void *ctx, const struct http1_request *q UNUSED,
 }
 
 const struct admin_route dispatcher_routes[] = {
-	{"GET", "/metrics", on_metrics},     {"GET", "/livez", admin_livez},
-	{"GET", "/healthz", admin_livez},    {"GET", "/readyz", on_readyz},
-	{"GET", "/version", on_version},     {"GET", "/debug/nodes", on_nodes},
-	{"GET", "/debug/config", on_config}, {.path = NULL},
+	{"GET", "/metrics", on_metrics, ADMIN_ONLY},
+	{"GET", "/livez", admin_livez, ADMIN_OPEN},
+	{"GET", "/healthz", admin_livez, ADMIN_OPEN},
+	{"GET", "/readyz", on_readyz, ADMIN_OPEN},
+	{"GET", "/version", on_version, ADMIN_ONLY},
+	{"GET", "/debug/nodes", on_nodes, ADMIN_ONLY},
+	{"GET", "/debug/config", on_config, ADMIN_ONLY},
+	{.path = NULL},
 };

@@ -10,6 +10,7 @@
 
 #include "common/io/admin.h"
 #include "common/io/nngio.h"
+#include "dispatcher/access.h"
 #include "dispatcher/api/health.h"
 #include "dispatcher/api/reflection.h"
 #include "dispatcher/api/rpc.h"
@@ -41,7 +42,11 @@ struct dispatcher {
 	struct metrics metrics;
 	struct nodes nodes;
 	struct publisher publisher;
-	struct slab stream_items; /* service_publisher.c */
+	struct auth *auth;	  /* NULL: --auth none */
+	uint64_t rate_limited;	  /* messages, by access.c */
+	struct list streams;	  /* service_publisher.c: PublishStream calls */
+	uint64_t token_end_s;	  /* when the first of their tokens expires */
+	struct slab stream_items; /* and results that wait */
 	size_t batch_messages;	  /* in PublishBatch calls under way */
 	unsigned channel_reads;	  /* of the store, by service_channel.c */
 	struct counts counts;
@@ -95,6 +100,9 @@ const char *dispatcher_unready(struct dispatcher *d);
 void publisher_service_init(struct dispatcher *d);
 void publisher_service_fini(struct dispatcher *d); /* no call is under way */
 struct rpc_service publisher_service(struct dispatcher *d);
+/* Ends streams whose tokens are over: when one was revoked, and with time. */
+void publisher_service_look(struct dispatcher *d);
+void publisher_service_tick(struct dispatcher *d);
 struct rpc_service channel_service(struct dispatcher *d);
 struct rpc_service cluster_service(struct dispatcher *d);
 

@@ -107,6 +107,8 @@ static const struct nodes_ops ops = {
 	.send = send_frame,
 	.history = on_history,
 	.tops = on_tops,
+	.brief = access_brief,
+	.revocations = access_heard,
 	.counted = on_counted,
 	.wall_ms = wall_ms,
 };
@@ -190,6 +192,7 @@ static void on_tick(uv_timer_t *timer)
 	nodes_tick(&d->nodes, now);
 	counts_tick(&d->counts, now);
 	storage_tick(d, now);
+	publisher_service_tick(d);
 	check_ready(d);
 }
 

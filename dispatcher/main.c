@@ -37,8 +37,10 @@ static int start(struct dispatcher *d)
 {
 	struct dispatcher_options *o = &d->options;
 	struct publish_store store = storage_publish(d);
-	int rc;
+	int rc = access_start(d);
 
+	if (rc != 0)
+		return rc;
 	metrics_init(&d->metrics, dispatcher_metrics, DM_COUNT, NULL);
 	publisher_service_init(d);
 	d->health = health_new();
@@ -61,7 +63,7 @@ static int start(struct dispatcher *d)
 		return rc;
 	}
 	rc = admin_start(d->loop, o->process.admin_listen, dispatcher_routes, d,
-			 &d->admin);
+			 d->auth, &d->admin);
 	if (rc != 0) {
 		log_error("ADMIN-LISTEN", "address=%s err=%s",
 			  o->process.admin_listen, err_name(rc));
@@ -122,6 +124,8 @@ static void on_hangup(uv_signal_t *handle, int number UNUSED)
 	d->rules = fresh;
 	auth_config_free(&d->auth_config);
 	d->auth_config = auth;
+	if (d->auth != NULL)
+		auth_reload(d->auth, &d->auth_config);
 	d->nodes.config.config_hash = fresh.hash;
 	storage_rules(d);
 	api_tls_refresh(d->api);
@@ -147,6 +151,7 @@ static void stop(struct dispatcher *d, struct signals *s)
 	admin_close(d->admin);
 	api_free(d->api);
 	links_stop(d);
+	access_stop(d);
 	uv_close((uv_handle_t *)&s->term, NULL);
 	uv_close((uv_handle_t *)&s->interrupt, NULL);
 	uv_close((uv_handle_t *)&s->hangup, NULL);

@@ -313,6 +313,34 @@ static void render_store(struct dispatcher *d, struct metrics_text *t)
 	metrics_render(t, blocks, 1);
 }
 
+static void render_auth(const struct dispatcher *d, struct metrics_text *t)
+{
+	const struct auth *a = d->auth;
+
+	metrics_head(t, "auth_failures_total", METRIC_COUNTER,
+		     "Tokens refused, by cause; clients are not told which.");
+	for (unsigned fault = TOKEN_OK + 1; fault < TOKEN_FAULTS; fault++) {
+		char labels[64] = "";
+
+		metrics_label(labels, sizeof(labels), "reason",
+			      token_fault_names[fault]);
+		metrics_sample(t, "auth_failures_total", labels,
+			       a == NULL ? 0
+					 : (double)auth_faults(
+						   a, (enum token_fault)fault));
+	}
+	single(t, "auth_keys", METRIC_GAUGE,
+	       "Keys that tokens may be signed with.",
+	       a == NULL ? 0 : auth_key_count(a));
+	single(t, "auth_revocations", METRIC_GAUGE,
+	       "Revoked subjects and tokens that are remembered; at most "
+	       "10000.",
+	       a == NULL ? 0 : auth_revocation_count(a));
+	single(t, "publish_rate_limited_total", METRIC_COUNTER,
+	       "Messages refused because of --publish-rate-max.",
+	       d->rate_limited);
+}
+
 void dispatcher_metrics_render(struct dispatcher *d, struct metrics_text *t)
 {
 	const struct metrics *blocks[1] = {&d->metrics};
@@ -327,6 +355,7 @@ void dispatcher_metrics_render(struct dispatcher *d, struct metrics_text *t)
 	render_counters(&d->nodes, t);
 	render_history(&d->history, t);
 	render_store(d, t);
+	render_auth(d, t);
 	single(t, "link_inbox_bytes", METRIC_GAUGE,
 	       "Bytes received from links that the loop has not looked at; "
 	       "above 8 MiB the dispatcher stops receiving.",

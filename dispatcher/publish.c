@@ -372,6 +372,23 @@ static void append(struct publisher *p, const Request *q,
 	p->store.append(p->store.ctx, &m->append);
 }
 
+static void result_init(struct publish_result *r)
+{
+	r->code = GRPC_OK;
+	r->error[0] = r->message_id[0] = '\0';
+	r->place = (struct store_place){0, 0};
+	r->nodes = 0;
+}
+
+void publish_refuse(struct publisher *p, const char *channel,
+		    enum grpc_code code, const char *why,
+		    struct publish_result *r)
+{
+	result_init(r);
+	fail(r, code, "%s", why);
+	p->total[rules_match(p->rules, channel)->priority][code]++;
+}
+
 bool publish_message(struct publisher *p, const Request *q, uint64_t now_us,
 		     struct publish_result *r, publish_done_cb done, void *ctx)
 {
@@ -379,10 +396,7 @@ bool publish_message(struct publisher *p, const Request *q, uint64_t now_us,
 	size_t len = strlen(q->data);
 	struct frame *record;
 
-	r->code = GRPC_OK;
-	r->error[0] = r->message_id[0] = '\0';
-	r->place = (struct store_place){0, 0};
-	r->nodes = 0;
+	result_init(r);
 	if (!validate(p, q, len, rule, r)) {
 		/* refused */
 	} else if (!rule_reliable(rule)) {

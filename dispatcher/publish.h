@@ -90,6 +90,11 @@ bool publish_message(struct publisher *p,
 		     uint64_t now_us, struct publish_result *result,
 		     publish_done_cb done, void *ctx) MUST_CHECK;
 
+/* The outcome of one that its caller may not publish, counted like all. */
+void publish_refuse(struct publisher *p, const char *channel,
+		    enum grpc_code code, const char *why,
+		    struct publish_result *result);
+
 static inline size_t publish_pending(const struct publisher *p)
 {
 	return p->pending.used;

@@ -123,7 +123,8 @@ static void on_get_channel(struct rpc_call *call, const ProtobufCMessage *m)
 	struct lookup *q;
 	bool reliable; /* and the store can be asked */
 
-	if (!check_name(call, channel) || !may_read(call))
+	if (!check_name(call, channel) || !access_read(call, channel) ||
+	    !may_read(call))
 		return;
 	reliable = rule_reliable(rules_match(&d->rules, channel)) &&
 		   storage_fault(d) == NULL;
@@ -273,7 +274,8 @@ static bool check_request(struct rpc_call *call,
 	struct dispatcher *d = dispatcher_of(call);
 	const struct rule *rule;
 
-	if (!check_name(call, request->channel))
+	if (!check_name(call, request->channel) ||
+	    !access_read(call, request->channel))
 		return false;
 	if (request->limit > HISTORY_LIMIT_MAX) {
 		rpc_fail(call, GRPC_INVALID_ARGUMENT,
@@ -355,5 +357,6 @@ struct rpc_service channel_service(struct dispatcher *d)
 		.methods = methods,
 		.method_count = array_len(methods),
 		.ctx = d,
+		.auth = d->auth,
 	};
 }

@@ -1,9 +1,16 @@
 /* stentor.v1.ClusterService */
+#include "common/base/clock.h"
+#include "common/base/err.h"
+#include "common/base/log.h"
 #include "common/base/mem.h"
 #include "dispatcher/dispatcher.h"
 #include "stentor/v1/cluster.pb-c.h"
 
 #include <stdlib.h>
+#include <string.h>
+
+#define REVOKE_S     (24 * 3600)
+#define REVOKE_MAX_S (30 * 24 * 3600)
 
 typedef Stentor__V1__ListNodesResponse Response;
 typedef Stentor__V1__Node Node;
@@ -104,10 +111,80 @@ void nodes_list_free(Response *list)
 static void on_list_nodes(struct rpc_call *call,
 			  const ProtobufCMessage *m UNUSED)
 {
-	Response *list = nodes_list_new(call->service->ctx);
+	Response *list;
 
+	if (!access_admin(call))
+		return;
+	list = nodes_list_new(call->service->ctx);
 	rpc_reply(call, &list->base);
 	nodes_list_free(list);
+}
+
+/* --- RevokeToken ------------------------------------------------------- */
+
+typedef Stentor__V1__RevokeTokenRequest RevokeRequest;
+
+/* Ends the call if the request is not one. */
+static bool check_revoke(struct rpc_call *call, const RevokeRequest *request)
+{
+	const struct dispatcher *d = call->service->ctx;
+	size_t sub = strlen(request->sub), jti = strlen(request->jti);
+
+	if (d->auth == NULL)
+		rpc_fail(call, GRPC_FAILED_PRECONDITION,
+			 "there are no tokens: --auth none");
+	else if ((sub == 0) == (jti == 0))
+		rpc_fail(call, GRPC_INVALID_ARGUMENT,
+			 "one of sub and jti is needed");
+	else if (sub > TOKEN_ID_MAX || jti > TOKEN_ID_MAX)
+		rpc_fail(call, GRPC_INVALID_ARGUMENT,
+			 "sub, jti: at most %d bytes", TOKEN_ID_MAX);
+	else if (request->ttl_seconds > REVOKE_MAX_S)
+		rpc_fail(call, GRPC_INVALID_ARGUMENT,
+			 "ttl_seconds: at most %d (30 days)", REVOKE_MAX_S);
+	else
+		return true;
+	return false;
+}
+
+static uint32_t count_ready(const struct nodes *n)
+{
+	uint32_t count = 0;
+
+	for (unsigned id = 0; id < INTEREST_WORKERS_MAX; id++)
+		count += n->by_id[id] != NULL &&
+			 n->by_id[id]->phase == NODE_WORKER_READY;
+	return count;
+}
+
+static void on_revoke_token(struct rpc_call *call, const ProtobufCMessage *m)
+{
+	const RevokeRequest *request = (const RevokeRequest *)m;
+	struct dispatcher *d = call->service->ctx;
+	Stentor__V1__RevokeTokenResponse response =
+		STENTOR__V1__REVOKE_TOKEN_RESPONSE__INIT;
+	struct auth_revocation r = {.before_s = clock_wall_ms() / 1000};
+	uint64_t ttl_s = request->ttl_seconds;
+	int rc;
+
+	if (!access_admin(call) || !check_revoke(call, request))
+		return;
+	memcpy(r.sub, request->sub, strlen(request->sub) + 1);
+	memcpy(r.jti, request->jti, strlen(request->jti) + 1);
+	r.until_s = r.before_s + (ttl_s != 0 ? ttl_s : REVOKE_S);
+	response.workers = count_ready(&d->nodes);
+	rc = auth_revoke(d->auth, &r);
+	if (rc == ERR_FULL) {
+		rpc_fail(call, GRPC_RESOURCE_EXHAUSTED,
+			 "%d revocations are kept, no more",
+			 AUTH_REVOCATIONS_MAX);
+		return;
+	}
+	check(rc == 0 || rc == ERR_EXISTS);
+	log_info("REVOKED", "by=%s ttl_s=%llu",
+		 r.sub[0] != '\0' ? "sub" : "jti",
+		 (unsigned long long)(r.until_s - r.before_s));
+	rpc_reply(call, &response.base);
 }
 
 static const struct rpc_method methods[] = {
@@ -118,6 +195,12 @@ static const struct rpc_method methods[] = {
 		.no_side_effects = true,
 		.on_message = on_list_nodes,
 	},
+	{
+		.name = "RevokeToken",
+		.input = &stentor__v1__revoke_token_request__descriptor,
+		.output = &stentor__v1__revoke_token_response__descriptor,
+		.on_message = on_revoke_token,
+	},
 };
 
 struct rpc_service cluster_service(struct dispatcher *d)
@@ -127,5 +210,6 @@ struct rpc_service cluster_service(struct dispatcher *d)
 		.methods = methods,
 		.method_count = array_len(methods),
 		.ctx = d,
+		.auth = d->auth,
 	};
 }

@@ -17,12 +17,19 @@ static struct dispatcher *dispatcher_of(const struct rpc_call *call)
 }
 
 /* True: the outcome is known; else done(ctx, outcome) follows. */
-static bool publish(const struct rpc_call *call, const Request *request,
+static bool publish(struct rpc_call *call, const Request *request,
 		    struct publish_result *outcome, publish_done_cb done,
 		    void *ctx)
 {
-	return publish_message(&dispatcher_of(call)->publisher, request,
-			       clock_wall_us(), outcome, done, ctx);
+	struct publisher *p = &dispatcher_of(call)->publisher;
+	const char *why;
+	enum grpc_code code = access_publish(call, request->channel, &why);
+
+	if (code == GRPC_OK)
+		return publish_message(p, request, clock_wall_us(), outcome,
+				       done, ctx);
+	publish_refuse(p, request->channel, code, why, outcome);
+	return true;
 }
 
 static void observe_duration(struct rpc_call *call)
@@ -216,12 +223,14 @@ static void on_publish_batch(struct rpc_call *call, const ProtobufCMessage *m)
 /* Results leave in the order of requests: one that is known waits behind those
  * that are not. */
 struct stream {
+	struct list in_dispatcher;
 	struct rpc_call *call;
 	struct list waiting; /* struct stream_item.in_stream, in order */
 	size_t waiting_count;
 	bool paused; /* a limit is reached: no requests */
-	bool ending; /* when nothing waits any more */
-	bool draining;
+	bool ending; /* when nothing waits any more, with: */
+	enum grpc_code code;
+	const char *text;
 };
 
 struct stream_item {
@@ -233,14 +242,20 @@ struct stream_item {
 
 static struct stream *stream_of(struct rpc_call *call)
 {
+	struct dispatcher *d = dispatcher_of(call);
 	struct stream *s = call->state;
 
-	if (s == NULL) {
-		s = xcalloc(1, sizeof(*s));
-		s->call = call;
-		list_init(&s->waiting);
-		call->state = s;
-	}
+	if (s != NULL)
+		return s;
+	s = xcalloc(1, sizeof(*s));
+	s->call = call;
+	s->text = "";
+	list_init(&s->waiting);
+	list_push_back(&d->streams, &s->in_dispatcher);
+	call->state = s;
+	if (call->token != NULL)
+		d->token_end_s =
+			min_of(d->token_end_s, call->token->claims->exp_s);
 	return s;
 }
 
@@ -298,13 +313,12 @@ static void stream_limit(struct stream *s)
 static void stream_end(struct stream *s)
 {
 	struct rpc_call *call = s->call;
-	bool draining = s->draining;
+	enum grpc_code code = s->code;
+	const char *text = s->text;
 
+	list_remove(&s->in_dispatcher);
 	free(s);
-	if (draining)
-		rpc_finish(call, GRPC_UNAVAILABLE, "shutting down");
-	else
-		rpc_finish(call, GRPC_OK, "%s", "");
+	rpc_finish(call, code, "%s", text);
 }
 
 /* After a result: sends those behind it that are known. May end the stream. */
@@ -324,7 +338,7 @@ static void stream_advance(struct stream *s)
 	}
 	if (s->paused && s->waiting_count <= STREAM_WAITING_MAX / 2) {
 		s->paused = false;
-		if (!s->draining)
+		if (s->code == GRPC_OK)
 			rpc_resume(s->call);
 	}
 	if (s->ending && s->waiting_count == 0)
@@ -346,12 +360,48 @@ static void on_stream_published(void *ctx, const struct publish_result *result)
 	stream_advance(s);
 }
 
-static void on_stream_message(struct rpc_call *call, const ProtobufCMessage *m)
+/* No more requests. What waits is published all the same; if the call is
+ * cancelled, its answers go nowhere. */
+static void on_stream_over(struct rpc_call *call)
 {
 	struct stream *s = stream_of(call);
-	struct stream_item *item = item_new(s);
+
+	s->ending = true;
+	stream_advance(s);
+}
+
+/* The same, because of us. */
+static void stream_stop(struct stream *s, enum grpc_code code, const char *text)
+{
+	if (!s->ending) {
+		s->code = code;
+		s->text = text;
+		rpc_pause(s->call);
+	}
+	on_stream_over(s->call);
+}
+
+/* True if the stream has ended with its token. */
+static bool stream_outlived(struct stream *s)
+{
+	if (access_lasts(s->call))
+		return false;
+	stream_stop(s, GRPC_UNAUTHENTICATED,
+		    "the token has expired or was revoked");
+	return true;
+}
+
+static void on_stream_message(struct rpc_call *call, const ProtobufCMessage *m)
+{
+	bool first = call->state == NULL;
+	struct stream *s = stream_of(call);
+	struct stream_item *item;
 	struct publish_result result;
 
+	/* The head, with the token, may have come long before. */
+	if (first && stream_outlived(s))
+		return;
+	item = item_new(s);
 	if (publish(call, (const Request *)m, &result, on_stream_published,
 		    item)) {
 		if (item_first(item)) { /* and the only one */
@@ -365,25 +415,28 @@ static void on_stream_message(struct rpc_call *call, const ProtobufCMessage *m)
 	stream_limit(s);
 }
 
-/* No more requests. What waits is published all the same; if the call is
- * cancelled, its answers go nowhere. */
-static void on_stream_over(struct rpc_call *call)
-{
-	struct stream *s = stream_of(call);
-
-	s->ending = true;
-	stream_advance(s);
-}
-
 static void on_stream_drain(struct rpc_call *call)
 {
-	struct stream *s = stream_of(call);
+	stream_stop(stream_of(call), GRPC_UNAVAILABLE, "shutting down");
+}
 
-	if (!s->ending) {
-		s->draining = true;
-		rpc_pause(call);
+void publisher_service_look(struct dispatcher *d)
+{
+	d->token_end_s = UINT64_MAX;
+	list_for_each_safe (node, &d->streams) {
+		struct stream *s =
+			container_of(node, struct stream, in_dispatcher);
+
+		if (s->call->token != NULL && !stream_outlived(s))
+			d->token_end_s = min_of(d->token_end_s,
+						s->call->token->claims->exp_s);
 	}
-	on_stream_over(call);
+}
+
+void publisher_service_tick(struct dispatcher *d)
+{
+	if (clock_wall_ms() / 1000 >= d->token_end_s)
+		publisher_service_look(d);
 }
 
 static const struct rpc_method methods[] = {
@@ -414,6 +467,8 @@ static const struct rpc_method methods[] = {
 
 void publisher_service_init(struct dispatcher *d)
 {
+	list_init(&d->streams);
+	d->token_end_s = UINT64_MAX;
 	slab_init(&d->stream_items, sizeof(struct stream_item));
 }
 
@@ -429,5 +484,6 @@ struct rpc_service publisher_service(struct dispatcher *d)
 		.methods = methods,
 		.method_count = array_len(methods),
 		.ctx = d,
+		.auth = d->auth,
 	};
 }

@@ -24,6 +24,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 #define INPUT_MAX	4096
 #define HEAD_MAX	(8u << 10) /* of a request or an answer */
@@ -46,6 +47,7 @@ struct conn {
 	enum conn_state state;
 	uint64_t since_ms; /* of the state, or of the request's first byte */
 	bool keep_alive;   /* after the answer being written */
+	bool local;	   /* it comes from this machine */
 	struct http1 *parser;
 	struct buf answer;
 	size_t in_pos, in_len;
@@ -61,6 +63,7 @@ struct admin {
 	uint64_t timeout_ms;
 	const struct admin_route *routes;
 	void *ctx;
+	struct auth *auth;
 	unsigned count;
 	struct list conns;
 };
@@ -239,6 +242,29 @@ static const struct admin_route *find_route(const struct admin_route *routes,
 	return NULL;
 }
 
+/* 0: it may; else the status that says it may not. */
+static int conn_refusal(const struct conn *c, const struct admin_route *route,
+			const struct http1_request *request)
+{
+	struct auth *auth = c->admin->auth;
+	const char *value;
+	struct auth_token *token;
+	bool may;
+
+	if (auth == NULL || c->local ||
+	    (route != NULL && route->access == ADMIN_OPEN))
+		return 0;
+	value = http1_get(request, "authorization");
+	if (value == NULL || strncasecmp(value, "Bearer ", 7) != 0)
+		return 401;
+	value += 7 + strspn(value + 7, " ");
+	if (auth_check(auth, value, strlen(value), &token) != TOKEN_OK)
+		return 401;
+	may = token->claims->admin;
+	auth_token_release(auth, token);
+	return may ? 0 : 403;
+}
+
 static void conn_answer(struct conn *c, const struct http1_request *request)
 {
 	struct admin *a = c->admin;
@@ -246,7 +272,18 @@ static void conn_answer(struct conn *c, const struct http1_request *request)
 	bool head = strcmp(request->method, "HEAD") == 0;
 	char allow[ALLOW_MAX];
 	const struct admin_route *route = find_route(a->routes, request, allow);
+	int refusal = conn_refusal(c, route, request);
 
+	if (refusal != 0) {
+		bool unknown = refusal == 401;
+
+		conn_refuse(c, refusal,
+			    unknown ? "a token is needed"
+				    : "the token does not allow this",
+			    unknown ? "WWW-Authenticate: Bearer\r\n" : "",
+			    request->keep_alive, head);
+		return;
+	}
 	if (route == NULL) {
 		bool known = allow[0] != '\0';
 
@@ -323,6 +360,24 @@ static bool admin_make_room(struct admin *a)
 	return false;
 }
 
+static bool is_local(const uv_tcp_t *tcp)
+{
+	static const uint8_t mapped[12] = {[10] = 0xff, 0xff};
+	struct sockaddr_storage peer;
+	const struct sockaddr_in *v4 = (const struct sockaddr_in *)&peer;
+	const struct in6_addr *v6 =
+		&((const struct sockaddr_in6 *)&peer)->sin6_addr;
+	int len = sizeof(peer);
+
+	if (uv_tcp_getpeername(tcp, (struct sockaddr *)&peer, &len) != 0)
+		return false;
+	if (peer.ss_family == AF_INET)
+		return ntohl(v4->sin_addr.s_addr) >> 24 == IN_LOOPBACKNET;
+	if (memcmp(v6, mapped, sizeof(mapped)) == 0)
+		return v6->s6_addr[12] == IN_LOOPBACKNET;
+	return IN6_IS_ADDR_LOOPBACK(v6);
+}
+
 static void on_accept(struct listener *l)
 {
 	struct admin *a = l->ctx;
@@ -341,10 +396,12 @@ static void on_accept(struct listener *l)
 	buf_init(&c->answer, ADMIN_ANSWER_MAX + HEAD_MAX);
 	a->count++;
 	conn_move(c, CONN_READING);
-	if (uv_accept((uv_stream_t *)&l->tcp, (uv_stream_t *)&c->tcp) < 0)
+	if (uv_accept((uv_stream_t *)&l->tcp, (uv_stream_t *)&c->tcp) < 0) {
 		conn_close(c);
-	else
-		conn_read(c);
+		return;
+	}
+	c->local = is_local(&c->tcp);
+	conn_read(c);
 }
 
 /* --- time -------------------------------------------------------------- */
@@ -384,7 +441,8 @@ static void on_timer(uv_timer_t *timer)
 /* --- the whole --------------------------------------------------------- */
 
 int admin_start(uv_loop_t *loop, const char *address,
-		const struct admin_route *routes, void *ctx, struct admin **out)
+		const struct admin_route *routes, void *ctx, struct auth *auth,
+		struct admin **out)
 {
 	const struct listener_options options = {.user_timeout_ms =
 							 USER_TIMEOUT_MS};
@@ -394,6 +452,7 @@ int admin_start(uv_loop_t *loop, const char *address,
 	a->loop = loop;
 	a->routes = routes;
 	a->ctx = ctx;
+	a->auth = auth;
 	a->timeout_ms = ADMIN_TIMEOUT_MS;
 	list_init(&a->conns);
 	err = listener_start(&a->listener, loop, address, &options, on_accept,

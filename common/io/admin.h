@@ -4,6 +4,9 @@
  * Bounded: ADMIN_CONNECTIONS_MAX connections (the oldest idle one gives way),
  * 8 KiB heads, 64 KiB bodies, 10 s for a request to be complete and for an
  * answer to be taken. GET and HEAD; other methods only where a route says so.
+ *
+ * With tokens, who comes from this machine (127.0.0.0/8, ::1) may do all; from
+ * elsewhere, all but open routes needs an administrator's.
  */
 #ifndef STENTOR_IO_ADMIN_H
 #define STENTOR_IO_ADMIN_H
@@ -12,6 +15,7 @@
 #include "common/base/config.h"
 #include "common/base/metrics.h"
 #include "common/codec/http1.h"
+#include "common/io/auth.h"
 
 #include <uv.h>
 
@@ -32,10 +36,14 @@ struct admin_reply {
 typedef void (*admin_handler)(void *ctx, const struct http1_request *request,
 			      struct admin_reply *reply);
 
+/* Probes are open to all who can reach the port. */
+enum admin_access { ADMIN_ONLY, ADMIN_OPEN };
+
 struct admin_route {
 	const char *method; /* "GET" */
 	const char *path;   /* exact */
 	admin_handler handle;
+	enum admin_access access;
 };
 
 /* What handlers of every program answer with. */
@@ -52,9 +60,10 @@ void admin_livez(void *ctx, const struct http1_request *request,
 
 struct admin;
 
-/* `routes` ends with a NULL path and is borrowed for ever. */
+/* `routes` ends with a NULL path and is borrowed for ever, as `auth` is (NULL:
+ * no tokens, everybody may do all). */
 int admin_start(uv_loop_t *loop, const char *address,
-		const struct admin_route *routes, void *ctx,
+		const struct admin_route *routes, void *ctx, struct auth *auth,
 		struct admin **out) MUST_CHECK;
 /* The real port, when 0 was asked for. */
 uint16_t admin_port(const struct admin *a);

@@ -48,9 +48,12 @@ static void handle_big(void *ctx, const struct http1_request *request,
 }
 
 static const struct admin_route routes[] = {
-	{"GET", "/text", handle_text},	{"GET", "/big", handle_big},
-	{"POST", "/echo", handle_echo}, {"GET", "/both", handle_text},
-	{"PUT", "/both", handle_echo},	{NULL, NULL, NULL},
+	{"GET", "/text", handle_text, ADMIN_ONLY},
+	{"GET", "/big", handle_big, ADMIN_ONLY},
+	{"POST", "/echo", handle_echo, ADMIN_ONLY},
+	{"GET", "/both", handle_text, ADMIN_ONLY},
+	{"PUT", "/both", handle_echo, ADMIN_ONLY},
+	{.path = NULL},
 };
 
 struct server {
@@ -62,7 +65,7 @@ static void server_start(struct loop_fixture *f, struct server *s)
 {
 	memset(s, 0, sizeof(*s));
 	assert_int_equal(admin_start(&f->loop, "127.0.0.1:0", routes,
-				     &s->handled, &s->admin),
+				     &s->handled, NULL, &s->admin),
 			 0);
 }
 
