@@ -13,6 +13,9 @@ const struct ctl_option ctl_globals[CTL_GLOBALS + 1] = {
 	[CTL_DISPATCHER] = {"dispatcher", "URL",
 			    "API of a dispatcher (default $STENTOR_DISPATCHER "
 			    "or http://127.0.0.1:7070)"},
+	[CTL_TOKEN_FILE] = {"token-file", "FILE",
+			    "file with our token (default $STENTOR_TOKEN, the "
+			    "token itself)"},
 	[CTL_TIMEOUT] = {"timeout", "SECONDS",
 			 "how long an answer may take (default 5)"},
 	[CTL_JSON] = {"json", NULL, "print JSON for programs"},
@@ -125,6 +128,12 @@ static int take_option(struct ctl_args *args, int argc, char *const argv[],
 	if (!option) {
 		option = option_find(own, name, len);
 		value = option ? &args->option[option - own] : NULL;
+	}
+	if (!option && len == 5 && strncmp(name, "token", 5) == 0) {
+		snprintf(problem, size,
+			 "--token would show in ps: use --token-file FILE or "
+			 "$STENTOR_TOKEN");
+		return ERR_MALFORMED;
 	}
 	if (!option) {
 		snprintf(problem, size, "unknown option --%.*s%s%s",

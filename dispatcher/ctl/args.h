@@ -19,12 +19,13 @@
 
 enum ctl_global {
 	CTL_DISPATCHER,
+	CTL_TOKEN_FILE,
 	CTL_TIMEOUT,
 	CTL_JSON,
 	CTL_HELP,
 	CTL_VERSION
 };
-#define CTL_GLOBALS 5
+#define CTL_GLOBALS 6
 
 struct ctl_option {
 	const char *name;    /* "event" for --event; NULL ends a table */

@@ -3,7 +3,9 @@
 #include "common/ds/buf.h"
 #include "dispatcher/ctl/print.h"
 
+#include <ctype.h>
 #include <curl/curl.h>
+#include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -53,6 +55,61 @@ const char *ctl_url_scheme(const char *url)
 	return strstr(url, "://") ? "" : "http://";
 }
 
+/* Reads the file; what surrounds the token is left out. */
+static int read_token(const char *file, char *token, size_t size)
+{
+	FILE *f = fopen(file, "re");
+	size_t len = 0;
+
+	if (f) {
+		len = fread(token, 1, size - 1, f);
+		fclose(f);
+	}
+	token[len] = '\0';
+	if (len == size - 1)
+		len = 0; /* far too long: no token */
+	while (len > 0 && isspace((unsigned char)token[len - 1]))
+		token[--len] = '\0';
+	if (len > 0)
+		return CTL_OK;
+	ctl_complain("--token-file %s: %s", file,
+		     f ? "holds no token" : strerror(errno));
+	return CTL_USAGE;
+}
+
+int ctl_authorization(const struct ctl_args *args,
+		      char header[CTL_AUTHORIZATION_SIZE])
+{
+	static const char start[] = "Authorization: Bearer ";
+	const size_t start_len = sizeof(start) - 1;
+	const char *file = args->global[CTL_TOKEN_FILE];
+	const char *given = getenv("STENTOR_TOKEN");
+	char *token = header + start_len;
+	size_t room = CTL_AUTHORIZATION_SIZE - start_len;
+	int rc = CTL_OK;
+
+	header[0] = '\0';
+	if (!file && (!given || !*given))
+		return CTL_OK;
+	if (file)
+		rc = read_token(file, token, room);
+	else
+		snprintf(token, room, "%s", given);
+	if (rc != CTL_OK)
+		return rc;
+	for (const char *c = token; *c; c++) {
+		/* Anything else would end the header, or change it. */
+		if (*c > ' ' && *c < 0x7f)
+			continue;
+		ctl_complain("%s holds no token",
+			     file ? "the file of --token-file"
+				  : "STENTOR_TOKEN");
+		return CTL_USAGE;
+	}
+	memcpy(header, start, start_len);
+	return CTL_OK;
+}
+
 static size_t on_body(char *bytes, size_t size, size_t count, void *ctx)
 {
 	return buf_append(ctx, bytes, size * count) == 0 ? size * count : 0;
@@ -85,8 +142,8 @@ static int explain_status(const char *url, long status, const struct buf *body)
 }
 
 /* Sends the request; returns the exit code. */
-static int post(CURL *curl, const char *url, const char *request, long limit_ms,
-		struct buf *body)
+static int post(CURL *curl, const char *url, const char *request,
+		const char *authorization, long limit_ms, struct buf *body)
 {
 	char why[CURL_ERROR_SIZE] = "";
 	struct curl_slist *headers = NULL;
@@ -96,6 +153,8 @@ static int post(CURL *curl, const char *url, const char *request, long limit_ms,
 	headers = curl_slist_append(headers, "Content-Type: application/json");
 	headers = curl_slist_append(headers, "Connect-Protocol-Version: 1");
 	headers = curl_slist_append(headers, "Expect:"); /* no 100-continue */
+	if (*authorization)
+		headers = curl_slist_append(headers, authorization);
 	curl_easy_setopt(curl, CURLOPT_URL, url);
 	curl_easy_setopt(curl, CURLOPT_HTTPHEADER, headers);
 	curl_easy_setopt(curl, CURLOPT_HTTP_VERSION, CURL_HTTP_VERSION_1_1);
@@ -133,7 +192,8 @@ int ctl_call(const struct ctl_args *args, const char *method, json_t *request,
 	CURL *curl = curl_easy_init();
 	struct buf url, body;
 	json_error_t error;
-	int rc;
+	char authorization[CTL_AUTHORIZATION_SIZE];
+	int rc = ctl_authorization(args, authorization);
 
 	check(text);
 	check(curl);
@@ -142,10 +202,11 @@ int ctl_call(const struct ctl_args *args, const char *method, json_t *request,
 	buf_init(&url, 65536);
 	buf_init(&body, CTL_RESPONSE_MAX);
 	*response = NULL;
-	rc = buf_printf(&url, "%s%.*s/%s", ctl_url_scheme(base), (int)base_len,
-			base, method);
-	if (rc == 0)
-		rc = post(curl, (const char *)url.bytes, text,
+	if (rc == CTL_OK)
+		rc = buf_printf(&url, "%s%.*s/%s", ctl_url_scheme(base),
+				(int)base_len, base, method);
+	if (rc == CTL_OK)
+		rc = post(curl, (const char *)url.bytes, text, authorization,
 			  ctl_timeout_ms(args), &body);
 	if (rc == CTL_OK) {
 		*response = json_loadb((const char *)body.bytes, body.len, 0,

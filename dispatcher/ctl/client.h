@@ -27,6 +27,12 @@ bool ctl_url_valid(const char *url);
 /* What such a URL lacks of its scheme: "http://" or "". */
 const char *ctl_url_scheme(const char *url);
 
+/* The header that shows our token, from --token-file, read each time, or
+ * STENTOR_TOKEN; "" for none. CTL_USAGE: there is no such thing in the file. */
+#define CTL_AUTHORIZATION_SIZE (8192 + 32)
+int ctl_authorization(const struct ctl_args *args,
+		      char header[CTL_AUTHORIZATION_SIZE]) MUST_CHECK;
+
 /* Calls `method` ("stentor.v1.ClusterService/ListNodes") with `request`, which
  * it takes. On CTL_OK *response is the caller's; else it is NULL. */
 int ctl_call(const struct ctl_args *args, const char *method, json_t *request,

@@ -231,7 +231,7 @@ static int make_url(struct tail *t)
 	return err;
 }
 
-static CURLcode perform(struct tail *t, char *why)
+static CURLcode perform(struct tail *t, const char *authorization, char *why)
 {
 	CURL *curl = t->curl;
 	const char *id = ctl_sse_last_id(&t->reader);
@@ -242,6 +242,8 @@ static CURLcode perform(struct tail *t, char *why)
 	buf_init(&line, CTL_SSE_EVENT_MAX + 64);
 	headers = curl_slist_append(headers, "Accept: text/event-stream");
 	headers = curl_slist_append(headers, "Cache-Control: no-cache");
+	if (*authorization)
+		headers = curl_slist_append(headers, authorization);
 	if (*id && buf_printf(&line, "Last-Event-ID: %s", id) == 0)
 		headers = curl_slist_append(headers, (char *)line.bytes);
 	curl_easy_setopt(curl, CURLOPT_URL, (char *)t->url.bytes);
@@ -373,10 +375,13 @@ static int judge(struct tail *t, CURLcode rc, const char *why)
 static int connect_once(struct tail *t)
 {
 	const char *given = t->args->option[OPTION_NODE];
+	char authorization[CTL_AUTHORIZATION_SIZE];
 	char why[CURL_ERROR_SIZE] = "";
 	CURLcode code;
-	int rc;
+	int rc = ctl_authorization(t->args, authorization);
 
+	if (rc != CTL_OK)
+		return rc;
 	buf_clear(&t->node, URL_MAX);
 	rc = given ? buf_printf(&t->node, "%s%s", ctl_url_scheme(given), given)
 		   : find_node(t);
@@ -396,7 +401,7 @@ static int connect_once(struct tail *t)
 	buf_clear(&t->refusal, REFUSAL_MAX);
 	t->streaming = false;
 	t->heard_ms = clock_monotonic_ms();
-	code = perform(t, why);
+	code = perform(t, authorization, why);
 	rc = judge(t, code, why);
 	curl_easy_cleanup(t->curl);
 	return rc;

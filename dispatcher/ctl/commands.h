@@ -14,6 +14,9 @@ int ctl_history(const struct ctl_args *args);
 extern const struct ctl_option ctl_publish_options[];
 int ctl_publish(const struct ctl_args *args);
 
+extern const struct ctl_option ctl_revoke_options[];
+int ctl_revoke(const struct ctl_args *args);
+
 extern const struct ctl_option ctl_tail_options[];
 int ctl_tail(const struct ctl_args *args);
 

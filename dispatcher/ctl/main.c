@@ -82,7 +82,8 @@ static const struct ctl_command commands[] = {
 			"again, at any node, where the stream left off. "
 			"What is not\na message goes to stderr: a gap, if "
 			"messages were missed. With --json, one JSON\nobject "
-			"a line.",
+			"a line. Without --node\nthe dispatcher is asked for "
+			"one, which takes an administrator's token.",
 		.examples =
 			"stentorctl tail score:42\n"
 			"stentorctl tail score:42 chat:42 --count 10\n"
@@ -93,6 +94,24 @@ static const struct ctl_command commands[] = {
 		.least = 1,
 		.most = CTL_ARGUMENTS_MAX,
 		.run = ctl_tail,
+	},
+	{
+		.name = "revoke",
+		.arguments = "",
+		.summary =
+			"refuse a token, or all tokens of a subject, from now "
+			"on",
+		.details =
+			"Everywhere in the cluster; streams that live by such "
+			"a token end. With --sub,\ntokens that were issued "
+			"up to now; later ones are good again. Needs a "
+			"token\nwith \"admin\": true.",
+		.examples = "stentorctl --token-file admin.jwt revoke --sub "
+			    "user:42\n"
+			    "stentorctl --token-file admin.jwt revoke --jti "
+			    "9f86d081 --ttl 2h",
+		.options = ctl_revoke_options,
+		.run = ctl_revoke,
 	},
 	{
 		.name = "help",
