@@ -303,9 +303,14 @@ class Dispatcher(Process):
             self._stubs.close()
             self._stubs = None
 
-    def call(self, method, message, **kw):
-        """Connect JSON: (status, answer)."""
-        return rpc.connect_json(self.api_port, method, message, **kw)
+    def call(self, method, message, headers=None):
+        """Connect JSON: (status, answer). As an administrator, if the cluster
+        wants tokens and `headers` hold none."""
+        if self.cluster.auth:
+            headers = {"Authorization": f"Bearer {self.cluster.auth.admin()}",
+                       **(headers or {})}
+        return rpc.connect_json(self.api_port, method, message,
+                                headers=headers)
 
     def publish(self, channel, data, **fields):
         """One message by Connect JSON; the answer, or AssertionError."""
@@ -388,9 +393,10 @@ class Cluster:
 
     def __init__(self, dispatchers=1, nodes=1, workers=1, tls=None,
                  dispatcher_options=None, node_options=None, start=True,
-                 store=None, rules=None):
+                 store=None, rules=None, auth=None):
         self.mark = uuid.uuid4().hex
         self.tls = tls
+        self.auth = auth  # tokens.Auth: --auth jwt with its keys
         SCRATCH.mkdir(parents=True, exist_ok=True)
         self.dir = pathlib.Path(tempfile.mkdtemp(prefix="cluster-",
                                                  dir=SCRATCH))
@@ -399,6 +405,9 @@ class Cluster:
         if store:  # "lmdb:" alone: in the cluster's own directory
             dispatcher_options["store"] = (
                 f"lmdb:{self.dir / 'store'}" if store == "lmdb:" else store)
+        if auth:
+            rules = auth.install(self.dir) + (rules or "")
+            common["auth"] = "jwt"
         if rules:  # the text of rules.yaml, for all processes
             self.config = self.dir / "rules.yaml"
             self.config.write_text(rules)
