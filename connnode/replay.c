@@ -141,21 +141,27 @@ static void page_free(struct page *p)
 	free(p);
 }
 
-/* Half of the memory is for pages, half for what waits in streams' queues. */
-static size_t share(const struct worker *w)
+/* Three quarters of the memory are for pages, which many share; what waits in
+ * streams' queues, the rest, is gone as soon as their sockets take it. */
+static size_t queue_share(const struct worker *w)
 {
-	return w->options->replay_bytes_max / 2;
+	return w->options->replay_bytes_max / 4;
+}
+
+static size_t page_share(const struct worker *w)
+{
+	return w->options->replay_bytes_max - queue_share(w);
 }
 
 static bool page_fits(struct worker *w)
 {
 	struct replays *rs = &w->replays;
 
-	while (rs->page_bytes + REPLAY_PAGE_BYTES > share(w) &&
+	while (rs->page_bytes + REPLAY_PAGE_BYTES > page_share(w) &&
 	       !list_empty(&rs->idle))
 		page_free(container_of(rs->idle.next, struct page, in_state));
 	return rs->page_bytes == 0 ||
-	       rs->page_bytes + REPLAY_PAGE_BYTES <= share(w);
+	       rs->page_bytes + REPLAY_PAGE_BYTES <= page_share(w);
 }
 
 static void page_ask(struct page *p)
@@ -564,7 +570,7 @@ static void give(struct worker *w, struct replay *r)
 static bool has_room(const struct worker *w, size_t bytes)
 {
 	return w->replays.queued_bytes == 0 ||
-	       w->replays.queued_bytes + bytes <= share(w);
+	       w->replays.queued_bytes + bytes <= queue_share(w);
 }
 
 /* Goes on with one replay. True when it is over; else it waits: for its page,

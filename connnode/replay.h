@@ -33,7 +33,7 @@
 
 #define REPLAY_PAGE_MESSAGES 128
 #define REPLAY_PAGE_BYTES    (64u << 10) /* of records; or one message */
-#define REPLAY_SLICE	     64		 /* streams served in a turn */
+#define REPLAY_SLICE	     32		 /* streams served in a turn */
 #define REPLAY_KEEP_MS	     10000	 /* a page that nobody reads any more */
 #define REPLAY_DRAIN_MS	     2000
 

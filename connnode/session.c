@@ -80,7 +80,6 @@ static void on_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *buf)
 		request_feed(s, buf->base, (size_t)n);
 	else
 		session_stray(s, (size_t)n);
-	worker_breathe(s->worker);
 }
 
 void session_read(struct session *s)

@@ -22,7 +22,7 @@
 struct session;
 struct frame;
 
-#define STREAM_READY_SLICE 512 /* told in one turn */
+#define STREAM_READY_SLICE 64 /* told in one turn */
 
 #define STREAM_CONTENT_TYPE "text/event-stream; charset=utf-8"
 #define STREAM_HEADERS                \

@@ -50,6 +50,24 @@ static void on_hole(uv_timer_t *timer UNUSED)
 	/* The turn that it starts looks at the logs. */
 }
 
+static void on_accept(struct listener *l)
+{
+	struct worker *w = l->ctx;
+
+	l->waits = w->accepts == WORKER_ACCEPT_SLICE;
+	if (l->waits)
+		return;
+	w->accepts++;
+	session_accept(w);
+}
+
+static void accept_again(struct worker *w)
+{
+	w->accepts = 0;
+	if (w->listener.open && w->listener.waits)
+		on_accept(&w->listener);
+}
+
 /* Before the loop sleeps; see worker.h. */
 static void worker_turn(uv_prepare_t *prepare)
 {
@@ -57,7 +75,7 @@ static void worker_turn(uv_prepare_t *prepare)
 	uint64_t now = worker_now(w);
 	bool busy;
 
-	w->events = 0;
+	accept_again(w);
 	busy = session_tls_turn(w);
 	busy |= streams_ready(w);
 	busy |= replays_run(w);
@@ -73,20 +91,6 @@ static void worker_turn(uv_prepare_t *prepare)
 		uv_idle_start(&w->spin, on_spin);
 	else
 		uv_idle_stop(&w->spin);
-}
-
-void worker_breathe(struct worker *w)
-{
-	if (++w->events % WORKER_BREATH != 0)
-		return;
-	fanout_run(w);
-	sessions_flush(w);
-}
-
-static void on_accept(struct listener *l)
-{
-	session_accept(l->ctx);
-	worker_breathe(l->ctx);
 }
 
 static void open_port(struct worker *w)

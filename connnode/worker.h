@@ -35,9 +35,13 @@
 
 #include <uv.h>
 
-#define WORKER_TICK_MS	   100
-#define WORKER_READ_BYTES  (64u << 10)
-#define WORKER_PARSERS_MAX 256 /* idle request parsers kept for the next */
+#define WORKER_TICK_MS 100
+/* Connections accepted in a turn of the loop. libuv would take all that wait in
+ * the kernel, thousands in a reconnect storm, and then all their requests,
+ * before live messages get a turn. */
+#define WORKER_ACCEPT_SLICE 64
+#define WORKER_READ_BYTES   (64u << 10)
+#define WORKER_PARSERS_MAX  256 /* idle request parsers kept for the next */
 
 struct auth;
 struct uplink;
@@ -110,9 +114,9 @@ struct worker {
 	char *id;
 
 	uv_prepare_t turn;
-	unsigned events; /* of this turn */
-	uv_idle_t spin;	 /* active while a slice of work waits for its turn */
-	uv_timer_t hole; /* while a log waits for a message overtaken */
+	unsigned accepts; /* in this turn */
+	uv_idle_t spin;	  /* active while a slice of work waits for its turn */
+	uv_timer_t hole;  /* while a log waits for a message overtaken */
 	uv_timer_t tick;
 	uint64_t tick_due_ms, started_ms;
 
@@ -137,13 +141,6 @@ struct worker_start {
 	uint64_t connections_max; /* its share of the node's */
 	int shared_fd;
 };
-
-/* After each event that many of may come at once. libuv hands over tens of
- * thousands before it ends a turn (48 times 1024); so that live messages do not
- * wait for all of a reconnect storm, every WORKER_BREATH of them are followed
- * by what ends a turn for those who have something to be sent. */
-#define WORKER_BREATH 256
-void worker_breathe(struct worker *w);
 
 /* The main function of a worker process; returns its exit status. */
 int worker_run(const struct worker_start *start);

@@ -206,7 +206,7 @@ static void on_connection(uv_stream_t *stream, int status)
 	l->on_accept(l);
 	/* The field has been public, if unpraised, since libuv 0.11; it is the
 	 * only way to see whether on_accept() took the connection. */
-	if (l->open && l->tcp.accepted_fd >= 0)
+	if (l->open && l->tcp.accepted_fd >= 0 && !l->waits)
 		drop_connection(l);
 }
 

@@ -24,6 +24,7 @@ struct listener {
 	bool open;
 	uint16_t port; /* the real one, when 0 was asked for */
 	listener_accept_cb on_accept;
+	bool waits; /* set by on_accept(): this connection is taken later */
 	listener_closed_cb on_closed;
 	void *ctx;
 };
@@ -43,7 +44,8 @@ int address_parse(const char *text, struct sockaddr_storage *out) MUST_CHECK;
 void address_format(const struct sockaddr *address, char *out);
 
 /* Starts listening. On error nothing is pending and `l` may be freed. The
- * callback calls uv_accept() on l->tcp once (or lets the connection go). */
+ * callback calls uv_accept() on l->tcp once; or sets l->waits, calls it later,
+ * and gets no other connection until then; or lets the connection go. */
 int listener_start(struct listener *l, uv_loop_t *loop, const char *address,
 		   const struct listener_options *options,
 		   listener_accept_cb on_accept, void *ctx) MUST_CHECK;
