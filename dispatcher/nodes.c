@@ -608,8 +608,11 @@ int nodes_queue(struct nodes *n, struct node_worker *w, struct frame *delivery,
 void nodes_tell_worker(struct nodes *n, struct node_worker *w,
 		       struct frame *control)
 {
-	if (nodes_queue(n, w, control, PRIORITY_CRITICAL, PRIORITY_CRITICAL) !=
-	    0)
+	/* What finds no room counts as a message that was dropped; this does
+	 * not get lost. */
+	if (!linkq_room(&w->queue, PRIORITY_CRITICAL, control->len) ||
+	    nodes_queue(n, w, control, PRIORITY_CRITICAL, PRIORITY_CRITICAL) !=
+		    0)
 		w->untold = true;
 }
 

@@ -16,6 +16,9 @@ struct nodes_fixture {
 	unsigned opened, closed;
 	int open_answer;
 	uint64_t counted_id, counted;
+	unsigned briefed;
+	struct frame *brief;  /* what each worker is told then; NULL: nothing */
+	unsigned revocations; /* that workers told */
 	void (*on_counted)(void *ctx, uint64_t id, uint64_t subscribers);
 	void *counted_ctx;
 };
@@ -53,6 +56,21 @@ static inline void fixture_counted(void *ctx, uint64_t id, uint64_t subscribers)
 	f->counted = subscribers;
 }
 
+static inline void fixture_brief(void *ctx, struct node_worker *w)
+{
+	struct nodes_fixture *f = ctx;
+
+	f->briefed++;
+	if (f->brief != NULL)
+		nodes_tell_worker(&f->nodes, w, f->brief);
+}
+
+static inline void fixture_revocations(void *ctx, const LinkFrame *frame)
+{
+	((struct nodes_fixture *)ctx)->revocations +=
+		(unsigned)frame->n_revocations;
+}
+
 static inline uint64_t fixture_wall(void *ctx UNUSED)
 {
 	return 1;
@@ -62,6 +80,8 @@ static const struct nodes_ops fixture_ops = {
 	.open = fixture_open,
 	.close = fixture_close,
 	.send = fixture_send,
+	.brief = fixture_brief,
+	.revocations = fixture_revocations,
 	.counted = fixture_counted,
 	.wall_ms = fixture_wall,
 };

@@ -484,6 +484,108 @@ static void test_nodes_store_is_known_later(void **state)
 	assert_int_equal(f->nodes.refused, 2);
 }
 
+/* --- what all workers are told ----------------------------------------- */
+
+static struct frame *revocation_of(const char *jti)
+{
+	Stentor__Link__V1__Revocation r = STENTOR__LINK__V1__REVOCATION__INIT;
+	Stentor__Link__V1__Revocation *list = &r;
+	LinkFrame content = FRAME_INIT;
+
+	r.jti = (char *)jti;
+	content.revocations = &list;
+	content.n_revocations = 1;
+	return link_control_encode(&content);
+}
+
+static void test_nodes_tell_all(void **state)
+{
+	struct nodes_fixture *f = *state;
+	Stentor__Link__V1__Hello h = hello_of("late", 0);
+	struct frame *told = revocation_of("a");
+	const LinkFrame *frame;
+
+	add_worker(f, "n", 0, 11, "a");
+	add_worker(f, "m", 0, 12, NULL);
+	assert_int_equal(f->briefed, 2);
+	/* Who is not READY is briefed when it is. */
+	say_hello(f, &h, 13, 1000);
+	nodes_tell(&f->nodes, told);
+	nodes_flush(&f->nodes, 1001);
+	assert_int_equal(f->sent.count, 2);
+	frame = sent_decode(&f->sent, 0);
+	assert_int_equal(frame->n_revocations, 1);
+	assert_string_equal(frame->revocations[0]->jti, "a");
+	frame_release(told);
+}
+
+static void test_nodes_brief_a_newcomer(void **state)
+{
+	struct nodes_fixture *f = *state;
+	Stentor__Link__V1__Hello h = hello_of("n", 0);
+	Stentor__Link__V1__Interest in = STENTOR__LINK__V1__INTEREST__INIT;
+	LinkFrame content = FRAME_INIT;
+	struct node_worker *w;
+
+	f->brief = revocation_of("a");
+	say_hello(f, &h, 11, 1000);
+	w = worker_of(f, 11);
+	nodes_connected(&f->nodes, w, 1000);
+	worker_speaks(f, w, NULL, 1000);
+	assert_int_equal(f->briefed, 0);
+	sent_clear(&f->sent);
+	in.snapshot_end = true;
+	content.interest = &in;
+	worker_speaks(f, w, &content, 1000);
+	assert_int_equal(f->briefed, 1);
+	nodes_flush(&f->nodes, 1001);
+	assert_int_equal(sent_decode(&f->sent, 0)->n_revocations, 1);
+	nodes_tick(&f->nodes, 1002); /* once */
+	assert_int_equal(f->briefed, 1);
+	frame_release(f->brief);
+}
+
+static void test_nodes_tell_again_who_had_no_room(void **state)
+{
+	struct nodes_fixture *f = *state;
+	struct node_worker *w = add_worker(f, "n", 0, 11, "a");
+	struct frame *told = revocation_of("a");
+
+	f->brief = told;
+	f->sent.answer = ERR_AGAIN;
+	while (linkq_room(&w->queue, PRIORITY_CRITICAL, told->len))
+		(void)nodes_queue(&f->nodes, w, told, PRIORITY_CRITICAL,
+				  PRIORITY_CRITICAL);
+	nodes_tell(&f->nodes, told);
+	assert_true(w->untold);
+	assert_int_equal(linkq_drops_total(linkq_drops(&w->queue)), 0);
+	nodes_tick(&f->nodes, 1001); /* there still is no room */
+	assert_int_equal(f->briefed, 2);
+	assert_true(w->untold);
+	linkq_clear(&w->queue);
+	f->sent.answer = 0;
+	nodes_tick(&f->nodes, 1002);
+	assert_false(w->untold);
+	nodes_flush(&f->nodes, 1003);
+	assert_int_equal(
+		sent_decode(&f->sent, f->sent.count - 1)->n_revocations, 1);
+	frame_release(told);
+}
+
+static void test_nodes_hear_revocations(void **state)
+{
+	struct nodes_fixture *f = *state;
+	struct node_worker *w = add_worker(f, "n", 0, 11, NULL);
+	Stentor__Link__V1__Revocation r = STENTOR__LINK__V1__REVOCATION__INIT;
+	Stentor__Link__V1__Revocation *list[2] = {&r, &r};
+	LinkFrame content = FRAME_INIT;
+
+	content.revocations = list;
+	content.n_revocations = 2;
+	worker_speaks(f, w, &content, 1001);
+	assert_int_equal(f->revocations, 2);
+}
+
 int main(void)
 {
 #define TEST(name) \
@@ -507,6 +609,10 @@ int main(void)
 		TEST(test_nodes_refuse_another_store),
 		TEST(test_nodes_store_differs_no_longer),
 		TEST(test_nodes_store_is_known_later),
+		TEST(test_nodes_tell_all),
+		TEST(test_nodes_brief_a_newcomer),
+		TEST(test_nodes_tell_again_who_had_no_room),
+		TEST(test_nodes_hear_revocations),
 	};
 
 	return cmocka_run_group_tests_name("nodes", tests, NULL, NULL);
