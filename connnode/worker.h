@@ -17,6 +17,7 @@
 
 #include "common/codec/channel.h"
 #include "common/codec/http1.h"
+#include "common/ds/limits.h"
 #include "common/ds/slab.h"
 #include "common/ds/wheel.h"
 #include "common/io/children.h"
@@ -25,7 +26,6 @@
 #include "connnode/announcer.h"
 #include "connnode/channels.h"
 #include "connnode/fanout.h"
-#include "connnode/limits.h"
 #include "connnode/logs.h"
 #include "connnode/metrics.h"
 #include "connnode/options.h"

@@ -76,6 +76,10 @@ static const struct option options[] = {
 		   "origin of web pages that may call the API; empty: none"),
 	ROW_UINT("api-connections-max", AT(api.connections_max), "1024", 1,
 		 1000000, NULL, "most connections to the API"),
+	ROW_UINT("api-connections-per-address-max",
+		 AT(api.connections_per_address_max), "0", 0, 1000000, NULL,
+		 "most connections to the API from one address (IPv6: /64); "
+		 "0: any, as behind a proxy all have its address"),
 	ROW_UINT("api-streams-max", AT(api.streams_max), "1000", 1, 100000,
 		 NULL, "most concurrent calls of one HTTP/2 connection"),
 	ROW_SIZE("api-message-bytes-max", AT(api.message_bytes_max), "4MiB",

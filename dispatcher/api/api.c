@@ -19,6 +19,8 @@ static const char *const close_reasons[] = {
 };
 _Static_assert(array_len(close_reasons) == CLOSE_REASONS, "one name each");
 
+static const char *const reject_reasons[] = {"full", "address", "failed", NULL};
+
 static const struct metric_desc metric_table[API_METRICS] = {
 	[API_CONNECTIONS] = {"api_connections", METRIC_GAUGE, NULL, NULL,
 			     "Open connections of the API port."},
@@ -26,8 +28,10 @@ static const struct metric_desc metric_table[API_METRICS] = {
 				      METRIC_COUNTER, NULL, NULL,
 				      "Connections accepted on the API port."},
 	[API_CONNECTIONS_REJECTED] = {"api_connections_rejected_total",
-				      METRIC_COUNTER, NULL, NULL,
-				      "Connections refused at the limit."},
+				      METRIC_COUNTER, "reason", reject_reasons,
+				      "Connections not taken: too many in all, "
+				      "too many of one address, or lost at "
+				      "once."},
 	[API_CONNECTIONS_CLOSED] = {"api_connections_closed_total",
 				    METRIC_COUNTER, "reason", close_reasons,
 				    "Connections of the API port that ended."},
@@ -213,6 +217,8 @@ int api_start(uv_loop_t *loop, const char *address,
 	api->limits = *limits;
 	api->sweep_every_ms = sweep_interval(limits);
 	rpc_table_init(&api->table, services);
+	limits_init(&api->addresses, limits->connections_per_address_max, 0,
+		    uv_now(loop));
 	list_init(&api->connections);
 	list_init(&api->dirty);
 	list_init(&api->gathering);
@@ -268,6 +274,7 @@ void api_free(struct api *api)
 	check(api->drained && api->handles == 0);
 	check(api->body_bytes == 0);
 	check(api->queued_bytes == 0);
+	limits_fini(&api->addresses);
 	wheel_fini(&api->wheel);
 	metrics_fini(&api->metrics, NULL);
 	buf_fini(&api->scratch);

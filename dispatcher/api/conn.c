@@ -104,9 +104,10 @@ static void on_refused_closed(uv_handle_t *h)
 	free(h->data);
 }
 
-static void refuse(struct api *api, struct conn *c)
+static void refuse(struct api *api, struct conn *c, enum api_reject why)
 {
-	metric_add(&api->metrics, API_CONNECTIONS_REJECTED, 0, 1);
+	metric_add(&api->metrics, API_CONNECTIONS_REJECTED, why, 1);
+	limits_leave(&api->addresses, c->address);
 	uv_close((uv_handle_t *)&c->tcp, on_refused_closed);
 }
 
@@ -115,21 +116,47 @@ static uint64_t jittered(uint64_t ms)
 	return ms == 0 ? 0 : ms - ms / 10 + random_below(ms / 5 + 1);
 }
 
+static bool enter(struct api *api, struct conn *c)
+{
+	struct sockaddr_storage peer;
+	int len = sizeof(peer);
+
+	/* It may be gone already; reading will tell. */
+	if (uv_tcp_getpeername(&c->tcp, (struct sockaddr *)&peer, &len) != 0)
+		return true;
+	return limits_enter(&api->addresses, (struct sockaddr *)&peer,
+			    &c->address);
+}
+
+static bool admit(struct api *api, struct conn *c, enum api_reject *why)
+{
+	*why = API_REJECT_FAILED;
+	if (uv_accept((uv_stream_t *)&api->listener.tcp,
+		      (uv_stream_t *)&c->tcp) != 0 ||
+	    api->draining)
+		return false;
+	*why = API_REJECT_FULL;
+	if (api->connection_count >= api->limits.connections_max)
+		return false;
+	*why = API_REJECT_ADDRESS;
+	if (!enter(api, c))
+		return false;
+	*why = API_REJECT_FAILED;
+	return uv_read_start((uv_stream_t *)&c->tcp, on_alloc, on_read) == 0;
+}
+
 void conn_accept(struct api *api)
 {
 	struct conn *c = xcalloc(1, sizeof(*c));
+	enum api_reject why;
 	int rv;
 
 	c->api = api;
 	rv = uv_tcp_init(api->loop, &c->tcp);
 	check(rv == 0);
 	c->tcp.data = c;
-	rv = uv_accept((uv_stream_t *)&api->listener.tcp,
-		       (uv_stream_t *)&c->tcp);
-	if (rv != 0 || api->draining ||
-	    api->connection_count >= api->limits.connections_max ||
-	    uv_read_start((uv_stream_t *)&c->tcp, on_alloc, on_read) != 0) {
-		refuse(api, c);
+	if (!admit(api, c, &why)) {
+		refuse(api, c, why);
 		return;
 	}
 	uv_tcp_nodelay(&c->tcp, 1);
@@ -314,6 +341,7 @@ static void on_closed(uv_handle_t *h)
 	struct conn *c = h->data;
 	struct api *api = c->api;
 
+	limits_leave(&api->addresses, c->address);
 	buf_fini(&c->out);
 	buf_fini(&c->writing);
 	tls_free(c->tls);

@@ -17,6 +17,7 @@
 
 #include "common/base/metrics.h"
 #include "common/ds/buf.h"
+#include "common/ds/limits.h"
 #include "common/ds/slab.h"
 #include "common/ds/wheel.h"
 #include "common/io/listener.h"
@@ -61,6 +62,9 @@ enum api_metric {
 	API_METRICS
 };
 
+/* Why one was not taken: the label of API_CONNECTIONS_REJECTED. */
+enum api_reject { API_REJECT_FULL, API_REJECT_ADDRESS, API_REJECT_FAILED };
+
 /* Why a connection ended; less one, the label of API_CONNECTIONS_CLOSED. */
 enum close_reason {
 	CLOSE_NONE,
@@ -97,6 +101,7 @@ struct api {
 	struct list gathering; /* struct h2_call.in_gathering */
 	uv_timer_t gather;     /* runs while that is not empty */
 	size_t connection_count;
+	struct limits addresses;
 	size_t calls; /* that handlers have not ended */
 	struct slab h2_calls;
 	struct message_arena arena;
@@ -156,6 +161,7 @@ struct conn {
 	struct tls *tls; /* NULL: plain */
 	struct list in_api;
 	struct list in_dirty;
+	struct limits_address *address; /* as counted; NULL: it is not */
 	const struct conn_front *front; /* NULL while sniffing */
 	void *state;			/* the front's */
 	uint8_t sniffed[24];

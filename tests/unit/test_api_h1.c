@@ -256,10 +256,39 @@ static void test_port_connection_limit(void **state)
 	p[2] = peer_new(f);
 	loop_until(f->l, (peer_read(p[2]), p[2]->ended));
 	assert_int_equal(
-		(int)api_counter(f, "stentor_api_connections_rejected_total "),
+		(int)api_counter(f, "stentor_api_connections_rejected_total{"
+				    "reason=\"full\"} "),
 		1);
 	for (int i = 0; i < 3; i++)
 		peer_free(p[i]);
+	api_end(f, 1000);
+}
+
+static void test_port_connections_of_an_address(void **state)
+{
+	struct api_limits limits = api_test_limits;
+	struct api_fixture *f = *state;
+	struct peer *first, *second;
+
+	limits.connections_per_address_max = 1;
+	api_begin(f, &limits);
+	first = peer_new(f);
+	peer_say(first, SAY HELLO);
+	loop_until(f->l, peer_count(first, "hey") == 1);
+	second = peer_new(f);
+	loop_until(f->l, (peer_read(second), second->ended));
+	peer_free(second);
+	assert_int_equal(
+		(int)api_counter(f, "stentor_api_connections_rejected_total{"
+				    "reason=\"address\"} "),
+		1);
+	/* When it leaves there is room for another. */
+	peer_free(first);
+	loop_until(f->l, api_counter(f, "stentor_api_connections ") == 0);
+	second = peer_new(f);
+	peer_say(second, SAY HELLO);
+	loop_until(f->l, peer_count(second, "hey") == 1);
+	peer_free(second);
 	api_end(f, 1000);
 }
 
@@ -337,6 +366,7 @@ int main(void)
 		TEST(test_h1_idle_timeout),
 		TEST(test_port_preface_timeout),
 		TEST(test_port_connection_limit),
+		TEST(test_port_connections_of_an_address),
 		TEST(test_port_drain_finishes_calls),
 		TEST(test_port_drain_cuts_after_grace),
 		TEST(test_port_cors),

@@ -1,4 +1,4 @@
-#include "connnode/limits.h"
+#include "common/ds/limits.h"
 
 #include "common/base/check.h"
 #include "tests/unit/unit.h"

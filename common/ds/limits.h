@@ -1,12 +1,13 @@
 /* limits.h - how many streams one address may have, and how fast streams may
  * begin (pure).
  *
- * Both are a worker's own, and both are answered in a way that an EventSource
- * survives (request.h). An IPv6 address counts by its /64, which is what one
- * subscriber line has. Memory: one entry for each address with a stream.
+ * A worker counts its event streams by it, a dispatcher the connections of its
+ * API port; "streams" are either. Both are a process's own. An IPv6 address
+ * counts by its /64, which is what one subscriber line has. Memory: one entry
+ * for each address with a stream.
  */
-#ifndef STENTOR_CONNNODE_LIMITS_H
-#define STENTOR_CONNNODE_LIMITS_H
+#ifndef STENTOR_DS_LIMITS_H
+#define STENTOR_DS_LIMITS_H
 
 #include "common/base/hash.h"
 #include "common/ds/hmap.h"
