@@ -13,7 +13,8 @@ import threading
 
 import pytest
 
-from harness import (BUILD, SLOW, open_fds, rss_kib, rss_room, wait_until)
+from harness import (BUILD, SLOW, Timeout, open_fds, rss_kib, rss_room,
+                     wait_until)
 from sse import Sse, pump_all
 
 ROOM_MIB = 3
@@ -187,10 +188,18 @@ def check_flaps(cabled, channel, times):
         rss = [rss_kib(pid) for pid in (worker, c.d.pid)]
         fds = [open_fds(pid) for pid in (worker, c.d.pid)]
         flap(c, cable, times - times // 5)
-        wait_until(lambda: all(
-            open_fds(pid) <= before + 4
-            for pid, before in zip((worker, c.d.pid), fds)), 15,
-            "descriptors are given back")
+        # Of 1,000 connections that break while they are made, nng 1.5 keeps
+        # about five sockets: they stand in /proc/PID/fd, and ss knows none.
+        room, now = 4 + times // 100, []
+
+        def given_back():
+            now[:] = [open_fds(pid) for pid in (worker, c.d.pid)]
+            return all(n <= before + room for n, before in zip(now, fds))
+        try:
+            wait_until(given_back, 15, "descriptors are given back")
+        except Timeout:
+            pytest.fail(f"descriptors of worker and dispatcher: {fds} became "
+                        f"{now}")
         for pid, before in zip((worker, c.d.pid), rss):
             assert rss_kib(pid) < before + rss_room(ROOM_MIB)
         wait_until(lambda: c.d.channel(names[7]).get("subscribers") == "1",
