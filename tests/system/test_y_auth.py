@@ -456,8 +456,8 @@ def test_revoked_everywhere():
         n1.options["dispatchers"] = d1.link_url
         for p in (d0, d1, n0, n1):
             p.start(**({"settle_ms": 200} if p in c.dispatchers else {}))
-        wait_until(lambda: d0.running() and d0.ready() == 200)
-        wait_until(lambda: d1.ready() == 200)
+        for p in (d0, d1, n0, n1):
+            p.wait_ready()
         wait_until(lambda: len(d0.ready_workers()) == 2
                    and len(d1.ready_workers()) == 4, what="all are linked")
         by_sub = c.auth.token(sub="user:1", subscribe=["*"], publish=["*"])
@@ -486,15 +486,18 @@ def test_revoked_everywhere():
             assert d.metric("stentor_auth_revocations") == 2
         # Known to who comes later, by any worker.
         d2.start(settle_ms=200)
-        wait_until(lambda: d2.ready() == 200)
+        d2.wait_ready()
         wait_until(lambda: publish(d2.api_port, by_jti, "a")[0] == 401,
                    what="a dispatcher that starts later knows")
         assert publish(d2.api_port, by_sub, "a")[0] == 401
         assert publish(d2.api_port, kept, "a")[0] == 200
         # And the other way round: a worker that starts later.
-        n1.kill_worker(n1.worker_pids()[0], 9)
-        wait_until(lambda: len(n1.worker_pids()) == 2)
-        n1.wait_ready()
+        old = n1.worker_pids()[0]
+        n1.kill_worker(old)
+        wait_until(lambda: not harness.alive(old)
+                   and len(n1.worker_pids()) == 2, what="a new worker")
+        wait_until(lambda: n1.log().count('"LISTENING"') == 3,
+                   what="which listens")
 
         def refused():
             with Sse(n1.port, "a", headers=bearer(by_jti)) as s:
