@@ -115,7 +115,7 @@ void rpc_resume(struct rpc_call *call);
 
 /* Limits of the API port; fields are the options of the same name. */
 struct api_limits {
-	uint64_t connections_max;   /* 1024 */
+	uint64_t connections_max; /* 1024 */
 	/* Of one address (IPv6: /64); 0: any. */
 	uint64_t connections_per_address_max;
 	uint64_t streams_max;	    /* per connection: 1000 */
