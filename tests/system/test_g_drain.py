@@ -44,7 +44,9 @@ def test_node_drain(c, channel):
     assert len({s.retries[-1] for s in subs}) > 20
     # a slope, not a cliff
     times = sorted(ends.values())
-    assert times[-1] - times[0] > DRAIN * 0.3, times
+    # (at least 50 a second and worker: 100 clients last about a second,
+    # less where the kernel spread them unevenly)
+    assert times[-1] - times[0] > 0.6, times
     busiest = max(sum(t <= x < t + 0.2 for x in times) for t in times)
     assert busiest < 60, f"{busiest} of 100 within 200 ms"
     # who was not closed yet still got the message
