@@ -157,7 +157,7 @@ const struct metric_desc node_metrics[NM_COUNT] = {
 			       "unfinished: the client left, was too slow, or "
 			       "made room for others."},
 	[NM_AUTH_FAILURES] = {"auth_failures_total", METRIC_COUNTER, "reason",
-			      token_fault_names,
+			      &token_fault_names[TOKEN_OK + 1],
 			      "Tokens refused, by cause; clients are not told "
 			      "which."},
 	[NM_AUTH_KEYS] = {"auth_keys", METRIC_GAUGE, PLAIN,

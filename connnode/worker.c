@@ -144,8 +144,8 @@ static void show_logs(struct worker *w)
 
 static void show_auth(struct worker *w)
 {
-	for (unsigned fault = TOKEN_OK; fault < TOKEN_FAULTS; fault++)
-		metric_set(&w->metrics, NM_AUTH_FAILURES, fault,
+	for (unsigned fault = TOKEN_OK + 1; fault < TOKEN_FAULTS; fault++)
+		metric_set(&w->metrics, NM_AUTH_FAILURES, fault - TOKEN_OK - 1,
 			   auth_faults(w->auth, (enum token_fault)fault));
 	metric_set(&w->metrics, NM_AUTH_KEYS, 0, auth_key_count(w->auth));
 }
