@@ -16,6 +16,12 @@ const struct ctl_option ctl_globals[CTL_GLOBALS + 1] = {
 	[CTL_TOKEN_FILE] = {"token-file", "FILE",
 			    "file with our token (default $STENTOR_TOKEN, the "
 			    "token itself)"},
+	[CTL_CA_FILE] = {"ca-file", "FILE",
+			 "authority of https servers, PEM (default the "
+			 "system's)"},
+	[CTL_CERT_FILE] = {"cert-file", "FILE",
+			   "our certificate, PEM, where a server asks for one"},
+	[CTL_KEY_FILE] = {"key-file", "FILE", "its key, PEM"},
 	[CTL_TIMEOUT] = {"timeout", "SECONDS",
 			 "how long an answer may take (default 5)"},
 	[CTL_JSON] = {"json", NULL, "print JSON for programs"},

@@ -20,12 +20,15 @@
 enum ctl_global {
 	CTL_DISPATCHER,
 	CTL_TOKEN_FILE,
+	CTL_CA_FILE,
+	CTL_CERT_FILE,
+	CTL_KEY_FILE,
 	CTL_TIMEOUT,
 	CTL_JSON,
 	CTL_HELP,
 	CTL_VERSION
 };
-#define CTL_GLOBALS 6
+#define CTL_GLOBALS 9
 
 struct ctl_option {
 	const char *name;    /* "event" for --event; NULL ends a table */

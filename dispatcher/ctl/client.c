@@ -110,6 +110,22 @@ int ctl_authorization(const struct ctl_args *args,
 	return CTL_OK;
 }
 
+void ctl_set_tls(const struct ctl_args *args, void *curl)
+{
+	static const CURLoption options[] = {
+		CURLOPT_CAINFO,
+		CURLOPT_SSLCERT,
+		CURLOPT_SSLKEY,
+	};
+
+	for (unsigned i = 0; i < array_len(options); i++) {
+		const char *file = args->global[CTL_CA_FILE + i];
+
+		if (file)
+			curl_easy_setopt(curl, options[i], file);
+	}
+}
+
 static size_t on_body(char *bytes, size_t size, size_t count, void *ctx)
 {
 	return buf_append(ctx, bytes, size * count) == 0 ? size * count : 0;
@@ -202,6 +218,7 @@ int ctl_call(const struct ctl_args *args, const char *method, json_t *request,
 	buf_init(&url, 65536);
 	buf_init(&body, CTL_RESPONSE_MAX);
 	*response = NULL;
+	ctl_set_tls(args, curl);
 	if (rc == CTL_OK)
 		rc = buf_printf(&url, "%s%.*s/%s", ctl_url_scheme(base),
 				(int)base_len, base, method);

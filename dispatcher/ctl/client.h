@@ -33,6 +33,10 @@ const char *ctl_url_scheme(const char *url);
 int ctl_authorization(const struct ctl_args *args,
 		      char header[CTL_AUTHORIZATION_SIZE]) MUST_CHECK;
 
+/* What --ca-file, --cert-file and --key-file say of https servers; `curl` is a
+ * CURL handle. */
+void ctl_set_tls(const struct ctl_args *args, void *curl);
+
 /* Calls `method` ("stentor.v1.ClusterService/ListNodes") with `request`, which
  * it takes. On CTL_OK *response is the caller's; else it is NULL. */
 int ctl_call(const struct ctl_args *args, const char *method, json_t *request,

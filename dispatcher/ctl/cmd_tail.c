@@ -246,6 +246,7 @@ static CURLcode perform(struct tail *t, const char *authorization, char *why)
 		headers = curl_slist_append(headers, authorization);
 	if (*id && buf_printf(&line, "Last-Event-ID: %s", id) == 0)
 		headers = curl_slist_append(headers, (char *)line.bytes);
+	ctl_set_tls(t->args, curl);
 	curl_easy_setopt(curl, CURLOPT_URL, (char *)t->url.bytes);
 	curl_easy_setopt(curl, CURLOPT_HTTPHEADER, headers);
 	curl_easy_setopt(curl, CURLOPT_HTTP_VERSION, CURL_HTTP_VERSION_1_1);

@@ -329,6 +329,19 @@ def test_api_by_curl(make_dispatcher, authority, flags, version, alpn):
     assert handshakes(d, "ok") == 1
 
 
+def test_stentorctl(make_dispatcher, authority):
+    d = make_dispatcher(client_ca=True)
+    ctl = [harness.CTL, "--dispatcher", f"https://127.0.0.1:{d.api_port}"]
+    cert, key = authority.issue("operator")
+    ours = ["--ca-file", authority.ca, "--cert-file", cert, "--key-file", key]
+    done = harness.run([*ctl, *ours, "publish", "a", "hello"])
+    assert done.returncode == 0, done.stderr
+    # a stranger's server, and a server to which we are one
+    for fewer in (ours[2:], ours[:2]):
+        done = harness.run([*ctl, *fewer, "publish", "a", "hello"])
+        assert done.returncode == 69 and done.stderr
+
+
 def test_api_by_grpc(make_dispatcher, authority):
     d = make_dispatcher(data_bytes_max="1MiB")
     with grpc_channel(d, authority) as channel:
