@@ -120,12 +120,14 @@ def children(pid):
 
 
 def alive(pid):
-    """True while the process runs; a zombie does not."""
+    """True while the process runs; a zombie does not, but one whose other
+    threads are still ending has its sockets, and so its ports, as before."""
     try:
         stat = pathlib.Path(f"/proc/{pid}/stat").read_text()
+        threads = len(os.listdir(f"/proc/{pid}/task"))
     except OSError:
         return False
-    return stat.rpartition(")")[2].split()[0] not in ("Z", "X")
+    return stat.rpartition(")")[2].split()[0] not in ("Z", "X") or threads > 1
 
 
 def rss_kib(pid):
