@@ -15,6 +15,7 @@
 #include "dispatcher/api/reflection.h"
 #include "dispatcher/api/rpc.h"
 #include "dispatcher/counts.h"
+#include "dispatcher/fleet.h"
 #include "dispatcher/history.h"
 #include "dispatcher/metrics.h"
 #include "dispatcher/nodes.h"
@@ -41,6 +42,7 @@ struct dispatcher {
 	struct auth_config auth_config;
 	struct metrics metrics;
 	struct nodes nodes;
+	struct fleet fleet;
 	struct publisher publisher;
 	struct auth *auth;	  /* NULL: --auth none */
 	uint64_t rate_limited;	  /* messages, by access.c */
@@ -105,6 +107,7 @@ void publisher_service_look(struct dispatcher *d);
 void publisher_service_tick(struct dispatcher *d);
 struct rpc_service channel_service(struct dispatcher *d);
 struct rpc_service cluster_service(struct dispatcher *d);
+struct rpc_service scaler_service(struct dispatcher *d);
 
 /* This dispatcher's view of the cluster. Borrows texts from the nodes: freed in
  * the same turn of the loop. */

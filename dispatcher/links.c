@@ -96,6 +96,16 @@ static void on_tops(void *ctx, struct node_worker *w, const TopsQuery *query)
 	history_ask_tops(&d->history, w, query);
 }
 
+/* Who has not heard of all workers yet has nothing to say of the fleet. */
+static bool advise(void *ctx, const struct node_worker *w, FleetWord *word)
+{
+	const struct dispatcher *d = ctx;
+
+	if (d->settled)
+		fleet_advise(&d->fleet, w, word);
+	return d->settled;
+}
+
 static uint64_t wall_ms(void *ctx UNUSED)
 {
 	return clock_wall_ms();
@@ -109,6 +119,7 @@ static const struct nodes_ops ops = {
 	.tops = on_tops,
 	.brief = access_brief,
 	.revocations = access_heard,
+	.advise = advise,
 	.counted = on_counted,
 	.wall_ms = wall_ms,
 };
@@ -189,6 +200,7 @@ static void on_tick(uv_timer_t *timer)
 
 	metric_observe_us(&d->metrics, DM_LOOP_LAG, 0, late * 1000, 1);
 	d->tick_due_ms = now + TICK_MS;
+	fleet_look(&d->fleet, &d->nodes, now);
 	nodes_tick(&d->nodes, now);
 	counts_tick(&d->counts, now);
 	storage_tick(d, now);
@@ -209,11 +221,18 @@ int links_start(struct dispatcher *d)
 		.queue_bytes = o->link_queue_bytes,
 		.interest_max = o->interest_max,
 	};
+	struct fleet_config fleet = {
+		.rebalance = o->rebalance,
+		.margin_percent = o->rebalance_margin,
+		.rate_permille = o->rebalance_rate,
+		.calm_ms = o->rebalance_calm_ms,
+	};
 	struct history_store store = storage_history(d);
 	int rc;
 
 	d->link_tls = process_link_tls(&o->process);
 	nodes_init(&d->nodes, &config, &ops, d);
+	fleet_init(&d->fleet, &fleet, now_ms(d));
 	counts_init(&d->counts, &d->nodes);
 	history_init(&d->history, &d->nodes, &store);
 	storage_rules(d);

@@ -313,6 +313,28 @@ static void render_store(struct dispatcher *d, struct metrics_text *t)
 	metrics_render(t, blocks, 1);
 }
 
+static void render_fleet(const struct fleet *f, struct metrics_text *t)
+{
+	const struct fleet_sums *s = &f->sums;
+
+	single(t, "fleet_nodes", METRIC_GAUGE,
+	       "Connection nodes of the cluster, as this dispatcher sees it.",
+	       s->nodes);
+	single(t, "fleet_takers", METRIC_GAUGE,
+	       "Of these, those that take new event streams.", s->takers);
+	single(t, "fleet_connections", METRIC_GAUGE,
+	       "Event streams of all nodes: what an autoscaler is told.",
+	       s->connections);
+	single(t, "fleet_connections_max", METRIC_GAUGE,
+	       "Event streams that all nodes may hold.", s->connections_max);
+	single(t, "fleet_accepts_per_second", METRIC_GAUGE,
+	       "Event streams that begin in a second, on all nodes.",
+	       s->accepts);
+	single(t, "fleet_sent_bytes_per_second", METRIC_GAUGE,
+	       "Bytes sent to event streams in a second, by all nodes.",
+	       s->sent_bytes);
+}
+
 static void render_auth(const struct dispatcher *d, struct metrics_text *t)
 {
 	const struct auth *a = d->auth;
@@ -355,6 +377,7 @@ void dispatcher_metrics_render(struct dispatcher *d, struct metrics_text *t)
 	render_counters(&d->nodes, t);
 	render_history(&d->history, t);
 	render_store(d, t);
+	render_fleet(&d->fleet, t);
 	render_auth(d, t);
 	single(t, "link_inbox_bytes", METRIC_GAUGE,
 	       "Bytes received from links that the loop has not looked at; "

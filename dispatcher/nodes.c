@@ -30,7 +30,7 @@ void nodes_init(struct nodes *n, const struct nodes_config *config,
 
 /* --- membership -------------------------------------------------------- */
 
-static struct node *node_find(const struct nodes *n, const char *name)
+struct node *nodes_find(const struct nodes *n, const char *name)
 {
 	list_for_each (each, &n->nodes) {
 		struct node *node = container_of(each, struct node, in_nodes);
@@ -74,7 +74,7 @@ static struct list *worker_before(struct node *node, uint32_t index)
 
 static struct node *node_get(struct nodes *n, const Hello *hello)
 {
-	struct node *node = node_find(n, hello->node);
+	struct node *node = nodes_find(n, hello->node);
 
 	if (node == NULL) {
 		node = xcalloc(1, sizeof(*node));
@@ -365,6 +365,12 @@ static const char *hello_fault(const struct nodes *n, const LinkFrame *f)
 	return NULL;
 }
 
+/* No node holds or does that much; sums of them overflow nothing. */
+static uint64_t sane(uint64_t told)
+{
+	return min_of(told, (uint64_t)1 << 40);
+}
+
 static void worker_add(struct nodes *n, const LinkFrame *f, uint64_t now_ms)
 {
 	const Hello *hello = f->hello;
@@ -383,7 +389,7 @@ static void worker_add(struct nodes *n, const LinkFrame *f, uint64_t now_ms)
 	w->node = node_get(n, hello);
 	w->index = hello->worker;
 	w->incarnation = hello->incarnation;
-	w->connections_max = hello->connections_max;
+	w->connections_max = sane(hello->connections_max);
 	w->config_hash = hello->config_hash;
 	w->store = hello->store;
 	w->link_address = xstrdup(hello->link_address);
@@ -435,7 +441,7 @@ static void take_hello(struct nodes *n, const LinkFrame *f, uint64_t now_ms)
 		log_warn("HELLO-REFUSED", "fault=\"%s\"", fault);
 		return;
 	}
-	node = node_find(n, hello->node);
+	node = nodes_find(n, hello->node);
 	old = node ? worker_find(node, hello->worker) : NULL;
 	if (old != NULL && old->link.peer_epoch == f->sender_epoch &&
 	    greet_again(n, old, hello))
@@ -509,12 +515,28 @@ static void want_flush(struct nodes *n, struct node_worker *w)
 		list_push_back(&n->pending, &w->in_pending);
 }
 
+static void take_load(struct node_worker *w,
+		      const Stentor__Link__V1__Load *load)
+{
+	w->load = (struct node_load){
+		.accepts = sane(load->accepts),
+		.accepts_max = sane(load->accepts_max),
+		.sent_bytes = sane(load->sent_bytes),
+		.queue_age_us = sane(load->queue_age_us),
+		.fullness = sane(load->fullness),
+		.leave_per_ks = sane(load->leave_per_ks),
+		.drain_left_ms = sane(load->drain_left_ms),
+	};
+}
+
 static void take_heartbeat(struct nodes *n, struct node_worker *w,
 			   const Stentor__Link__V1__Heartbeat *beat)
 {
-	w->connections = beat->connections;
+	w->connections = sane(beat->connections);
 	w->draining = beat->draining;
 	w->store = beat->store;
+	if (beat->load != NULL)
+		take_load(w, beat->load);
 	if (store_differs(n, w->store))
 		worker_refuse(n, w);
 }
@@ -721,6 +743,7 @@ bool nodes_flush(struct nodes *n, uint64_t now_ms)
 static void tick_worker(struct nodes *n, struct node_worker *w, uint64_t now_ms)
 {
 	Stentor__Link__V1__Heartbeat beat = STENTOR__LINK__V1__HEARTBEAT__INIT;
+	Stentor__Link__V1__Fleet fleet = STENTOR__LINK__V1__FLEET__INIT;
 	LinkFrame f = STENTOR__LINK__V1__FRAME__INIT;
 	struct frame *control;
 
@@ -738,6 +761,8 @@ static void tick_worker(struct nodes *n, struct node_worker *w, uint64_t now_ms)
 	    w->phase == NODE_WORKER_REFUSED)
 		return;
 	beat.store = n->config.store;
+	if (n->ops->advise != NULL && n->ops->advise(n->ctx, w, &fleet))
+		beat.fleet = &fleet;
 	f.heartbeat = &beat;
 	control = link_control_encode(&f);
 	if (send_in_sequence(n, w, control) == 0)

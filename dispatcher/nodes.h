@@ -59,11 +59,29 @@ enum node_worker_phase {
 	NODE_WORKER_REFUSED
 };
 
+/* What its workers say together; fleet.c adds up. */
+struct node_sum {
+	uint64_t connections, connections_max, accepts, sent_bytes;
+	uint64_t queue_age_us, fullness; /* the most of one worker */
+	uint64_t spare;	    /* streams a second it could begin beyond those */
+	uint64_t draining;  /* streams of workers that drain */
+	bool drains, takes; /* takes: new streams */
+};
+
 struct node {
 	struct list in_nodes;
 	struct list workers; /* struct node_worker.in_node */
 	char *name, *version, *listen_address;
 	uint64_t seen; /* last message that counted it (publish.c) */
+	struct node_sum sum;
+	bool above;	  /* the fleet's level, with more than a margin */
+	uint64_t surplus; /* streams, while `above` */
+};
+
+/* What a worker's heartbeat says: link.proto, Load. */
+struct node_load {
+	uint64_t accepts, accepts_max, sent_bytes, queue_age_us, fullness;
+	uint64_t leave_per_ks, drain_left_ms;
 };
 
 struct node_worker {
@@ -74,6 +92,7 @@ struct node_worker {
 	uint32_t index;
 	uint16_t id; /* in the routing table */
 	uint64_t incarnation, config_hash, connections, connections_max;
+	struct node_load load;
 	uint64_t store;	    /* that its positions come from; 0: none */
 	uint32_t questions; /* not answered yet (history.c) */
 	char *link_address, *dialed;
@@ -109,6 +128,10 @@ struct nodes_ops {
 	void (*brief)(void *ctx, struct node_worker *w);
 	/* A worker tells of revoked tokens; borrowed. NULL: not listened to. */
 	void (*revocations)(void *ctx, const LinkFrame *f);
+	/* What the worker's next heartbeat is to tell of the fleet: true if
+	 * `fleet`, empty, was filled in. NULL: nothing. */
+	bool (*advise)(void *ctx, const struct node_worker *w,
+		       Stentor__Link__V1__Fleet *fleet);
 	/* A worker's answer to a count query. */
 	void (*counted)(void *ctx, uint64_t id, uint64_t subscribers);
 	/* For people: milliseconds since 1970. */
@@ -164,6 +187,8 @@ void nodes_disconnected(struct nodes *n, struct node_worker *w);
 /* What identifies our store; 0: no channel keeps history, or not known yet.
  * Workers whose positions come from another one are refused from now on. */
 void nodes_set_store(struct nodes *n, uint64_t identity);
+/* NULL: there is none of this name. */
+struct node *nodes_find(const struct nodes *n, const char *name);
 /* The worker of a link, by our epoch of it; NULL: it is gone. */
 struct node_worker *nodes_worker(const struct nodes *n, uint64_t epoch);
 
