@@ -22,6 +22,7 @@ void announcer_init(struct announcer *a, struct channels *channels,
 		.ops = ops,
 		.ctx = ctx,
 		.identity = *identity,
+		.load = STENTOR__LINK__V1__LOAD__INIT,
 	};
 	list_init(&a->upstreams);
 	list_init(&a->unannounced);
@@ -368,6 +369,7 @@ static void end_link(struct announcer *a, struct upstream *u,
 	u->confirmed = 0;
 	u->phase = phase;
 	u->store = 0;
+	u->fleet = (struct fleet_heard){0};
 	if (!lost)
 		return;
 	a->counters.links_lost++;
@@ -517,6 +519,16 @@ static void answer_counts(struct announcer *a, struct upstream *u,
 	}
 }
 
+static void take_fleet(struct upstream *u, const Stentor__Link__V1__Fleet *f)
+{
+	u->fleet = (struct fleet_heard){
+		.known = true,
+		.takers = f->takers,
+		.leave_per_ks = f->leave_per_ks,
+		.surplus = f->surplus,
+	};
+}
+
 static void take_frame(struct announcer *a, struct upstream *u,
 		       const LinkFrame *f, size_t len, uint64_t now_ms)
 {
@@ -538,6 +550,8 @@ static void take_frame(struct announcer *a, struct upstream *u,
 	if (f->heartbeat != NULL &&
 	    !take_store(a, u, f->heartbeat->store, now_ms))
 		return;
+	if (f->heartbeat != NULL && f->heartbeat->fleet != NULL)
+		take_fleet(u, f->heartbeat->fleet);
 	take_acks(a, u);
 	if (f->n_deliveries > 0)
 		a->ops->deliver(a->ctx, f->deliveries, f->n_deliveries);
@@ -546,6 +560,8 @@ static void take_frame(struct announcer *a, struct upstream *u,
 		a->ops->answers(a->ctx, f, now_ms);
 	if (f->n_revocations > 0 && a->ops->revocations != NULL)
 		a->ops->revocations(a->ctx, f);
+	if (f->drain != NULL && a->ops->drain != NULL)
+		a->ops->drain(a->ctx, f->drain);
 	answer_counts(a, u, f);
 }
 
@@ -581,7 +597,7 @@ void announcer_receive(struct announcer *a, const void *bytes, size_t len,
 	arena_reset(&a->arena);
 }
 
-static struct frame *heartbeat(const struct announcer *a)
+static struct frame *heartbeat(struct announcer *a)
 {
 	Stentor__Link__V1__Heartbeat beat = STENTOR__LINK__V1__HEARTBEAT__INIT;
 	LinkFrame f = STENTOR__LINK__V1__FRAME__INIT;
@@ -589,6 +605,7 @@ static struct frame *heartbeat(const struct announcer *a)
 	beat.connections = a->connections;
 	beat.draining = a->draining;
 	beat.store = a->store;
+	beat.load = &a->load;
 	f.heartbeat = &beat;
 	return link_control_encode(&f);
 }
@@ -729,4 +746,37 @@ unsigned announcer_different(const struct announcer *a)
 			     u->config_hash != a->identity.config_hash;
 	}
 	return different;
+}
+
+struct fleet_heard announcer_fleet(const struct announcer *a)
+{
+	struct fleet_heard all = {
+		.leave_per_ks = UINT64_MAX,
+		.surplus = UINT64_MAX,
+	};
+
+	list_for_each (node, &a->upstreams) {
+		const struct upstream *u =
+			container_of(node, struct upstream, in_announcer);
+
+		if (u->phase != UPSTREAM_UP || !u->fleet.known)
+			continue;
+		all.known = true;
+		all.takers = max_of(all.takers, u->fleet.takers);
+		all.leave_per_ks =
+			min_of(all.leave_per_ks, u->fleet.leave_per_ks);
+		all.surplus = min_of(all.surplus, u->fleet.surplus);
+	}
+	return all.known ? all : (struct fleet_heard){0};
+}
+
+void announcer_hurry(struct announcer *a)
+{
+	list_for_each (node, &a->upstreams) {
+		struct upstream *u =
+			container_of(node, struct upstream, in_announcer);
+
+		if (u->phase == UPSTREAM_UP)
+			u->speak_at_ms = 0;
+	}
 }

@@ -23,6 +23,7 @@
 #include "common/codec/linkstate.h"
 #include "common/codec/linkwire.h"
 #include "connnode/channels.h"
+#include "connnode/pace.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -52,6 +53,8 @@ struct announcer_ops {
 	void (*answers)(void *ctx, const LinkFrame *f, uint64_t now_ms);
 	/* A frame in sequence that carries revocations; likewise. */
 	void (*revocations)(void *ctx, const LinkFrame *f);
+	/* An operator's order to this node; likewise. */
+	void (*drain)(void *ctx, const Stentor__Link__V1__DrainOrder *order);
 	/* up: the dispatcher has acknowledged our interests, all that is
 	 * published there from now on reaches us. Or the link ended, in
 	 * whichever way: what was on its way may be lost; told also of a link
@@ -75,7 +78,9 @@ struct announcer {
 	struct list upstreams;	 /* struct upstream.in_announcer */
 	struct list unannounced; /* channels whose state may have changed */
 	uint64_t generation;	 /* of the last flush that had changes */
-	uint64_t connections;	 /* set by the owner, told in heartbeats */
+	/* Set by the owner, told in heartbeats, as is `draining`. */
+	uint64_t connections;
+	Stentor__Link__V1__Load load;
 	/* Identity of the store that positions come from, told by the first
 	 * dispatcher that knows it and kept while one with it is UP; 0: none.
 	 * Two stores would hand out two truths. */
@@ -110,13 +115,14 @@ struct upstream {
 	void *socket;	   /* the owner's */
 	enum upstream_phase phase;
 	struct link_state link;
-	struct hash_key key;   /* of interest keys, the dispatcher's choice */
-	char *name;	       /* the dispatcher's, once it answered */
-	uint64_t config_hash;  /* the dispatcher's */
-	uint64_t store;	       /* the dispatcher's; 0: not told */
-	uint64_t snapshot_seq; /* of the snapshot's end; 0: not under way */
-	uint64_t asked;	       /* announcer.asks when it was asked last */
-	uint64_t speak_at_ms;  /* next hello (GREETING) or heartbeat (UP) */
+	struct hash_key key;  /* of interest keys, the dispatcher's choice */
+	char *name;	      /* the dispatcher's, once it answered */
+	uint64_t config_hash; /* the dispatcher's */
+	uint64_t store;	      /* the dispatcher's; 0: not told */
+	struct fleet_heard fleet; /* what it said last */
+	uint64_t snapshot_seq;	  /* of the snapshot's end; 0: not under way */
+	uint64_t asked;		  /* announcer.asks when it was asked last */
+	uint64_t speak_at_ms;	  /* next hello (GREETING) or heartbeat (UP) */
 	unsigned greetings;
 	struct list queue; /* struct upstream_frame */
 	size_t queue_bytes;
@@ -171,6 +177,11 @@ const struct upstream *announcer_ask(struct announcer *a, struct frame *control,
  * none is up. */
 uint64_t announcer_confirmed(const struct announcer *a);
 unsigned announcer_up(const struct announcer *a);
+/* What all UP dispatchers say of the fleet: the least of it. */
+struct fleet_heard announcer_fleet(const struct announcer *a);
+/* Heartbeats leave with the next tick: something that dispatchers act upon has
+ * changed. */
+void announcer_hurry(struct announcer *a);
 /* Of these, how many follow other rules than ours. */
 unsigned announcer_different(const struct announcer *a);
 

@@ -4,54 +4,95 @@
 #include "connnode/session.h"
 #include "connnode/stream.h"
 
-void worker_drain(struct worker *w)
+static void begin(struct worker *w, uint64_t seconds)
 {
-	if (w->draining)
-		return;
-	w->draining = true;
-	w->announcer.draining = true;
-	w->drain_started_ms = worker_now(w);
-	w->drain_streams = w->stream_count;
+	w->draining = w->announcer.draining = true;
 	w->shared->draining = 1;
 	w->shared->ready = 0;
+	pace_drain(&w->pace, worker_now(w), seconds * 1000);
 	metric_set(&w->metrics, NM_DRAINING, 0, 1);
+	announcer_hurry(&w->announcer);
 	log_info("DRAIN", "streams=%llu seconds=%llu",
 		 (unsigned long long)w->stream_count,
-		 (unsigned long long)w->options->drain_seconds);
+		 (unsigned long long)seconds);
+}
+
+static void stop(struct worker *w)
+{
+	w->draining = w->announcer.draining = false;
+	w->shared->draining = 0;
+	pace_stop(&w->pace);
+	metric_set(&w->metrics, NM_DRAINING, 0, 0);
+	announcer_hurry(&w->announcer);
+	log_info("DRAIN-STOPPED", "streams=%llu",
+		 (unsigned long long)w->stream_count);
+}
+
+void drain_end(struct worker *w)
+{
+	if (w->ending)
+		return;
+	w->ending = true;
+	begin(w, w->options->drain_seconds);
 	drain_tick(w);
 }
 
-static void send_away(struct worker *w, uint64_t count)
+/* --- orders ------------------------------------------------------------ */
+
+void drain_ordered(struct worker *w, const Stentor__Link__V1__DrainOrder *o)
+{
+	struct drain_order *order = &w->shared->order;
+
+	if (o->number <= order->number)
+		return;
+	order->seconds = o->seconds;
+	order->drains = !o->stop;
+	order->number = o->number;
+}
+
+static void follow_order(struct worker *w)
+{
+	const struct drain_order *order = &w->shared->order;
+
+	if (order->number == w->order_number)
+		return;
+	w->order_number = order->number;
+	if (w->ending)
+		return;
+	if (order->drains)
+		begin(w, order->seconds ? order->seconds
+					: w->options->drain_seconds);
+	else if (w->draining)
+		stop(w);
+}
+
+/* --- sending away ------------------------------------------------------ */
+
+static void send_away(struct worker *w, uint64_t count, const char *reason,
+		      enum close_cause cause)
 {
 	while (count-- > 0 && !list_empty(&w->streams)) {
 		struct session *s = container_of(w->streams.next,
 						 struct session, in_worker);
 
-		if (!s->doomed)
-			stream_send_away(s, "drain", CLOSED_DRAIN);
-		else
-			break; /* goes at the end of this turn */
+		if (s->doomed)
+			return; /* goes at the end of this turn */
+		stream_send_away(s, reason, cause);
 	}
 }
 
 void drain_tick(struct worker *w)
 {
-	uint64_t deadline_ms = w->options->drain_seconds * 1000;
-	uint64_t elapsed_ms = worker_now(w) - w->drain_started_ms;
-	double per_second = (double)DRAIN_LEAST;
+	struct fleet_heard fleet = announcer_fleet(&w->announcer);
+	uint64_t now = worker_now(w), due;
 
-	if (elapsed_ms >= deadline_ms) {
-		send_away(w, UINT64_MAX);
-	} else {
-		per_second =
-			max_of(per_second, (double)w->drain_streams * 1000.0 /
-						   (double)deadline_ms);
-		w->drain_owed += per_second * WORKER_TICK_MS / 1000.0;
-		send_away(w, (uint64_t)w->drain_owed);
-		w->drain_owed -= (double)(uint64_t)w->drain_owed;
-	}
-	if (w->stream_count == 0 &&
-	    (list_empty(&w->leaving) ||
-	     elapsed_ms >= deadline_ms + DRAIN_GRACE_MS))
+	follow_order(w);
+	due = pace_due(&w->pace, now, w->stream_count, &fleet);
+	if (w->draining)
+		send_away(w, due, "drain", CLOSED_DRAIN);
+	else
+		send_away(w, due, "rebalance", CLOSED_REBALANCE);
+	if (w->ending && w->stream_count == 0 &&
+	    (list_empty(&w->leaving) || now >= w->pace.end_ms + DRAIN_GRACE_MS))
 		uv_stop(w->loop);
 }

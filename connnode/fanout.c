@@ -7,10 +7,13 @@
 #include <limits.h>
 #include <stdlib.h>
 
+#define FANOUT_AGE_LOOKS 64
+
 /* A message, rendered for the variants that were wanted when it came. */
 struct message {
 	struct list in_job;
-	uint64_t number;		/* of its channel; 0: goes to all */
+	uint64_t number; /* of its channel; 0: goes to all */
+	uint64_t came_ms;
 	struct frame *frames[VARIANTS]; /* NULL: nobody wants it */
 };
 
@@ -83,7 +86,10 @@ static uint64_t count(struct channel *ch, const LinkDelivery *d)
 static void render(struct worker *w, struct channel *ch, const LinkDelivery *d,
 		   struct message *m)
 {
-	*m = (struct message){.number = count(ch, d)};
+	*m = (struct message){
+		.number = count(ch, d),
+		.came_ms = worker_now(w),
+	};
 	list_init(&m->in_job);
 	for (unsigned v = 0; v < VARIANTS; v++) {
 		if (ch->variants[v] == 0)
@@ -221,6 +227,31 @@ static unsigned job_step(struct worker *w, struct fanout_job *job,
 	if (list_empty(&job->pending))
 		job_end(w, job);
 	return walked;
+}
+
+static const struct message *job_oldest(const struct fanout_job *job)
+{
+	const struct list *list =
+		list_empty(&job->active) ? &job->pending : &job->active;
+
+	return container_of(list->next, struct message, in_job);
+}
+
+/* Jobs take turns, so those in front are like all others. */
+uint64_t fanout_age_ms(const struct worker *w)
+{
+	uint64_t now = worker_now(w), age = 0;
+	unsigned looks = FANOUT_AGE_LOOKS;
+
+	list_for_each (node, &w->fanout.jobs) {
+		const struct message *m = job_oldest(
+			container_of(node, struct fanout_job, in_jobs));
+
+		age = max_of(age, now - m->came_ms);
+		if (--looks == 0)
+			break;
+	}
+	return age;
 }
 
 void fanout_finish(struct worker *w, struct channel *ch)

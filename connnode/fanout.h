@@ -41,6 +41,8 @@ void fanout_message(struct worker *w, struct channel *ch,
 		    const LinkDelivery *d);
 /* Ends the channel's job now, whatever it takes. */
 void fanout_finish(struct worker *w, struct channel *ch);
+/* How long the oldest message of a job has waited, about. */
+uint64_t fanout_age_ms(const struct worker *w);
 /* One slice. True while jobs are left. */
 bool fanout_run(struct worker *w);
 

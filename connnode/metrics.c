@@ -9,8 +9,9 @@ static const char *const reject_names[] = {
 	"full",		  "draining",  "bad_request", "not_found", "method",
 	"not_acceptable", "timeout",   "address",     "rate",	   "heads",
 	"unauthorized",	  "forbidden", NULL};
-static const char *const close_names[] = {
-	"client", "slow", "stalled", "drain", "shutdown", "token", NULL};
+static const char *const close_names[] = {"client",    "slow",	   "stalled",
+					  "drain",     "shutdown", "token",
+					  "rebalance", "age",	   NULL};
 static const char *const drop_names[] = {"slow_consumer", "no_subscriber",
 					 "conflated", "expired", NULL};
 static const char *const resume_names[] = {"current", "replayed", "gap", NULL};
@@ -75,6 +76,9 @@ const struct metric_desc node_metrics[NM_COUNT] = {
 			 "How late a worker's 100 ms timer fired."},
 	[NM_DRAINING] = {"draining", METRIC_GAUGE, PLAIN,
 			 "Workers that send their clients away."},
+	[NM_LEAVING] = {"streams_leaving_per_second", METRIC_GAUGE, PLAIN,
+			"Pace at which event streams are sent away, to drain "
+			"or to even out the fleet."},
 	[NM_DISPATCHERS_UP] = {"dispatcher_links_up", METRIC_GAUGE, PLAIN,
 			       "Links to dispatchers that stand, over all "
 			       "workers."},

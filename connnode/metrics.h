@@ -25,6 +25,7 @@ enum node_metric {
 	NM_BLOCKED,
 	NM_LOOP_LAG,
 	NM_DRAINING,
+	NM_LEAVING,
 	NM_DISPATCHERS_UP,
 	NM_CONFIG_DIFFERS,
 	NM_LINKS_LOST,
@@ -78,6 +79,8 @@ enum close_cause {
 	CLOSED_DRAIN,
 	CLOSED_SHUTDOWN, /* the process ends */
 	CLOSED_TOKEN,	 /* its token expired or was revoked */
+	CLOSED_REBALANCE,
+	CLOSED_AGE,
 };
 
 enum drop_reason {

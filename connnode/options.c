@@ -90,6 +90,22 @@ static const struct option options[] = {
 		"least delay before a client comes back; each is told its own"),
 	ROW_UINT("retry-max-ms", AT(retry_max_ms), "5000", 1, HOUR_MS, "ms",
 		 "greatest such delay"),
+	ROW_UINT("retry-window-ms", AT(retry_window_ms), "120000", 1000,
+		 HOUR_MS, "ms",
+		 "most time over which clients who are not let in are told to "
+		 "come back"),
+	ROW_UINT("connection-age-ms", AT(connection_age_ms), "0", 0,
+		 24 * HOUR_MS, "ms",
+		 "a stream is sent to a new place after so long, less up to a "
+		 "fifth; 0: never"),
+	ROW_SIZE("send-rate-full", AT(send_rate_full), "0", 0,
+		 1024ull * 1024 * 1024 * 1024,
+		 "bytes a second to all streams at which the node counts as "
+		 "full, to autoscalers; 0: no such limit"),
+	ROW_UINT("queue-age-full-ms", AT(queue_age_full_ms), "500", 0, HOUR_MS,
+		 "ms",
+		 "wait of the oldest message at which it counts as full; 0: no "
+		 "such limit"),
 	ROW_SIZE("notsent-bytes", AT(notsent_bytes), "64KiB", 0,
 		 1024u * 1024 * 1024,
 		 "most unsent bytes the kernel holds of one stream; 0: its "
@@ -99,7 +115,7 @@ static const struct option options[] = {
 		 "a peer that acknowledges nothing for so long is gone; 0: the "
 		 "kernel's default"),
 	ROW_UINT("drain-seconds", AT(drain_seconds), "60", 0, 86400, "s",
-		 "after SIGTERM, time over which clients are sent away"),
+		 "time over which a drain sends clients away"),
 	ROW_UINT("watchdog-ms", AT(watchdog_ms), "30000", 1000, HOUR_MS, "ms",
 		 "a worker whose loop stands still for so long is replaced"),
 	ROW_UINT("resolve-ms", AT(resolve_ms), "5000", 100, HOUR_MS, "ms",

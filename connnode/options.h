@@ -14,7 +14,8 @@ struct connnode_options {
 	uint64_t channels_max, head_bytes_max, url_bytes_max;
 	uint64_t head_timeout_ms, heartbeat_ms, stall_timeout_ms, ready_ms;
 	uint64_t queue_bytes_max, replay_bytes_max, hold_bytes_max, sweep_ms;
-	uint64_t retry_min_ms, retry_max_ms;
+	uint64_t retry_min_ms, retry_max_ms, retry_window_ms;
+	uint64_t connection_age_ms, send_rate_full, queue_age_full_ms;
 	uint64_t notsent_bytes, user_timeout_ms;
 	uint64_t drain_seconds, watchdog_ms, resolve_ms;
 	char *cors_origins;

@@ -119,6 +119,9 @@ static void turn_away(struct session *s, const struct http1_request *r,
 	uint32_t retry_ms = worker_retry_ms(w);
 	char headers[REQUEST_CORS_MAX + 64];
 
+	if (reason == REJECT_FULL || reason == REJECT_RATE)
+		retry_ms = comeback_ms(&w->comeback, worker_now(w),
+				       worker_room_per_second(w), retry_ms);
 	if (http1_accepts(http1_get(r, "accept"), "text/event-stream")) {
 		metric_add(&w->metrics, NM_REJECTED, reason, 1);
 		stream_refuse(s, retry_ms, cors);

@@ -93,11 +93,23 @@ static void session_arm(struct session *s, uint64_t in_ms)
 	wheel_arm(&s->worker->wheel, &s->timer, worker_now(s->worker) + in_ms);
 }
 
-/* For the next heartbeat, or the end of the token. */
+/* Until the stream is old enough to go elsewhere. */
+static uint64_t age_left_ms(const struct session *s)
+{
+	uint64_t now = worker_now(s->worker);
+
+	if (s->leave_at_ms == 0)
+		return UINT64_MAX;
+	return s->leave_at_ms > now ? s->leave_at_ms - now : 0;
+}
+
+/* For the next heartbeat, or the end of the token, or of its time. */
 static void arm_stream(struct session *s)
 {
-	session_arm(s, min_of(jittered(s->worker->options->heartbeat_ms),
-			      admission_left_ms(s)));
+	uint64_t end_ms = min_of(admission_left_ms(s), age_left_ms(s));
+
+	session_arm(s,
+		    min_of(jittered(s->worker->options->heartbeat_ms), end_ms));
 }
 
 static void on_unaccepted_closed(uv_handle_t *handle)
@@ -190,6 +202,16 @@ static void end_head(struct session *s)
 	s->blocked = NULL;
 }
 
+/* Up to a fifth sooner, so that those who came together leave one by one. */
+static void set_age(struct session *s)
+{
+	uint64_t age_ms = s->worker->options->connection_age_ms;
+
+	if (age_ms != 0)
+		s->leave_at_ms = worker_now(s->worker) + age_ms -
+				 random_below(age_ms / 5 + 1);
+}
+
 void session_begin_stream(struct session *s)
 {
 	struct worker *w = s->worker;
@@ -197,6 +219,7 @@ void session_begin_stream(struct session *s)
 	end_head(s);
 	session_move(s, SESSION_STREAM);
 	metric_add(&w->metrics, NM_ACCEPTED, 0, 1);
+	set_age(s);
 	arm_stream(s);
 }
 
@@ -640,6 +663,10 @@ void session_on_timer(struct session *s)
 	}
 	if (admission_left_ms(s) == 0) {
 		stream_send_away(s, "token_expired", CLOSED_TOKEN);
+		return;
+	}
+	if (age_left_ms(s) == 0) {
+		stream_send_away(s, "age", CLOSED_AGE);
 		return;
 	}
 	if (is_blocked(s)) {

@@ -55,7 +55,8 @@ struct session {
 	struct auth_token *token;	/* that the stream lives by, or NULL */
 	uint64_t generation;		/* announcement to be confirmed */
 	uint64_t ready_by_ms;
-	size_t stuck_bytes; /* blocked: left when the stall timer was armed */
+	uint64_t leave_at_ms; /* its age then is enough; 0: never */
+	size_t stuck_bytes;   /* blocked: left when the stall timer was armed */
 	int fd;
 	uint32_t list_hash; /* place_list_hash() of its channels */
 	uint16_t subscriptions;

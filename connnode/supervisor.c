@@ -81,6 +81,8 @@ static void clear_gauges(struct slot *slot)
 
 	slot->shared->ready = slot->shared->streams = 0;
 	slot->shared->tls_expires_s = 0;
+	slot->shared->accepts = slot->shared->queue_age_us = 0;
+	slot->shared->fullness = slot->shared->retry_window_ms = 0;
 	for (unsigned i = 0; i < NM_COUNT; i++) {
 		if (node_metrics[i].type == METRIC_GAUGE &&
 		    i != NM_CONNECTIONS_MAX)
@@ -112,12 +114,37 @@ static const struct children_ops children_ops = {
 	.on_stopped = on_stopped,
 };
 
+/* The order that was given last goes to all workers, also those that are
+ * started later. */
+static const struct drain_order *share_order(struct supervisor *s)
+{
+	const struct drain_order *newest = &s->slots[0].shared->order;
+
+	for (unsigned i = 1; i < s->workers; i++) {
+		const struct drain_order *o = &s->slots[i].shared->order;
+
+		if (o->number > newest->number)
+			newest = o;
+	}
+	for (unsigned i = 0; i < s->workers; i++) {
+		struct drain_order *o = &s->slots[i].shared->order;
+
+		if (o->number == newest->number)
+			continue;
+		o->seconds = newest->seconds;
+		o->drains = newest->drains;
+		o->number = newest->number;
+	}
+	return newest;
+}
+
 /* A worker whose loop stands still holds its clients hostage. */
 static void on_watch(uv_timer_t *timer)
 {
 	struct supervisor *s = container_of(timer, struct supervisor, watch);
 	uint64_t now = clock_monotonic_ms();
 
+	share_order(s);
 	for (unsigned i = 0; i < s->workers; i++) {
 		struct worker_shared *w = s->slots[i].shared;
 		int pid = children_pid(s->children, i);
@@ -161,7 +188,7 @@ static void on_readyz(void *ctx, const struct http1_request *q UNUSED,
 		ready += s->slots[i].shared->ready != 0;
 		once += s->slots[i].was_ready || s->slots[i].shared->ready;
 	}
-	if (s->draining)
+	if (s->draining || share_order(s)->drains)
 		admin_say(r, 503, "draining\n");
 	else if (ready == 0)
 		admin_say(r, 503, "no worker is linked to a dispatcher\n");
@@ -169,6 +196,13 @@ static void on_readyz(void *ctx, const struct http1_request *q UNUSED,
 		admin_say(r, 503, "workers are starting\n");
 	else
 		admin_say(r, 200, "ok\n");
+}
+
+static void show(struct metrics_text *t, const char *name, const char *help,
+		 double value)
+{
+	metrics_head(t, name, METRIC_GAUGE, help);
+	metrics_sample(t, name, "", value);
 }
 
 /* Of the certificates that are in force, the end that comes first. */
@@ -184,9 +218,45 @@ static void show_certificate(const struct supervisor *s, struct metrics_text *t)
 	}
 	if (first == UINT64_MAX)
 		return;
-	metrics_head(t, "tls_certificate_expires_seconds", METRIC_GAUGE,
-		     TLS_EXPIRES_HELP);
-	metrics_sample(t, "tls_certificate_expires_seconds", "", (double)first);
+	show(t, "tls_certificate_expires_seconds", TLS_EXPIRES_HELP,
+	     (double)first);
+}
+
+/* What the node could still do, and how it lives with what it can't: for
+ * autoscalers that read Prometheus. */
+static void show_headroom(const struct supervisor *s, struct metrics_text *t)
+{
+	uint64_t streams = 0, accepts = 0, age_us = 0, fullness = 0;
+	uint64_t window_ms = 0, max = s->options->connections_max;
+
+	for (unsigned i = 0; i < s->workers; i++) {
+		const struct worker_shared *w = s->slots[i].shared;
+
+		streams += w->streams;
+		accepts += w->accepts_max - min_of(w->accepts_max, w->accepts);
+		age_us = max_of(age_us, w->queue_age_us);
+		fullness = max_of(fullness, w->fullness);
+		window_ms = max_of(window_ms, w->retry_window_ms);
+	}
+	show(t, "connections_headroom",
+	     "Event streams for which there is room.",
+	     (double)(max - min_of(max, streams)));
+	show(t, "accept_headroom",
+	     "Event streams a second that could begin beyond those that do.",
+	     (double)accepts);
+	show(t, "queue_age_seconds",
+	     "How long the oldest message of the slowest worker waited for its "
+	     "turn to be written.",
+	     (double)age_us / 1e6);
+	show(t, "load",
+	     "How full the fullest worker is, by its fullest limit: "
+	     "connections, connections a second, bytes a second, age of the "
+	     "queue; 1 is full.",
+	     (double)fullness / 1000);
+	show(t, "retry_window_seconds",
+	     "After how long clients who are not let in are told to come back, "
+	     "at most; 0: all are let in.",
+	     (double)window_ms / 1000);
 }
 
 static void on_metrics(void *ctx, const struct http1_request *q UNUSED,
@@ -209,9 +279,9 @@ static void on_metrics(void *ctx, const struct http1_request *q UNUSED,
 		     "Workers that ended and were started again.");
 	metrics_sample(&t, "worker_restarts_total", "",
 		       (double)children_restarts(s->children));
-	metrics_head(&t, "workers_running", METRIC_GAUGE, "Worker processes.");
-	metrics_sample(&t, "workers_running", "", (double)running);
+	show(&t, "workers_running", "Worker processes.", (double)running);
 	show_certificate(s, &t);
+	show_headroom(s, &t);
 	admin_metrics(r, &t);
 	free(blocks);
 	free(pids);

@@ -8,6 +8,7 @@
 #include "common/io/linkurl.h"
 #include "common/io/listener.h"
 #include "common/io/nngio.h"
+#include "connnode/drain.h"
 #include "connnode/intake.h"
 
 #include <netdb.h>
@@ -159,6 +160,11 @@ static void on_revocations(void *ctx, const LinkFrame *f)
 		gossip_take(w->auth, f);
 }
 
+static void on_drain(void *ctx, const Stentor__Link__V1__DrainOrder *order)
+{
+	drain_ordered(ctx, order);
+}
+
 static void tell_newcomer(void *ctx, struct frame *control)
 {
 	struct upstream *u = ctx;
@@ -185,6 +191,7 @@ static const struct announcer_ops announcer_ops = {
 	.deliver = on_deliver,
 	.answers = on_answers,
 	.revocations = on_revocations,
+	.drain = on_drain,
 	.link_changed = on_link_changed,
 };
 

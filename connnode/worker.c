@@ -38,6 +38,21 @@ uint32_t worker_retry_ms(const struct worker *w)
 	return (uint32_t)(o->retry_min_ms + random_below(span + 1));
 }
 
+/* A full worker beside others that are not has its clients there soon. Where
+ * the whole fleet is full, all its streams are spread over the window. */
+uint64_t worker_room_per_second(const struct worker *w)
+{
+	const struct connnode_options *o = w->options;
+	struct fleet_heard fleet = announcer_fleet(&w->announcer);
+	bool full = w->stream_count >= w->connections_max;
+
+	if (full && (!fleet.known || fleet.takers == 0))
+		return max_of(w->connections_max * 1000 /
+				      max_of(o->retry_window_ms, (uint64_t)1),
+			      (uint64_t)1);
+	return o->rate_max > 0 ? o->rate_max : UINT32_MAX;
+}
+
 /* --- a turn of the loop ------------------------------------------------ */
 
 static void on_spin(uv_idle_t *idle UNUSED)
@@ -175,6 +190,7 @@ static void show_gauges(struct worker *w)
 	if (w->auth != NULL)
 		show_auth(w);
 	show_logs(w);
+	metric_set(m, NM_LEAVING, 0, (w->pace.per_ks + 999) / 1000);
 }
 
 static void show_state(struct worker *w)
@@ -182,9 +198,35 @@ static void show_state(struct worker *w)
 	struct worker_shared *shared = w->shared;
 
 	shared->streams = w->stream_count;
+	shared->accepts = w->load.accepts;
+	shared->accepts_max = w->load.limits.accepts;
+	shared->queue_age_us = w->load.queue_age_us;
+	shared->fullness = w->load.fullness;
+	shared->retry_window_ms = comeback_window_ms(
+		&w->comeback, worker_now(w), worker_room_per_second(w));
 	shared->ready = w->listener.open && !w->draining &&
 			announcer_up(&w->announcer) > 0;
 	shared->beat_ms = clock_monotonic_ms();
+}
+
+/* What the next heartbeats tell. */
+static void tell_load(struct worker *w, uint64_t now)
+{
+	Stentor__Link__V1__Load *told = &w->announcer.load;
+	struct load *l = &w->load;
+
+	load_look(l, now, w->stream_count,
+		  metric_get(&w->metrics, NM_ACCEPTED, 0),
+		  metric_get(&w->metrics, NM_BYTES_SENT, 0),
+		  fanout_age_ms(w) * 1000);
+	told->accepts = l->accepts;
+	told->accepts_max = l->limits.accepts;
+	told->sent_bytes = l->sent_bytes;
+	told->queue_age_us = l->queue_age_us;
+	told->fullness = l->fullness;
+	told->leave_per_ks = w->pace.per_ks;
+	told->drain_left_ms = pace_left_ms(&w->pace, now);
+	w->announcer.connections = w->stream_count;
 }
 
 static void on_tick(uv_timer_t *timer)
@@ -198,15 +240,14 @@ static void on_tick(uv_timer_t *timer)
 	wheel_run(&w->wheel, now, TIMERS_PER_RUN, on_wheel, w);
 	session_tls_tick(w);
 	uplink_tick(w);
-	w->announcer.connections = w->stream_count;
+	tell_load(w, now);
 	announcer_tick(&w->announcer, now);
 	replays_tick(w);
 	if (!w->listener.open && !w->draining &&
 	    (announcer_up(&w->announcer) > 0 ||
 	     now - w->started_ms >= LISTEN_AT_LATEST_MS))
 		open_port(w);
-	if (w->draining)
-		drain_tick(w);
+	drain_tick(w);
 	show_gauges(w);
 	show_state(w);
 }
@@ -215,7 +256,7 @@ static void on_tick(uv_timer_t *timer)
 
 static void on_term(uv_signal_t *handle, int number UNUSED)
 {
-	worker_drain(container_of(handle, struct worker, term));
+	drain_end(container_of(handle, struct worker, term));
 }
 
 /* Reads everything again, as at the start; rules and log level take effect. */
@@ -263,6 +304,22 @@ static void watch_signal(struct worker *w, uv_signal_t *handle, uv_signal_cb cb,
 
 /* --- life cycle -------------------------------------------------------- */
 
+static void init_load(struct worker *w)
+{
+	const struct connnode_options *o = w->options;
+	struct load_limits limits = {
+		.streams = w->connections_max,
+		.accepts = o->rate_max,
+		.sent_bytes = o->send_rate_full / o->workers,
+		.queue_age_us = o->queue_age_full_ms * 1000,
+	};
+
+	load_init(&w->load, &limits, worker_now(w));
+	/* What an earlier process of this worker counted stays. */
+	w->load.begun = metric_get(&w->metrics, NM_ACCEPTED, 0);
+	w->load.sent = metric_get(&w->metrics, NM_BYTES_SENT, 0);
+}
+
 static void init_tables(struct worker *w)
 {
 	list_init(&w->streams);
@@ -277,6 +334,9 @@ static void init_tables(struct worker *w)
 	wheel_init(&w->wheel, WHEEL_SLOTS, WORKER_TICK_MS, worker_now(w));
 	limits_init(&w->limits, w->options->per_address_max,
 		    w->options->rate_max, worker_now(w));
+	comeback_init(&w->comeback, w->options->retry_window_ms, worker_now(w));
+	pace_init(&w->pace, worker_now(w));
+	init_load(w);
 	channels_init(&w->channels, w->rules);
 	fanout_init(&w->fanout);
 	intake_init(w);
@@ -387,7 +447,7 @@ int worker_run(const struct worker_start *s)
 	if (rc != 0)
 		return 1;
 	uv_run(&loop, UV_RUN_DEFAULT);
-	rc = w->draining ? 0 : 1;
+	rc = w->ending ? 0 : 1;
 	log_info("END", "streams=%llu", (unsigned long long)w->stream_count);
 	stop(w);
 	show_gauges(w);

@@ -25,10 +25,13 @@
 #include "common/io/tls.h"
 #include "connnode/announcer.h"
 #include "connnode/channels.h"
+#include "connnode/comeback.h"
 #include "connnode/fanout.h"
+#include "connnode/load.h"
 #include "connnode/logs.h"
 #include "connnode/metrics.h"
 #include "connnode/options.h"
+#include "connnode/pace.h"
 #include "connnode/questions.h"
 #include "connnode/replay.h"
 #include "connnode/shared.h"
@@ -98,6 +101,8 @@ struct worker {
 	struct list doomed; /* struct session.in_dirty: to be closed */
 	uint64_t stream_count, head_count;
 	struct limits limits;
+	struct comeback comeback; /* of those who are not let in */
+	struct load load;
 	struct wheel wheel;	 /* heartbeats, head and stall timeouts */
 	struct frame *heartbeat; /* shared by all */
 	size_t queued_bytes;	 /* over all streams */
@@ -120,9 +125,10 @@ struct worker {
 	uv_timer_t tick;
 	uint64_t tick_due_ms, started_ms;
 
-	bool draining;
-	uint64_t drain_started_ms, drain_streams;
-	double drain_owed; /* streams to be sent away by now */
+	/* drain.h */
+	bool draining, ending; /* ending: SIGTERM */
+	uint64_t order_number; /* that is followed */
+	struct pace pace;
 	uv_signal_t term, interrupt, hangup;
 	struct parent_watch parent;
 	int argc;
@@ -153,5 +159,8 @@ static inline uint64_t worker_now(const struct worker *w)
 
 /* This client's own reconnection delay. */
 uint32_t worker_retry_ms(const struct worker *w);
+/* Streams a second for which there may be room, while this worker lets nobody
+ * in: what it, or what the others, can begin. */
+uint64_t worker_room_per_second(const struct worker *w);
 
 #endif

@@ -20,7 +20,7 @@ struct fixture {
 	unsigned redials, deliveries;
 	char delivered[64];
 	unsigned history_answers, tops_answers, ups, downs;
-	uint64_t answered_ms;
+	uint64_t answered_ms, drain_number;
 	const struct upstream *changed;
 };
 
@@ -55,6 +55,11 @@ static void on_answers(void *ctx, const LinkFrame *frame, uint64_t now_ms)
 	f->answered_ms = now_ms;
 }
 
+static void on_drain(void *ctx, const Stentor__Link__V1__DrainOrder *order)
+{
+	((struct fixture *)ctx)->drain_number = order->number;
+}
+
 static void on_link_changed(void *ctx, struct upstream *u, bool up)
 {
 	struct fixture *f = ctx;
@@ -71,6 +76,7 @@ static const struct announcer_ops ops = {
 	.redial = on_redial,
 	.deliver = on_deliver,
 	.answers = on_answers,
+	.drain = on_drain,
 	.link_changed = on_link_changed,
 };
 
@@ -726,6 +732,78 @@ static void test_announcer_one_store(void **state)
 	assert_int_equal(f->a.store, 66);
 }
 
+/* The dispatcher's heartbeat, with what it says of the fleet. */
+static void say_fleet(struct fixture *f, struct upstream *u, uint32_t takers,
+		      uint64_t leave_per_ks, uint64_t surplus)
+{
+	Stentor__Link__V1__Fleet fleet = STENTOR__LINK__V1__FLEET__INIT;
+	Stentor__Link__V1__Heartbeat beat = STENTOR__LINK__V1__HEARTBEAT__INIT;
+	LinkFrame content = FRAME_INIT;
+
+	fleet.takers = takers;
+	fleet.leave_per_ks = leave_per_ks;
+	fleet.surplus = surplus;
+	beat.fleet = &fleet;
+	content.heartbeat = &beat;
+	speak(f, u, u->link.tx_seq, &content, 1500);
+}
+
+static void test_announcer_hears_the_least(void **state)
+{
+	struct fixture *f = *state;
+	struct upstream *u = link_up(f, "tcp://d:1", 1);
+	struct upstream *v = link_up(f, "tcp://e:1", 2);
+
+	assert_false(announcer_fleet(&f->a).known);
+	say_fleet(f, u, 2, 500, 7);
+	assert_true(announcer_fleet(&f->a).known);
+	assert_int_equal(announcer_fleet(&f->a).leave_per_ks, 500);
+	say_fleet(f, v, 3, 400, 9);
+	assert_int_equal(announcer_fleet(&f->a).takers, 3);
+	assert_int_equal(announcer_fleet(&f->a).leave_per_ks, 400);
+	assert_int_equal(announcer_fleet(&f->a).surplus, 7);
+	/* Who is gone has no say. */
+	announcer_disconnected(&f->a, v);
+	assert_int_equal(announcer_fleet(&f->a).leave_per_ks, 500);
+	announcer_disconnected(&f->a, u);
+	assert_false(announcer_fleet(&f->a).known);
+}
+
+static void test_announcer_hurries(void **state)
+{
+	struct fixture *f = *state;
+	struct upstream *u = link_up(f, "tcp://d:1", 1);
+	LinkFrame *heard;
+
+	announcer_tick(&f->a, 2000);
+	sent_clear(&f->sent);
+	f->a.draining = true;
+	f->a.load.leave_per_ks = 5;
+	announcer_tick(&f->a, 2001);
+	assert_int_equal(f->sent.count, 0);
+	announcer_hurry(&f->a);
+	announcer_tick(&f->a, 2002);
+	assert_int_equal(f->sent.count, 1);
+	heard = sent_decode(&f->sent, 0);
+	assert_true(heard->heartbeat->draining);
+	assert_int_equal(heard->heartbeat->load->leave_per_ks, 5);
+	assert_true(f->last == u);
+}
+
+static void test_announcer_passes_orders_on(void **state)
+{
+	struct fixture *f = *state;
+	struct upstream *u = link_up(f, "tcp://d:1", 1);
+	Stentor__Link__V1__DrainOrder order =
+		STENTOR__LINK__V1__DRAIN_ORDER__INIT;
+	LinkFrame content = FRAME_INIT;
+
+	order.number = 99;
+	content.drain = &order;
+	speak(f, u, u->link.tx_seq, &content, 1500);
+	assert_int_equal(f->drain_number, 99);
+}
+
 static void test_announcer_malformed(void **state)
 {
 	struct fixture *f = *state;
@@ -759,6 +837,9 @@ int main(void)
 		TEST(test_announcer_routes_answers),
 		TEST(test_announcer_tells_link_changes),
 		TEST(test_announcer_one_store),
+		TEST(test_announcer_hears_the_least),
+		TEST(test_announcer_hurries),
+		TEST(test_announcer_passes_orders_on),
 		TEST(test_announcer_malformed),
 	};
 

@@ -20,6 +20,7 @@ static struct rule match_all = {
 };
 
 struct fixture {
+	uv_loop_t clock; /* never runs */
 	struct connnode_options options;
 	struct rules rules;
 	struct worker w;
@@ -34,6 +35,7 @@ static int set_up(void **state)
 	struct announcer_identity id = {0};
 
 	f->options.queue_bytes_max = 1u << 20;
+	f->w.loop = &f->clock;
 	f->w.options = &f->options;
 	f->rules = (struct rules){.rule = &match_all, .count = 1};
 	f->w.rules = &f->rules;
@@ -64,6 +66,11 @@ static void join(struct fixture *f, unsigned i, const char *name, bool json)
 	if (channels_subscribe(&f->w.channels, ch, &s->first, s,
 			       (json ? VARIANT_JSON : 0) | VARIANT_ALONE))
 		announcer_touch(&f->w.announcer, ch);
+}
+
+static void set_clock(struct fixture *f, uint64_t ms)
+{
+	f->clock.time = ms;
 }
 
 static void leave(struct fixture *f, unsigned i)
@@ -193,6 +200,24 @@ static void test_fanout_many_in_slices(void **state)
 	assert_null(f->sessions[0].first.channel->job);
 }
 
+static void test_fanout_age_of_the_oldest(void **state)
+{
+	struct fixture *f = *state;
+
+	for (unsigned i = 0; i < SESSIONS; i++)
+		join(f, i, i % 2 == 0 ? "a" : "b", false);
+	assert_int_equal(fanout_age_ms(&f->w), 0);
+	deliver(f, "a", "1");
+	set_clock(f, 30);
+	deliver(f, "b", "2");
+	set_clock(f, 50);
+	assert_int_equal(fanout_age_ms(&f->w), 50);
+	fanout_finish(&f->w, f->sessions[0].first.channel);
+	assert_int_equal(fanout_age_ms(&f->w), 20);
+	fanout_finish(&f->w, f->sessions[1].first.channel);
+	assert_int_equal(fanout_age_ms(&f->w), 0);
+}
+
 /* A broadcast does not hold up another channel's message. */
 static void test_fanout_channels_take_turns(void **state)
 {
@@ -316,6 +341,7 @@ int main(void)
 		TEST(test_fanout_few_at_once),
 		TEST(test_fanout_one_frame_for_all),
 		TEST(test_fanout_many_in_slices),
+		TEST(test_fanout_age_of_the_oldest),
 		TEST(test_fanout_channels_take_turns),
 		TEST(test_fanout_keeps_order),
 		TEST(test_fanout_come_and_go_during_a_walk),

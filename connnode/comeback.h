@@ -1,0 +1,32 @@
+/* comeback.h - when a client that is not let in now is told to come back
+ * (pure).
+ *
+ * An EventSource knows nothing but `retry:`, so that is where a crowd is made
+ * a queue: the worker counts those it has sent off and not yet had room for,
+ * less `per_second` with time, and tells each newcomer to come when all before
+ * it could have been let in, a quarter of that sooner or later. So as many
+ * return in a second as can be let in then, however many they are, and nobody
+ * waits longer than `window_max_ms`.
+ */
+#ifndef STENTOR_CONNNODE_COMEBACK_H
+#define STENTOR_CONNNODE_COMEBACK_H
+
+#include <stdint.h>
+
+struct comeback {
+	uint64_t window_max_ms;
+	/* private */
+	double waiting; /* clients */
+	uint64_t at_ms;
+};
+
+void comeback_init(struct comeback *c, uint64_t window_max_ms, uint64_t now_ms);
+/* The delay for one more client, at least `least_ms`; `per_second` may be let
+ * in from now on. */
+uint32_t comeback_ms(struct comeback *c, uint64_t now_ms, uint64_t per_second,
+		     uint32_t least_ms);
+/* The delay that the last one was told, about, less the time since. */
+uint64_t comeback_window_ms(const struct comeback *c, uint64_t now_ms,
+			    uint64_t per_second);
+
+#endif
