@@ -1,8 +1,9 @@
 /* access.h - who may do what here, by the token that a call came with.
  *
- * Under --auth jwt every call but health and reflection needs a token, which
- * the API port has checked before its handler sees it; what it allows is asked
- * here. Texts name no channel and no pattern: they would help a guesser. Under
+ * Under --auth jwt every call but health, reflection and an autoscaler's needs
+ * a token, which the API port has checked before its handler sees it; what it
+ * allows is asked here. Texts name no channel and no pattern: they would help a
+ * guesser. Under
  * --auth none there are no tokens, and everything is allowed.
  *
  * Revocations come by ClusterService or from workers; new ones go to all

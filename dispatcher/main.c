@@ -53,9 +53,10 @@ static int start(struct dispatcher *d)
 	d->services[0] = publisher_service(d);
 	d->services[1] = channel_service(d);
 	d->services[2] = cluster_service(d);
-	d->services[3] = health_service(d->health);
-	d->services[4] = reflection_service_v1(d->services);
-	d->services[5] = reflection_service_v1alpha(d->services);
+	d->services[3] = scaler_service(d);
+	d->services[4] = health_service(d->health);
+	d->services[5] = reflection_service_v1(d->services);
+	d->services[6] = reflection_service_v1alpha(d->services);
 	rc = api_start(d->loop, o->api_listen, &o->api, d->services, &d->api);
 	if (rc != 0) {
 		log_error("API-LISTEN", "address=%s err=%s", o->api_listen,
