@@ -9,6 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define DRAIN_SECONDS_MAX 86400
+
 #define REVOKE_S     (24 * 3600)
 #define REVOKE_MAX_S (30 * 24 * 3600)
 
@@ -47,26 +49,38 @@ static void fill_worker(const struct nodes *n, const struct node_worker *w,
 	out->messages_sent = w->messages_sent;
 	out->messages_dropped = linkq_drops_total(linkq_drops(&w->queue));
 	out->since_ms = w->since_wall_ms;
+	out->accepts_per_second = w->load.accepts;
+	out->accepts_max = w->load.accepts_max;
+	out->sent_bytes_per_second = w->load.sent_bytes;
+	out->queue_age_us = w->load.queue_age_us;
+	out->fullness = w->load.fullness;
 }
 
 static Node *new_node(const struct nodes *n, struct node *node, size_t count)
 {
 	Node *out = xmalloc(sizeof(*out));
+	uint64_t leave_per_ks = 0;
 
 	stentor__v1__node__init(out);
 	out->name = node->name;
 	out->version = node->version;
 	out->listen_address = node->listen_address;
 	out->workers = xcalloc(count, sizeof(*out->workers));
+	out->draining = true;
 	list_for_each (each, &node->workers) {
+		const struct node_worker *worker =
+			container_of(each, struct node_worker, in_node);
 		Worker *w = xmalloc(sizeof(*w));
 
-		fill_worker(n, container_of(each, struct node_worker, in_node),
-			    w);
+		fill_worker(n, worker, w);
 		out->connections += w->connections;
 		out->connections_max += w->connections_max;
+		out->draining &= worker->draining;
+		leave_per_ks += worker->load.leave_per_ks;
 		out->workers[out->n_workers++] = w;
 	}
+	out->leaving_per_second = (leave_per_ks + 999) / 1000;
+	out->drain_eta_ms = fleet_drain_eta_ms(node);
 	return out;
 }
 
@@ -187,6 +201,69 @@ static void on_revoke_token(struct rpc_call *call, const ProtobufCMessage *m)
 	rpc_reply(call, &response.base);
 }
 
+/* --- DrainNode --------------------------------------------------------- */
+
+typedef Stentor__V1__DrainNodeRequest DrainRequest;
+
+static struct frame *drain_order(const DrainRequest *request)
+{
+	Stentor__Link__V1__DrainOrder order =
+		STENTOR__LINK__V1__DRAIN_ORDER__INIT;
+	LinkFrame f = STENTOR__LINK__V1__FRAME__INIT;
+
+	order.number = clock_wall_ms();
+	order.seconds = request->seconds;
+	order.stop = request->stop;
+	f.drain = &order;
+	return link_control_encode(&f);
+}
+
+static void on_drain_node(struct rpc_call *call, const ProtobufCMessage *m)
+{
+	const DrainRequest *request = (const DrainRequest *)m;
+	struct dispatcher *d = call->service->ctx;
+	Stentor__V1__DrainNodeResponse response =
+		STENTOR__V1__DRAIN_NODE_RESPONSE__INIT;
+	struct node *node;
+	struct frame *order;
+
+	if (!access_admin(call))
+		return;
+	node = nodes_find(&d->nodes, request->node);
+	if (node == NULL) {
+		rpc_fail(call, GRPC_NOT_FOUND,
+			 "node: none of this name is linked here");
+		return;
+	}
+	if (request->seconds > DRAIN_SECONDS_MAX) {
+		rpc_fail(call, GRPC_INVALID_ARGUMENT, "seconds: at most %d",
+			 DRAIN_SECONDS_MAX);
+		return;
+	}
+	order = drain_order(request);
+	list_for_each (each, &node->workers) {
+		struct node_worker *w =
+			container_of(each, struct node_worker, in_node);
+
+		response.connections += w->connections;
+		response.workers +=
+			w->phase == NODE_WORKER_READY &&
+			nodes_queue(&d->nodes, w, order, PRIORITY_CRITICAL,
+				    PRIORITY_CRITICAL) == 0;
+	}
+	frame_release(order);
+	/* One that heard it is enough: its supervisor tells the others. */
+	if (response.workers == 0) {
+		rpc_fail(call, GRPC_UNAVAILABLE,
+			 "none of the node's workers can be told now");
+		return;
+	}
+	log_info(request->stop ? "DRAIN-STOP" : "DRAIN-ORDER",
+		 "node=%s workers=%u connections=%llu", node->name,
+		 response.workers, (unsigned long long)response.connections);
+	rpc_reply(call, &response.base);
+}
+
 static const struct rpc_method methods[] = {
 	{
 		.name = "ListNodes",
@@ -200,6 +277,12 @@ static const struct rpc_method methods[] = {
 		.input = &stentor__v1__revoke_token_request__descriptor,
 		.output = &stentor__v1__revoke_token_response__descriptor,
 		.on_message = on_revoke_token,
+	},
+	{
+		.name = "DrainNode",
+		.input = &stentor__v1__drain_node_request__descriptor,
+		.output = &stentor__v1__drain_node_response__descriptor,
+		.on_message = on_drain_node,
 	},
 };
 

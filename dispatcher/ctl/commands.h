@@ -8,6 +8,8 @@
 int ctl_nodes(const struct ctl_args *args);
 int ctl_channel(const struct ctl_args *args);
 
+extern const struct ctl_option ctl_drain_options[];
+int ctl_drain(const struct ctl_args *args);
 extern const struct ctl_option ctl_history_options[];
 int ctl_history(const struct ctl_args *args);
 

@@ -96,6 +96,24 @@ static const struct ctl_command commands[] = {
 		.run = ctl_tail,
 	},
 	{
+		.name = "drain",
+		.arguments = "NODE",
+		.summary = "send a node's clients to the others, gently",
+		.details =
+			"The node reports that it is not ready and its clients "
+			"leave at a pace that the\nother nodes can take. "
+			"Prints how far it is, until it is empty. It then "
+			"stays\nempty and not ready, until it is ended or told "
+			"with --stop to take streams again.",
+		.examples = "stentorctl drain node-7\n"
+			    "stentorctl drain node-7 --time 5m\n"
+			    "stentorctl drain node-7 --stop",
+		.options = ctl_drain_options,
+		.least = 1,
+		.most = 1,
+		.run = ctl_drain,
+	},
+	{
 		.name = "revoke",
 		.arguments = "",
 		.summary =
