@@ -39,8 +39,8 @@ void load_look(struct load *l, uint64_t now_ms, uint64_t streams,
 	l->sent = sent;
 	l->looked_ms = now_ms;
 	l->fullness = thousandths(streams, l->limits.streams);
-	l->fullness = max_of(l->fullness,
-			     thousandths(l->accepts, l->limits.accepts));
+	l->fullness =
+		max_of(l->fullness, thousandths(l->accepts, l->limits.accepts));
 	l->fullness = max_of(l->fullness,
 			     thousandths(l->sent_bytes, l->limits.sent_bytes));
 	l->fullness = max_of(l->fullness, thousandths(l->queue_age_us,

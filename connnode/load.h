@@ -2,7 +2,8 @@
  *
  * Rates are those of the last few seconds. `fullness` is the greatest of what
  * it holds, begins and sends and of how long messages wait, each as thousandths
- * of its limit: by it an autoscaler sees which worker has no room, whatever for.
+ * of its limit: by it an autoscaler sees which worker has no room, whatever
+ * for.
  */
 #ifndef STENTOR_CONNNODE_LOAD_H
 #define STENTOR_CONNNODE_LOAD_H
@@ -17,8 +18,8 @@ struct load_limits { /* 0: not counted */
 
 struct load {
 	struct load_limits limits;
-	uint64_t accepts;    /* streams begun a second */
-	uint64_t sent_bytes; /* a second */
+	uint64_t accepts;      /* streams begun a second */
+	uint64_t sent_bytes;   /* a second */
 	uint64_t queue_age_us; /* the greatest within a second */
 	uint64_t fullness;
 	/* private */

@@ -22,8 +22,8 @@ static struct node_worker *worker_at(struct list *in_node)
 
 static uint64_t spare_accepts(const struct node_worker *w)
 {
-	uint64_t max = w->load.accepts_max ? w->load.accepts_max
-					   : FLEET_ACCEPTS_ANY;
+	uint64_t max =
+		w->load.accepts_max ? w->load.accepts_max : FLEET_ACCEPTS_ANY;
 
 	return max - min_of(max, w->load.accepts);
 }
@@ -72,8 +72,8 @@ static uint64_t level_of(const struct fleet *f, const struct node *node)
 static void weigh(struct fleet *f, struct node *node)
 {
 	uint64_t level = level_of(f, node);
-	uint64_t surplus = node->sum.connections -
-			   min_of(node->sum.connections, level);
+	uint64_t surplus =
+		node->sum.connections - min_of(node->sum.connections, level);
 	uint64_t margin = level * f->config.margin_percent / 100;
 
 	if (!f->calm || !node->sum.takes || f->sums.takers < 2)
@@ -145,8 +145,8 @@ void fleet_look(struct fleet *f, struct nodes *n, uint64_t now_ms)
 static uint64_t share(const struct fleet *f, const struct node *node,
 		      uint64_t streams, uint64_t of)
 {
-	uint64_t spare = f->spare, room = f->taken_max - min_of(f->taken_max,
-								 f->taken);
+	uint64_t spare = f->spare,
+		 room = f->taken_max - min_of(f->taken_max, f->taken);
 	const struct node_sum *own = &node->sum;
 
 	if (own->takes) {

@@ -33,7 +33,7 @@ typedef Stentor__Link__V1__Fleet FleetWord;
  * everybody else who comes. */
 #define FLEET_SPARE_SHARE 2
 /* Clients are on their way for some seconds: no more of them than fit. */
-#define FLEET_TRAVEL_S	 10
+#define FLEET_TRAVEL_S 10
 
 struct fleet_config {
 	bool rebalance;

@@ -19,6 +19,7 @@ struct nodes_fixture {
 	unsigned briefed;
 	struct frame *brief;  /* what each worker is told then; NULL: nothing */
 	unsigned revocations; /* that workers told */
+	uint64_t surplus;     /* that each worker is told; 0: nothing */
 	void (*on_counted)(void *ctx, uint64_t id, uint64_t subscribers);
 	void *counted_ctx;
 };
@@ -71,6 +72,15 @@ static inline void fixture_revocations(void *ctx, const LinkFrame *frame)
 		(unsigned)frame->n_revocations;
 }
 
+static inline bool fixture_advise(void *ctx, const struct node_worker *w UNUSED,
+				  Stentor__Link__V1__Fleet *fleet)
+{
+	struct nodes_fixture *f = ctx;
+
+	fleet->surplus = f->surplus;
+	return f->surplus != 0;
+}
+
 static inline uint64_t fixture_wall(void *ctx UNUSED)
 {
 	return 1;
@@ -82,6 +92,7 @@ static const struct nodes_ops fixture_ops = {
 	.send = fixture_send,
 	.brief = fixture_brief,
 	.revocations = fixture_revocations,
+	.advise = fixture_advise,
 	.counted = fixture_counted,
 	.wall_ms = fixture_wall,
 };

@@ -3,7 +3,6 @@
 #include "common/base/check.h"
 #include "tests/unit/unit.h"
 
-
 #define WINDOW_MS 60000
 #define LEAST_MS  1000
 

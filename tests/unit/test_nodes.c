@@ -242,6 +242,11 @@ static void test_nodes_heartbeats(void **state)
 	nodes_tick(&f->nodes, 2000 + LINK_HEARTBEAT_MS - 1);
 	assert_int_equal(f->sent.count, 1);
 	assert_non_null(sent_decode(&f->sent, 0)->heartbeat);
+	assert_null(sent_decode(&f->sent, 0)->heartbeat->fleet);
+	f->surplus = 3;
+	nodes_tick(&f->nodes, 2000 + LINK_HEARTBEAT_MS);
+	assert_int_equal(sent_decode(&f->sent, 1)->heartbeat->fleet->surplus,
+			 3);
 	beat.connections = 17;
 	beat.draining = true;
 	content.heartbeat = &beat;
