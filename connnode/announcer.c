@@ -524,7 +524,7 @@ static void take_fleet(struct upstream *u, const Stentor__Link__V1__Fleet *f)
 	u->fleet = (struct fleet_heard){
 		.known = true,
 		.takers = f->takers,
-		.leave_per_ks = f->leave_per_ks,
+		.leave_per_ks = min_of(f->leave_per_ks, FLEET_LEAVE_MAX),
 		.surplus = f->surplus,
 	};
 }

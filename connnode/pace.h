@@ -23,6 +23,9 @@
 #define PACE_REST_MS	 (10u * 60 * 1000)  /* the first time */
 #define PACE_REST_MAX_MS (160u * 60 * 1000) /* and in the end */
 
+/* More is not believed. */
+#define FLEET_LEAVE_MAX ((uint64_t)1 << 40)
+
 /* What dispatchers say of the fleet: link.proto, Fleet. */
 struct fleet_heard {
 	bool known; /* some dispatcher did say */

@@ -11,7 +11,9 @@
 #include "common/base/mem.h"
 #include "common/codec/sse.h"
 #include "connnode/announcer.h"
+#include "connnode/pace.h"
 #include "dispatcher/counts.h"
+#include "dispatcher/fleet.h"
 #include "dispatcher/history.h"
 #include "dispatcher/store/memlog.h"
 
@@ -90,6 +92,7 @@ static const struct announcer_ops worker_ops = {
 };
 
 struct fuzzed_worker {
+	struct pace pace;
 	struct channels channels;
 	struct announcer announcer;
 	struct subscription subscription;
@@ -107,6 +110,7 @@ static void worker_begin(struct fuzzed_worker *w)
 	};
 	struct channel *ch;
 
+	pace_init(&w->pace, START_MS);
 	channels_init(&w->channels, &rules);
 	announcer_init(&w->announcer, &w->channels, &id, &worker_ops, w);
 	ch = channels_get(&w->channels, "a", 1);
@@ -122,10 +126,15 @@ static void worker_frame(void *ctx, const uint8_t *bytes, size_t len,
 			 uint64_t now_ms)
 {
 	struct fuzzed_worker *w = ctx;
+	struct fleet_heard fleet;
 
 	announcer_receive(&w->announcer, bytes, len, now_ms);
 	announcer_flush(&w->announcer);
 	announcer_tick(&w->announcer, now_ms);
+	fleet = announcer_fleet(&w->announcer);
+	(void)!pace_due(&w->pace, now_ms, 1000, &fleet);
+	if (len % 3 == 0)
+		pace_drain(&w->pace, now_ms, 400);
 }
 
 static void worker_end(struct fuzzed_worker *w)
@@ -140,6 +149,7 @@ static void worker_end(struct fuzzed_worker *w)
 
 struct fuzzed_dispatcher {
 	struct nodes nodes;
+	struct fleet fleet;
 	struct counts counts;
 	struct history history;
 	struct memlogs logs;
@@ -244,12 +254,23 @@ static uint64_t dispatcher_wall(void *ctx UNUSED)
 	return 1;
 }
 
+static bool dispatcher_advise(void *ctx, const struct node_worker *w,
+			      FleetWord *fleet)
+{
+	struct fuzzed_dispatcher *d = ctx;
+
+	fleet_advise(&d->fleet, w, fleet);
+	(void)fleet_drain_eta_ms(w->node);
+	return true;
+}
+
 static const struct nodes_ops dispatcher_ops = {
 	.open = dispatcher_open,
 	.close = dispatcher_close,
 	.send = dispatcher_send,
 	.history = dispatcher_history,
 	.tops = dispatcher_tops,
+	.advise = dispatcher_advise,
 	.counted = dispatcher_counted,
 	.wall_ms = dispatcher_wall,
 };
@@ -274,8 +295,14 @@ static void dispatcher_begin(struct fuzzed_dispatcher *d)
 		.fault = store_fault,
 		.ctx = d,
 	};
+	struct fleet_config fleet = {
+		.rebalance = true,
+		.margin_percent = 1,
+		.rate_permille = 5,
+	};
 	uint8_t links;
 
+	fleet_init(&d->fleet, &fleet, START_MS);
 	nodes_init(&d->nodes, &config, &dispatcher_ops, d);
 	counts_init(&d->counts, &d->nodes);
 	links = drawn;
@@ -322,6 +349,7 @@ static void dispatcher_frame(void *ctx, const uint8_t *bytes, size_t len,
 	if (len % 2 == 0)
 		store_run(d, now_ms);
 	nodes_flush(&d->nodes, now_ms);
+	fleet_look(&d->fleet, &d->nodes, now_ms);
 	nodes_tick(&d->nodes, now_ms);
 	counts_tick(&d->counts, now_ms);
 }
