@@ -5,7 +5,7 @@ import time
 import pytest
 
 from harness import SLOW, wait_until
-from sse import Sse, pump_all
+from sse import Sse, pump_all, pump_once
 
 DRAIN = "stentor.v1.ClusterService/DrainNode"
 
@@ -219,6 +219,46 @@ def test_refused_clients_queue_up(make_cluster, channel, limit):
     assert busiest < (40 if limit == "rate" else 60), sorted(away)
     wait_until(lambda: c.n.metric("stentor_retry_window_seconds") > 1, 2,
                "the node says so too")
+    close(streams)
+
+
+def test_storm_flattens_by_itself(make_cluster, channel):
+    """A node dies and all its clients come at once to one that lets in 30 a
+    second: each comes when it was told to, and few come for nothing twice."""
+    c = make_cluster(1, 2, 1, start=False, node_options={
+        "retry_min_ms": 100, "retry_max_ms": 300})
+    dying, other = c.nodes
+    other.options["connection_rate_max"] = 30
+    c.start()
+    streams = subscribe(dying, channel, 120)
+    dying.kill()
+    start = time.monotonic()
+    due = {i: start + s.retries[-1] / 1000 for i, s in enumerate(streams)}
+    attempts = [0] * len(streams)
+
+    def ready(s):
+        return any(e.event == "stentor.ready" for e in s.events)
+
+    def all_back():
+        pump_once([s for s in streams if not s.end], 0.02)
+        now = time.monotonic()
+        for i, s in enumerate(streams):
+            if i in due and now >= due[i]:
+                s.close()
+                streams[i] = Sse(other.port, channel)
+                attempts[i] += 1
+                del due[i]
+            elif i not in due and s.end:
+                assert s.status == 200
+                due[i] = now + s.retries[-1] / 1000
+        return not due and all(ready(s) for s in streams)
+    wait_until(all_back, 20, "all are back")
+    # a second's worth at once, then 30 a second
+    least = (len(streams) - 30) / 30
+    assert least * 0.7 < time.monotonic() - start < least * 3 + 2
+    assert max(attempts) <= 5 and sum(attempts) < 2.5 * len(streams)
+    c.d.publish(channel, "m")
+    pump_all(streams, lambda: all("m" in s.data() for s in streams))
     close(streams)
 
 
