@@ -10,7 +10,11 @@
 void fleet_init(struct fleet *f, const struct fleet_config *config,
 		uint64_t now_ms)
 {
-	*f = (struct fleet){.config = *config, .changed_ms = now_ms};
+	*f = (struct fleet){
+		.config = *config,
+		.peak_since_ms = now_ms,
+		.changed_ms = now_ms,
+	};
 }
 
 /* --- one node ---------------------------------------------------------- */
@@ -116,6 +120,22 @@ static uint64_t fingerprint(const struct node *node)
 	return (uint64_t)(uintptr_t)node * 2 + node->sum.takes;
 }
 
+static void remember(struct fleet *f, uint64_t now_ms)
+{
+	if (now_ms - f->peak_since_ms >= FLEET_MEMORY_MS) {
+		f->peak_before = f->peak;
+		f->peak = 0;
+		f->peak_since_ms = now_ms;
+	}
+	f->peak = max_of(f->peak, f->sums.nodes);
+}
+
+bool fleet_sighted(const struct fleet *f)
+{
+	return f->sums.nodes > 0 &&
+	       2 * f->sums.nodes >= max_of(f->peak, f->peak_before);
+}
+
 void fleet_look(struct fleet *f, struct nodes *n, uint64_t now_ms)
 {
 	uint64_t members = 0;
@@ -129,6 +149,7 @@ void fleet_look(struct fleet *f, struct nodes *n, uint64_t now_ms)
 		add_up(f, node);
 		members = members * 31 + fingerprint(node);
 	}
+	remember(f, now_ms);
 	if (members != f->members)
 		f->changed_ms = now_ms;
 	f->members = members;

@@ -32,6 +32,9 @@ typedef Stentor__Link__V1__Fleet FleetWord;
 /* The takers' spare rate is shared between those who are sent to them and
  * everybody else who comes. */
 #define FLEET_SPARE_SHARE 2
+/* Who has lost sight of more than half of the nodes there were lately is cut
+ * off himself, more likely than not. */
+#define FLEET_MEMORY_MS 60000
 /* Clients are on their way for some seconds: no more of them than fit. */
 #define FLEET_TRAVEL_S 10
 
@@ -54,11 +57,13 @@ struct fleet {
 	struct fleet_config config;
 	struct fleet_sums sums;
 	/* private */
-	uint64_t taken, taken_max; /* streams that takers hold, and can */
-	uint64_t spare;		   /* streams a second they could take more */
-	uint64_t draining;	   /* streams of workers that drain */
-	uint64_t above;		   /* streams of nodes above the level */
-	uint64_t members;	   /* which nodes there were */
+	uint64_t taken, taken_max;  /* streams that takers hold, and can */
+	uint64_t spare;		    /* streams a second they could take more */
+	uint64_t draining;	    /* streams of workers that drain */
+	uint64_t above;		    /* streams of nodes above the level */
+	uint64_t peak, peak_before; /* most nodes, lately and before that */
+	uint64_t peak_since_ms;
+	uint64_t members; /* which nodes there were */
 	uint64_t changed_ms;
 	bool calm;
 };
@@ -67,6 +72,8 @@ void fleet_init(struct fleet *f, const struct fleet_config *config,
 		uint64_t now_ms);
 /* Looks at all nodes; each tick. */
 void fleet_look(struct fleet *f, struct nodes *n, uint64_t now_ms);
+/* False: what it knows of the fleet is not to be acted upon. */
+bool fleet_sighted(const struct fleet *f);
 /* What the worker is to be told, by the last look. */
 void fleet_advise(const struct fleet *f, const struct node_worker *w,
 		  FleetWord *out);

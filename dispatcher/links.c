@@ -96,14 +96,16 @@ static void on_tops(void *ctx, struct node_worker *w, const TopsQuery *query)
 	history_ask_tops(&d->history, w, query);
 }
 
-/* Who has not heard of all workers yet has nothing to say of the fleet. */
+/* Who has not heard of all workers yet, or not lately, has nothing to say of
+ * the fleet. */
 static bool advise(void *ctx, const struct node_worker *w, FleetWord *word)
 {
 	const struct dispatcher *d = ctx;
+	bool knows = d->settled && fleet_sighted(&d->fleet);
 
-	if (d->settled)
+	if (knows)
 		fleet_advise(&d->fleet, w, word);
-	return d->settled;
+	return knows;
 }
 
 static uint64_t wall_ms(void *ctx UNUSED)

@@ -2,9 +2,10 @@
  * how much one node is to.
  *
  * Every dispatcher has the same view of all nodes (fleet.h), so it does not
- * matter which one is asked. A value of 0 would shrink the fleet to its
- * minimum: a dispatcher that sees no node, or has just started, answers
- * UNAVAILABLE instead, and KEDA's `fallback` decides.
+ * matter which one is asked. A value that is too low would shrink the fleet: a
+ * dispatcher that has just started, or sees no node or less than half of those
+ * it saw a minute ago, answers UNAVAILABLE instead, and KEDA's `fallback`
+ * decides.
  *
  * The scaler's metadata say which metric (metricName) and how much of it a node
  * is to carry (target). Values are sums over the fleet, for metricType
@@ -99,10 +100,10 @@ static bool sighted(struct rpc_call *call)
 {
 	const struct dispatcher *d = call->service->ctx;
 
-	if (d->settled && d->fleet.sums.nodes > 0)
+	if (d->settled && fleet_sighted(&d->fleet))
 		return true;
 	rpc_fail(call, GRPC_UNAVAILABLE,
-		 d->settled ? "no connection node is known"
+		 d->settled ? "most connection nodes are out of sight"
 			    : "settling: waiting for workers to report");
 	return false;
 }

@@ -187,6 +187,31 @@ static void test_fleet_eta(void **state)
 	assert_int_equal(fleet_drain_eta_ms(f->worker[0]->node), 0);
 }
 
+static void test_fleet_out_of_sight(void **state)
+{
+	struct fixture *f = *state;
+
+	look(f, 100);
+	assert_false(fleet_sighted(&f->fleet));
+	for (unsigned i = 0; i < 3; i++)
+		enter(f, i, 100);
+	look(f, 100);
+	assert_true(fleet_sighted(&f->fleet));
+	nodes_disconnected(&f->n->nodes, f->worker[0]);
+	look(f, 100);
+	assert_true(fleet_sighted(&f->fleet));
+	nodes_disconnected(&f->n->nodes, f->worker[1]);
+	look(f, FLEET_MEMORY_MS);
+	assert_false(fleet_sighted(&f->fleet));
+	/* In the end it is the fleet that got smaller. */
+	look(f, FLEET_MEMORY_MS);
+	assert_true(fleet_sighted(&f->fleet));
+	nodes_disconnected(&f->n->nodes, f->worker[2]);
+	look(f, FLEET_MEMORY_MS);
+	look(f, FLEET_MEMORY_MS);
+	assert_false(fleet_sighted(&f->fleet));
+}
+
 static void test_fleet_levels_after_scale_out(void **state)
 {
 	struct fixture *f = *state;
@@ -308,6 +333,7 @@ int main(void)
 		TEST(test_fleet_drain_waits_for_room),
 		TEST(test_fleet_nobody_else),
 		TEST(test_fleet_eta),
+		TEST(test_fleet_out_of_sight),
 		TEST(test_fleet_levels_after_scale_out),
 		TEST(test_fleet_levels_by_size),
 		TEST(test_fleet_lets_chance_be),
