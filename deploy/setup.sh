@@ -1,16 +1,22 @@
 #!/bin/sh
 # Installs what a bare Debian 12 or Ubuntu lacks to build, run and test Stentor,
 # saying what; does nothing where all is there. Uses sudo unless root.
+#
+#   deploy/setup.sh [build]    build: only what `make` needs
 set -eu
 
-packages="gcc libc6-dev make pkg-config git curl ca-certificates
+build="gcc libc6-dev make pkg-config git
 libuv1-dev libnng-dev libnghttp2-dev libprotobuf-c-dev protobuf-c-compiler
 protobuf-compiler libprotobuf-dev node-llhttp libjansson-dev libcyaml-dev libyaml-dev
-libssl-dev zlib1g-dev libcurl4-openssl-dev libcmocka-dev
-liblmdb-dev libhiredis-dev libcjose-dev redis-server redis-tools
+libssl-dev zlib1g-dev libcurl4-openssl-dev liblmdb-dev libhiredis-dev libcjose-dev"
+test="curl ca-certificates libcmocka-dev redis-server redis-tools
 python3 python3-grpcio python3-protobuf python3-pytest python3-pytest-xdist
-python3-pytest-timeout python3-selenium python3-h2
+python3-pytest-timeout python3-selenium python3-h2 python3-yaml
 nodejs npm openssl chromium chromium-driver"
+case ${1:-} in
+build) packages=$build ;;
+*) packages="$build $test" ;;
+esac
 
 missing=
 for package in $packages; do
