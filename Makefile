@@ -70,7 +70,7 @@ BENCH   := $(patsubst tests/bench/%.c,$(B)/bench/%,$(wildcard tests/bench/*.c))
 FUZZ    := $(patsubst tests/fuzz/%.c,$(B)/fuzz/%,$(wildcard tests/fuzz/fuzz_*.c))
 
 .PHONY: all run test bench fuzz debug asan tsan unit sim replays tools layers \
-	tidy tidy-parsers analyze format format-check reference install clean help setup programs
+	tidy tidy-parsers analyze format format-check reference image chart install clean help setup programs
 .DELETE_ON_ERROR:
 .SECONDARY:
 
@@ -89,6 +89,8 @@ help:
 	@echo "make layers format-check analyze tidy-parsers    the gates of CI"
 	@echo "make tidy format                       clang-tidy on all; clang-format"
 	@echo "make reference  deploy/reference.md anew: options and metrics"
+	@echo "make image      build/stentor-image.tar, a container image, without an engine"
+	@echo "make chart      the Helm chart: checked in full, and its package in build/"
 	@echo "make install PREFIX=/usr/local"
 
 # --- programs ---------------------------------------------------------------
@@ -222,6 +224,13 @@ $(B)/analyze/%.ok: %.c $(HEADERS) $(GEN_H)
 
 reference: programs
 	$(Q)$(PYTHON) deploy/reference.py
+
+image: programs
+	$(Q)deploy/image/build $(VERSION)
+chart: image
+	$(Q)tests/deploy/tools
+	$(Q)STENTOR_DEPLOY=1 tests/run-tests deploy
+	$(Q)build/tools/helm package deploy/chart -d build --app-version $(VERSION)
 
 install: programs
 	install -d $(DESTDIR)$(PREFIX)/bin
