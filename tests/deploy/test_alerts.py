@@ -15,7 +15,7 @@ from test_chart import docs, one
 REFERENCE = harness.ROOT / "deploy" / "reference.md"
 # Labels that scraping and PromQL add.
 ADDED = {"namespace", "job", "pod", "le"}
-# Not there yet in every version; the adapter takes what there is.
+# Not ours.
 FOREIGN = re.compile(r"^(up|kube_horizontalpodautoscaler_\w+)$")
 
 

@@ -87,7 +87,7 @@ def test_what_cannot_work_is_refused(helm, wrong, said):
 
 
 def test_every_option_goes_through(helm):
-    options = {"connection-age-max-s": 3600, "retry_window_max_ms": 60000,
+    options = {"connection-age-ms": 3600000, "of_the_future": "1KiB",
                "max_connections": 10000000}
     text = helm.template(
         "--set", "auth=none",

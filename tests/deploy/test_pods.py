@@ -117,6 +117,45 @@ def test_pods_without_tokens(image, network, helm):
     assert made.probe(nodes[1], "livenessProbe")
 
 
+def test_keda_is_answered(image, network, helm):
+    """The rendered triggers, asked of a dispatcher as KEDA would."""
+    targets = {"connections": "35000", "accepts": "500", "load": "70",
+               "fanout_bytes": "1e8", "queue_age_ms": "50"}
+    made, dispatcher, nodes = fleet(
+        network, image[0],
+        helm.template("--set", "auth=none,node.keda.enabled=true",
+                      "--set-json", f"node.keda.targets={json.dumps(targets)}"),
+        nodes=1)
+    stream = nodes[0].subscribe(HTTP, "a")
+
+    def ask(method, message):
+        status, answer = dispatcher.get(
+            API, f"/externalscaler.ExternalScaler/{method}", "POST",
+            json.dumps(message), {"Content-Type": "application/json"})
+        assert status == 200, answer
+        return json.loads(answer)
+
+    scaled = made.find("ScaledObject", "stentor-node")["spec"]
+    assert scaled["scaleTargetRef"]["name"] == "stentor-node"
+    seen = {}
+    for trigger in scaled["triggers"]:
+        metadata = trigger["metadata"]
+        assert metadata["scalerAddress"] == f"stentor-dispatcher.push.svc:{API}"
+        ref = {"name": "stentor-node", "namespace": "push",
+               "scalerMetadata": metadata}
+        assert ask("IsActive", ref)["result"] is True
+        spec, = ask("GetMetricSpec", ref)["metricSpecs"]
+        seen[spec["metricName"]] = spec["targetSizeFloat"]
+    assert seen == {k: float(v) for k, v in targets.items()}
+
+    def streams():
+        value, = ask("GetMetrics", {"scaledObjectRef": {"name": "x"},
+                                    "metricName": "connections"})["metricValues"]
+        return value.get("metricValueFloat") == 1
+    harness.wait_until(streams, 10, "the stream is counted")
+    stream.close()
+
+
 def test_pods_with_tokens_and_a_disk(image, network, helm):
     key = tokens.SecretKey("2026-11")
     claims = {"iss": "https://login.example", "exp": int(time.time()) + 600}
