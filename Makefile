@@ -178,6 +178,7 @@ tools: $(B)/bench/resumebench
 
 test: setup
 	$(Q)$(MAKE) --no-print-directory programs unit sim replays tools
+	$(Q)tests/deploy/tools || echo "Without them tests of the chart are skipped"
 	$(Q)tests/run-tests
 
 bench: setup
