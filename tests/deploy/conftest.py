@@ -11,8 +11,10 @@ import pytest
 sys.path[:0] = [os.path.dirname(__file__),
                 os.path.join(os.path.dirname(__file__), "..", "system")]
 
+import containers  # noqa: E402
 import harness  # noqa: E402
 
+ARCHIVE = harness.ROOT / "build" / "stentor-image.tar"
 CHART = harness.ROOT / "deploy" / "chart"
 HERE = pathlib.Path(__file__).parent
 TOOLS = harness.ROOT / "build" / "tools"
@@ -80,3 +82,29 @@ def validate(*files):
                        capture_output=True, text=True, timeout=120)
     assert r.returncode in (0, 1), r.stderr
     return r.stdout.split("\n") if r.returncode else []
+
+
+@pytest.fixture(scope="session")
+def image(tmp_path_factory):
+    """(root file system, configuration)"""
+    archive = os.environ.get("STENTOR_IMAGE", ARCHIVE)
+    if not os.path.exists(archive):
+        missing(f"no {archive}: run make image")
+    if os.getuid() != 0 or subprocess.run(
+            ["unshare", "--net", "--mount", "--pid", "--fork", "true"],
+            capture_output=True).returncode != 0:
+        missing("containers need root, and namespaces")
+    root = tmp_path_factory.mktemp("image")
+    os.chmod(root, 0o755)
+    return root, containers.unpack(archive, root)
+
+
+@pytest.fixture
+def network(tmp_path):
+    os.chmod(tmp_path, 0o755)
+    made = containers.Network(tmp_path)
+    yield made
+    for c in made.containers:
+        if c.log_path.exists():
+            print(f"--- {c.name}\n{c.log()[-3000:]}")
+    made.close()

@@ -1,10 +1,10 @@
-"""Containers of the image without an engine: for tests, on this machine, as root.
+"""Containers of the image without an engine: for tests, as root.
 
-A Network is a bridge in a network namespace of its own; `with network:` moves the
-calling thread into it, so that its sockets reach the containers' addresses. A
-Container runs a command of an image's root file system there, as a kubelet would:
-process 1 of its own pid namespace, with its own address and /etc/hosts, an
-unprivileged user, no new privileges, a read-only root, and what is mounted.
+A Network is a bridge in a network namespace of its own; `with network:` moves
+the calling thread into it, so that its sockets reach the containers' addresses.
+A Container runs a command of an image's root file system there, as a kubelet
+would: process 1 of its own pid namespace, with its own address and /etc/hosts,
+an unprivileged user, no new privileges, a read-only root, and what is mounted.
 """
 import contextlib
 import ctypes
@@ -112,8 +112,8 @@ class Network:
 
 
 class Container:
-    """`mounts` is {path inside: path outside}; a directory of UID's is writable.
-    Without a root file system the command is this machine's own."""
+    """`mounts` is {path inside: path outside}; a directory of UID's is
+    writable. Without a root file system the command is this machine's own."""
 
     def __init__(self, network, name, root, command, env=None, mounts=None,
                  uid=UID):

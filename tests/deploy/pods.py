@@ -1,5 +1,5 @@
-"""Pods of rendered manifests, run as Containers: what the chart says is tried, not
-only read."""
+"""Pods of rendered manifests, run as Containers: what the chart says is tried,
+not only read."""
 import os
 
 import yaml
@@ -9,7 +9,7 @@ import harness
 
 
 class Pods:
-    """`secrets` is {name: {key: text}}, as the cluster's admin would have made."""
+    """`secrets` is {name: {key: text}}, as an admin would have made them."""
 
     def __init__(self, network, root, manifests, secrets=None):
         self.network, self.root = network, root
@@ -94,7 +94,7 @@ class Pods:
                                f"{pod.name} is ready")
 
     def stop(self, pod):
-        """As a kubelet does, after preStop: SIGTERM, and the grace that is left."""
+        """As a kubelet does after preStop: SIGTERM, and the grace left."""
         spec = self.specs[pod.name]
         sleep = spec["containers"][0]["lifecycle"]["preStop"]["sleep"]
         return pod.stop(spec["terminationGracePeriodSeconds"]

@@ -1,5 +1,6 @@
-"""deploy/compose.yaml: its keys are ones that Compose knows, and its services, run
-as Containers with this machine's own redis-server and nginx, are a cluster."""
+"""deploy/compose.yaml: its keys are ones that Compose knows, and its services,
+run as Containers with this machine's own redis-server and nginx, are a
+cluster."""
 import json
 
 import pytest
@@ -8,7 +9,6 @@ import yaml
 import containers
 import harness
 from conftest import tool
-from test_pods import image, network  # noqa: F401 (fixtures)
 
 FILE = harness.ROOT / "deploy" / "compose.yaml"
 TOP = {"name", "services", "configs", "volumes"}
@@ -42,7 +42,7 @@ def test_keys(compose):
             assert (context / build["dockerfile"]).exists()
 
 
-def container(network, root, compose, name):  # noqa: F811
+def container(network, root, compose, name):
     service = compose["services"][name]
     command = service.get("command", ["nginx", "-g", "daemon off;"])
     program = command[0]
@@ -65,7 +65,7 @@ def container(network, root, compose, name):  # noqa: F811
     return made
 
 
-def test_cluster(compose, image, network):  # noqa: F811
+def test_cluster(compose, image, network):
     made = {name: container(network, image[0], compose, name)
             for name in compose["services"]}
     for c in made.values():

@@ -1,7 +1,6 @@
 """The image runs, and the chart's pods run in it: their commands, environment,
 mounts, users and probes as rendered, on this machine's kernel."""
 import json
-import os
 import subprocess
 import time
 
@@ -11,36 +10,9 @@ import containers
 import harness
 import pods
 import tokens
-from conftest import CHART, missing
+from conftest import CHART
 
-ARCHIVE = harness.ROOT / "build" / "stentor-image.tar"
 API, HTTP = 7070, 8080
-
-
-@pytest.fixture(scope="session")
-def image(tmp_path_factory):
-    """(root file system, configuration)"""
-    archive = os.environ.get("STENTOR_IMAGE", ARCHIVE)
-    if not os.path.exists(archive):
-        missing(f"no {archive}: run make image")
-    if os.getuid() != 0 or subprocess.run(
-            ["unshare", "--net", "--mount", "--pid", "--fork", "true"],
-            capture_output=True).returncode != 0:
-        missing("containers need root, and namespaces")
-    root = tmp_path_factory.mktemp("image")
-    os.chmod(root, 0o755)
-    return root, containers.unpack(archive, root)
-
-
-@pytest.fixture
-def network(tmp_path):
-    os.chmod(tmp_path, 0o755)
-    made = containers.Network(tmp_path)
-    yield made
-    for c in made.containers:
-        if c.log_path.exists():
-            print(f"--- {c.name}\n{c.log()[-3000:]}")
-    made.close()
 
 
 def test_image(image, network):
@@ -149,8 +121,9 @@ def test_keda_is_answered(image, network, helm):
     assert seen == {k: float(v) for k, v in targets.items()}
 
     def streams():
-        value, = ask("GetMetrics", {"scaledObjectRef": {"name": "x"},
-                                    "metricName": "connections"})["metricValues"]
+        got = ask("GetMetrics", {"scaledObjectRef": {"name": "x"},
+                                 "metricName": "connections"})
+        value, = got["metricValues"]
         return value.get("metricValueFloat") == 1
     harness.wait_until(streams, 10, "the stream is counted")
     stream.close()

@@ -1,12 +1,12 @@
 // Looks at Kubernetes manifests as an API server and a reviewer would, without
-// either: types and required fields (the kinds' OpenAPI schemas), unknown fields
-// (the kinds' TypeScript interfaces), the restricted Pod Security Standard and
-// common practices.
+// either: types and required fields (the kinds' OpenAPI schemas), unknown
+// fields (the kinds' TypeScript interfaces), the restricted Pod Security
+// Standard and common practices.
 //
 //   node validate.mjs TOOLS FILE...
 //
-// TOOLS has the node_modules of package.json. Prints one line for each thing that
-// is wrong; ends 1 if there was any.
+// TOOLS has the node_modules of package.json. Prints one line for each thing
+// that is wrong; ends 1 if there was any.
 import fs from "node:fs";
 import path from "node:path";
 import { pathToFileURL } from "node:url";

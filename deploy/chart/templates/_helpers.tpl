@@ -165,7 +165,7 @@ auth:
 {{- end -}}
 {{- end -}}
 
-{{/* Ports of a pod, name to number; the links of workers are a range. */}}
+{{/* Of a node; 0: as many as it has cores. */}}
 {{- define "stentor.workers" -}}
 {{- $options := include "stentor.options" (dict "root" . "name" "node") | fromYaml -}}
 {{ $options.workers | default 0 }}
