@@ -168,6 +168,14 @@ def test_links_are_reachable_from_the_fleet_only(helm):
             "app.kubernetes.io/component": "dispatcher"}}}]}]
 
 
+def test_the_readme_example(helm, tmp_path):
+    values, manifests = tmp_path / "values.yaml", tmp_path / "manifests.yaml"
+    readme = (CHART / "README.md").read_text()
+    values.write_text(readme.split("```yaml\n")[1].split("```")[0])
+    manifests.write_text(helm.template("-f", values))
+    assert validate(manifests) == []
+
+
 def test_the_readme_names_every_value():
     readme = (CHART / "README.md").read_text()
     values = yaml.safe_load((CHART / "values.yaml").read_text())
