@@ -5,7 +5,7 @@ import subprocess
 import pytest
 
 import metrics
-from harness import http_get, wait_until
+from harness import ROOT, http_get, wait_until
 from sse import Sse
 
 NODE = """connections connections_max connections_accepted_total
@@ -17,6 +17,9 @@ event_loop_lag_seconds_bucket draining worker_restarts_total build_info
 DISPATCHER = """publish_total publish_duration_seconds_bucket routed_total
 fanout_workers_bucket nodes link_up link_queue_bytes interest_entries
 grpc_server_handled_total build_info""".split()
+
+PROMTOOL = shutil.which("promtool", path=f"{ROOT}/build/tools") \
+    or shutil.which("promtool")
 
 
 @pytest.fixture
@@ -48,11 +51,11 @@ def test_format_is_strict(busy, which):
     assert found.total("stentor_build_info") >= 1
 
 
-@pytest.mark.skipif(not shutil.which("promtool"), reason="no promtool")
+@pytest.mark.skipif(not PROMTOOL, reason="no promtool: run tests/deploy/tools")
 @pytest.mark.parametrize("which", ["d", "n"])
 def test_promtool_agrees(busy, which):
     c, _ = busy
-    r = subprocess.run(["promtool", "check", "metrics"],
+    r = subprocess.run([PROMTOOL, "check", "metrics"],
                        input=getattr(c, which).get("/metrics")[2],
                        capture_output=True, timeout=20)
     assert r.returncode == 0, (r.stdout + r.stderr).decode()
