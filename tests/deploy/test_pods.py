@@ -24,6 +24,9 @@ def test_image(image, network):
         r = program.run(name, "--version")
         assert r.returncode == 0 and r.stdout.startswith(name), r
     assert config["Cmd"] == ["stentor-dispatcher"]
+    records = (root / "var/lib/dpkg/status").read_text()
+    for package in ("libc6", "ca-certificates"):
+        assert f"Package: {package}\n" in records
     certificates = root / "etc/ssl/certs/ca-certificates.crt"
     assert certificates.read_text().count("BEGIN CERTIFICATE") > 100
 
