@@ -529,6 +529,15 @@ static void take_fleet(struct upstream *u, const Stentor__Link__V1__Fleet *f)
 	};
 }
 
+static void take_heartbeat(struct upstream *u,
+			   const Stentor__Link__V1__Heartbeat *beat)
+{
+	if (beat->config_hash != 0)
+		u->config_hash = beat->config_hash;
+	if (beat->fleet != NULL)
+		take_fleet(u, beat->fleet);
+}
+
 static void take_frame(struct announcer *a, struct upstream *u,
 		       const LinkFrame *f, size_t len, uint64_t now_ms)
 {
@@ -550,8 +559,8 @@ static void take_frame(struct announcer *a, struct upstream *u,
 	if (f->heartbeat != NULL &&
 	    !take_store(a, u, f->heartbeat->store, now_ms))
 		return;
-	if (f->heartbeat != NULL && f->heartbeat->fleet != NULL)
-		take_fleet(u, f->heartbeat->fleet);
+	if (f->heartbeat != NULL)
+		take_heartbeat(u, f->heartbeat);
 	take_acks(a, u);
 	if (f->n_deliveries > 0)
 		a->ops->deliver(a->ctx, f->deliveries, f->n_deliveries);
@@ -606,6 +615,7 @@ static struct frame *heartbeat(struct announcer *a)
 	beat.draining = a->draining;
 	beat.store = a->store;
 	beat.load = &a->load;
+	beat.config_hash = a->identity.config_hash;
 	f.heartbeat = &beat;
 	return link_control_encode(&f);
 }

@@ -7,6 +7,7 @@
 #include "common/base/version.h"
 #include "common/io/admin.h"
 #include "common/io/children.h"
+#include "common/io/configwatch.h"
 #include "common/io/linkurl.h"
 #include "common/io/listener.h"
 #include "common/io/tls.h"
@@ -46,6 +47,7 @@ struct supervisor {
 	struct admin *admin;
 	uv_timer_t watch;
 	uv_signal_t term, interrupt, hangup;
+	struct config_watch config;
 	bool draining;
 };
 
@@ -315,7 +317,7 @@ static void on_workers(void *ctx, const struct http1_request *q UNUSED,
 }
 
 static const struct admin_route routes[] = {
-	{"GET", "/metrics", on_metrics, ADMIN_ONLY},
+	{"GET", "/metrics", on_metrics, ADMIN_METRICS},
 	{"GET", "/livez", admin_livez, ADMIN_OPEN},
 	{"GET", "/healthz", admin_livez, ADMIN_OPEN},
 	{"GET", "/readyz", on_readyz, ADMIN_OPEN},
@@ -365,13 +367,18 @@ static void reload_keys(struct supervisor *s)
 	auth_config_free(&auth);
 }
 
-static void on_hangup(uv_signal_t *handle, int number UNUSED)
+static void reload(void *ctx)
 {
-	struct supervisor *s = container_of(handle, struct supervisor, hangup);
+	struct supervisor *s = ctx;
 
 	if (s->auth != NULL)
 		reload_keys(s);
 	children_signal(s->children, SIGHUP);
+}
+
+static void on_hangup(uv_signal_t *handle, int number UNUSED)
+{
+	reload(container_of(handle, struct supervisor, hangup));
 }
 
 /* --- start ------------------------------------------------------------- */
@@ -466,6 +473,8 @@ static int start(struct supervisor *s, const struct auth_config *auth)
 			    &s->children);
 	if (rc != 0)
 		return rc;
+	if (o->process.metrics_open)
+		admin_open_metrics(s->admin);
 	log_info("START",
 		 "name=%s version=%s listen=%s admin=%s workers=%u "
 		 "connections_max=%llu",
@@ -492,6 +501,7 @@ static void stop(struct supervisor *s)
 	uv_close((uv_handle_t *)&s->term, NULL);
 	uv_close((uv_handle_t *)&s->interrupt, NULL);
 	uv_close((uv_handle_t *)&s->hangup, NULL);
+	config_watch_close(&s->config);
 	uv_run(&s->loop, UV_RUN_DEFAULT);
 	check(uv_loop_close(&s->loop) == 0);
 	for (unsigned i = 0; i < s->workers; i++) {
@@ -520,6 +530,9 @@ int supervisor_run(struct connnode_options *options,
 	watch_signal(s, &s->term, on_term, SIGTERM);
 	watch_signal(s, &s->interrupt, on_interrupt, SIGINT);
 	watch_signal(s, &s->hangup, on_hangup, SIGHUP);
+	config_watch_start(&s->config, &s->loop,
+			   config_path(&connnode_program, argc, argv), reload,
+			   s);
 	check(uv_timer_init(&s->loop, &s->watch) == 0);
 	uv_timer_start(&s->watch, on_watch, WATCH_MS, WATCH_MS);
 	uv_run(&s->loop, UV_RUN_DEFAULT);

@@ -60,7 +60,7 @@ static void on_nodes(void *ctx, const struct http1_request *q UNUSED,
 }
 
 const struct admin_route dispatcher_routes[] = {
-	{"GET", "/metrics", on_metrics, ADMIN_ONLY},
+	{"GET", "/metrics", on_metrics, ADMIN_METRICS},
 	{"GET", "/livez", admin_livez, ADMIN_OPEN},
 	{"GET", "/healthz", admin_livez, ADMIN_OPEN},
 	{"GET", "/readyz", on_readyz, ADMIN_OPEN},

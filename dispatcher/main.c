@@ -4,6 +4,7 @@
 #include "common/base/log.h"
 #include "common/base/mem.h"
 #include "common/base/version.h"
+#include "common/io/configwatch.h"
 #include "dispatcher/dispatcher.h"
 
 #include <signal.h>
@@ -13,6 +14,7 @@
 
 struct signals {
 	uv_signal_t term, interrupt, hangup;
+	struct config_watch config;
 	struct dispatcher *dispatcher;
 	int argc;
 	char **argv; /* to read the configuration again */
@@ -70,6 +72,8 @@ static int start(struct dispatcher *d)
 			  o->process.admin_listen, err_name(rc));
 		return rc;
 	}
+	if (o->process.metrics_open)
+		admin_open_metrics(d->admin);
 	log_info("START", "name=%s version=%s api=%s link=%s admin=%s",
 		 o->process.name, stentor_version, o->api_listen,
 		 o->process.link_listen, o->process.admin_listen);
@@ -106,9 +110,9 @@ static void on_term(uv_signal_t *handle, int number)
 }
 
 /* Reads everything again, as at the start; rules and log level take effect. */
-static void on_hangup(uv_signal_t *handle, int number UNUSED)
+static void reload(void *ctx)
 {
-	struct signals *s = container_of(handle, struct signals, hangup);
+	struct signals *s = ctx;
 	struct dispatcher *d = s->dispatcher;
 	struct dispatcher_options options = {0};
 	struct rules fresh = {0};
@@ -135,6 +139,11 @@ static void on_hangup(uv_signal_t *handle, int number UNUSED)
 	config_free(&dispatcher_program, &options);
 }
 
+static void on_hangup(uv_signal_t *handle, int number UNUSED)
+{
+	reload(container_of(handle, struct signals, hangup));
+}
+
 static void watch(struct signals *s, uv_signal_t *handle, uv_signal_cb cb,
 		  int number)
 {
@@ -156,6 +165,7 @@ static void stop(struct dispatcher *d, struct signals *s)
 	uv_close((uv_handle_t *)&s->term, NULL);
 	uv_close((uv_handle_t *)&s->interrupt, NULL);
 	uv_close((uv_handle_t *)&s->hangup, NULL);
+	config_watch_close(&s->config);
 	uv_run(d->loop, UV_RUN_DEFAULT);
 	publisher_fini(&d->publisher);
 	publisher_service_fini(d);
@@ -183,6 +193,9 @@ static int run(struct dispatcher *d, struct signals *s)
 	watch(s, &s->term, on_term, SIGTERM);
 	watch(s, &s->interrupt, on_term, SIGINT);
 	watch(s, &s->hangup, on_hangup, SIGHUP);
+	config_watch_start(&s->config, d->loop,
+			   config_path(&dispatcher_program, s->argc, s->argv),
+			   reload, s);
 	uv_run(d->loop, UV_RUN_DEFAULT);
 	stop(d, s);
 	return 0;

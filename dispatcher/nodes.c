@@ -529,6 +529,8 @@ static void take_heartbeat(struct nodes *n, struct node_worker *w,
 	w->connections = sane(beat->connections);
 	w->draining = beat->draining;
 	w->store = beat->store;
+	if (beat->config_hash != 0)
+		w->config_hash = beat->config_hash;
 	if (beat->load != NULL)
 		take_load(w, beat->load);
 	if (store_differs(n, w->store))
@@ -627,6 +629,7 @@ static void tick_worker(struct nodes *n, struct node_worker *w, uint64_t now_ms)
 	    w->phase == NODE_WORKER_REFUSED)
 		return;
 	beat.store = n->config.store;
+	beat.config_hash = n->config.config_hash;
 	if (n->ops->advise != NULL && n->ops->advise(n->ctx, w, &fleet))
 		beat.fleet = &fleet;
 	f.heartbeat = &beat;

@@ -355,9 +355,8 @@ static int apply_file(const struct program *program, const char *path,
 
 /* --- public ------------------------------------------------------------ */
 
-/* Path of the --config file (owned by argv or the environment), or NULL. */
-static const char *config_path(const struct program *program, int argc,
-			       char *const argv[])
+const char *config_path(const struct program *program, int argc,
+			char *const argv[])
 {
 	const char *path = find_flag(program, "config", argc, argv);
 	char name[CONFIG_NAME_MAX];

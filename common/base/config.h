@@ -153,6 +153,11 @@ int config_load(const struct program *program, void *out, struct rules *rules,
 		struct auth_config *auth, int argc,
 		char *const argv[]) MUST_CHECK;
 
+/* Path of the file that --config or the environment names (owned by them), or
+ * NULL. */
+const char *config_path(const struct program *program, int argc,
+			char *const argv[]);
+
 /* Whether a flag, the environment or the file sets the option `name`; else it
  * holds its default. After a config_load() that went well. */
 bool config_given(const struct program *program, const char *name, int argc,

@@ -64,6 +64,7 @@ struct admin {
 	const struct admin_route *routes;
 	void *ctx;
 	struct auth *auth;
+	bool metrics_open;
 	unsigned count;
 	struct list conns;
 };
@@ -242,6 +243,12 @@ static const struct admin_route *find_route(const struct admin_route *routes,
 	return NULL;
 }
 
+static bool is_open(const struct admin *a, const struct admin_route *route)
+{
+	return route->access == ADMIN_OPEN ||
+	       (route->access == ADMIN_METRICS && a->metrics_open);
+}
+
 /* 0: it may; else the status that says it may not. */
 static int conn_refusal(const struct conn *c, const struct admin_route *route,
 			const struct http1_request *request)
@@ -252,7 +259,7 @@ static int conn_refusal(const struct conn *c, const struct admin_route *route,
 	bool may;
 
 	if (auth == NULL || c->local ||
-	    (route != NULL && route->access == ADMIN_OPEN))
+	    (route != NULL && is_open(c->admin, route)))
 		return 0;
 	value = http1_get(request, "authorization");
 	if (value == NULL || strncasecmp(value, "Bearer ", 7) != 0)
@@ -472,6 +479,11 @@ int admin_start(uv_loop_t *loop, const char *address,
 uint16_t admin_port(const struct admin *a)
 {
 	return a->listener.port;
+}
+
+void admin_open_metrics(struct admin *a)
+{
+	a->metrics_open = true;
 }
 
 void admin_set_timeout(struct admin *a, uint64_t timeout_ms)

@@ -6,7 +6,8 @@
  * answer to be taken. GET and HEAD; other methods only where a route says so.
  *
  * With tokens, who comes from this machine (127.0.0.0/8, ::1) may do all; from
- * elsewhere, all but open routes needs an administrator's.
+ * elsewhere, all but open routes needs an administrator's; metrics may be
+ * opened, as those who scrape them have none that they can renew.
  */
 #ifndef STENTOR_IO_ADMIN_H
 #define STENTOR_IO_ADMIN_H
@@ -36,8 +37,9 @@ struct admin_reply {
 typedef void (*admin_handler)(void *ctx, const struct http1_request *request,
 			      struct admin_reply *reply);
 
-/* Probes are open to all who can reach the port. */
-enum admin_access { ADMIN_ONLY, ADMIN_OPEN };
+/* Probes are open to all who can reach the port, metrics if the owner says so.
+ */
+enum admin_access { ADMIN_ONLY, ADMIN_OPEN, ADMIN_METRICS };
 
 struct admin_route {
 	const char *method; /* "GET" */
@@ -67,6 +69,8 @@ int admin_start(uv_loop_t *loop, const char *address,
 		struct admin **out) MUST_CHECK;
 /* The real port, when 0 was asked for. */
 uint16_t admin_port(const struct admin *a);
+/* Routes of ADMIN_METRICS need no token from now on. */
+void admin_open_metrics(struct admin *a);
 /* Another time than ADMIN_TIMEOUT_MS; checked ten times a second. */
 void admin_set_timeout(struct admin *a, uint64_t timeout_ms);
 /* Asynchronous, and answers still being written are cut off; memory goes when

@@ -18,7 +18,7 @@
 struct auth {
 	uv_timer_t watch;
 	struct auth_config config; /* our own */
-	struct auth_stamp stamps[AUTH_KEYS_MAX];
+	struct file_stamp stamps[AUTH_KEYS_MAX];
 	struct token_keys *keys;
 
 	struct hash_key find_key, compare_key;
@@ -162,7 +162,7 @@ static void on_watch(uv_timer_t *timer)
 
 int auth_config_check(const struct auth_config *config, char fault[AUTH_FAULT])
 {
-	struct auth_stamp stamps[AUTH_KEYS_MAX];
+	struct file_stamp stamps[AUTH_KEYS_MAX];
 	struct token_keys *keys;
 	int rc = auth_keys_read(config, stamps, &keys, fault);
 
@@ -222,7 +222,7 @@ void auth_close(struct auth *a)
 
 void auth_reload(struct auth *a, const struct auth_config *config)
 {
-	struct auth_stamp stamps[AUTH_KEYS_MAX];
+	struct file_stamp stamps[AUTH_KEYS_MAX];
 	char fault[AUTH_FAULT];
 	struct token_keys *keys;
 

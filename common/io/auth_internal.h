@@ -6,8 +6,7 @@
 #include "common/ds/hmap.h"
 #include "common/ds/list.h"
 #include "common/io/auth.h"
-
-#include <time.h>
+#include "common/io/filestamp.h"
 
 /* What is done every AUTH_WATCH_MS: forgets what has ended, takes other keys.
  */
@@ -15,18 +14,12 @@ void auth_look(struct auth *a);
 
 /* --- key files (auth_keys.c) ------------------------------------------- */
 
-/* How a file was when it was last looked at; all 0: it was not there. */
-struct auth_stamp {
-	uint64_t device, inode, size;
-	struct timespec modified, changed;
-};
-
 /* Reads all keys. ERR_CONFIG with a text in `fault`; `stamps`, one for each key
  * of the configuration, are set all the same. */
-int auth_keys_read(const struct auth_config *config, struct auth_stamp *stamps,
+int auth_keys_read(const struct auth_config *config, struct file_stamp *stamps,
 		   struct token_keys **keys, char fault[AUTH_FAULT]) MUST_CHECK;
 bool auth_keys_changed(const struct auth_config *config,
-		       const struct auth_stamp *stamps);
+		       const struct file_stamp *stamps);
 
 /* --- revocations (auth_revocations.c) ---------------------------------- */
 

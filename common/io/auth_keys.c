@@ -1,6 +1,4 @@
-/* Key files: reading them, and seeing that they are others than before. A
- * Kubernetes secret changes by a symbolic link that points elsewhere, so inode
- * and device count too. */
+/* Key files: reading them, and seeing that they are others than before. */
 #include "common/io/auth_internal.h"
 
 #include "common/base/err.h"
@@ -28,37 +26,13 @@ static int refuse(char fault[AUTH_FAULT], const char *format, ...)
 	return ERR_CONFIG;
 }
 
-static struct auth_stamp look_at(const char *path)
-{
-	struct auth_stamp stamp = {0};
-	struct stat st;
-
-	if (stat(path, &st) != 0)
-		return stamp;
-	stamp.device = st.st_dev;
-	stamp.inode = st.st_ino;
-	stamp.size = (uint64_t)st.st_size;
-	stamp.modified = st.st_mtim;
-	stamp.changed = st.st_ctim;
-	return stamp;
-}
-
-static bool same_time(struct timespec a, struct timespec b)
-{
-	return a.tv_sec == b.tv_sec && a.tv_nsec == b.tv_nsec;
-}
-
 bool auth_keys_changed(const struct auth_config *config,
-		       const struct auth_stamp *stamps)
+		       const struct file_stamp *stamps)
 {
 	for (size_t i = 0; i < config->key_count; i++) {
-		struct auth_stamp now = look_at(config->key[i].file);
-		const struct auth_stamp *then = &stamps[i];
+		struct file_stamp now = file_stamp(config->key[i].file);
 
-		if (now.device != then->device || now.inode != then->inode ||
-		    now.size != then->size ||
-		    !same_time(now.modified, then->modified) ||
-		    !same_time(now.changed, then->changed))
+		if (!file_stamp_equal(&now, &stamps[i]))
 			return true;
 	}
 	return false;
@@ -135,7 +109,7 @@ static int add(struct token_keys *keys, const struct auth_key *key,
 	return rc == 0 ? 0 : refuse(fault, "%.500s: %s", key->file, why);
 }
 
-int auth_keys_read(const struct auth_config *config, struct auth_stamp *stamps,
+int auth_keys_read(const struct auth_config *config, struct file_stamp *stamps,
 		   struct token_keys **out, char fault[AUTH_FAULT])
 {
 	struct token_keys *keys;
@@ -144,7 +118,7 @@ int auth_keys_read(const struct auth_config *config, struct auth_stamp *stamps,
 
 	/* Looked at before it is read: what changes meanwhile is seen later. */
 	for (size_t i = 0; i < config->key_count; i++)
-		stamps[i] = look_at(config->key[i].file);
+		stamps[i] = file_stamp(config->key[i].file);
 	if (config->key_count == 0)
 		return refuse(fault, "--auth jwt needs auth.keys in the "
 				     "configuration (--auth none lets "

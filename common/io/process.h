@@ -12,7 +12,7 @@ enum auth_mode { AUTH_JWT, AUTH_NONE };
 struct process_options {
 	char *name, *admin_listen;
 	unsigned auth, log_level, log_format;
-	bool core_dumps;
+	bool metrics_open, core_dumps;
 	char *link_listen, *link_token;
 	char *link_tls_cert, *link_tls_key, *link_tls_ca, *link_tls_name;
 };
@@ -45,6 +45,10 @@ extern const char *const process_log_formats[];
 		ROW_STRING("link-tls-name", PROCESS_AT(at, link_tls_name), "", \
 			   "DNS name that the other side's certificate must "  \
 			   "bear; needed for tls+tcp://"),                     \
+		ROW_BOOL("metrics-open", PROCESS_AT(at, metrics_open),         \
+			 "false",                                              \
+			 "/metrics of the admin port needs no token, as "      \
+			 "Prometheus has none that it can renew"),             \
 		ROW_BOOL("core-dumps", PROCESS_AT(at, core_dumps), "false",    \
 			 "let the kernel dump memory, tokens in it, when the " \
 			 "process crashes, and a debugger look at it"),        \

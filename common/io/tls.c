@@ -3,14 +3,13 @@
 #include "common/base/err.h"
 #include "common/base/log.h"
 #include "common/base/mem.h"
+#include "common/io/filestamp.h"
 
 #include <openssl/err.h>
 #include <openssl/ssl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <time.h>
 
 #define ALPN_MAX      64 /* bytes of our list of protocols */
 #define ALPN_NAME_MAX 32
@@ -22,21 +21,13 @@
 const char *const tls_outcome_names[TLS_OUTCOMES + 1] = {"ok", "failed",
 							 "unfinished", NULL};
 
-/* What tells one version of a file from the next. */
-struct stamp {
-	dev_t device;
-	ino_t inode;
-	off_t size;
-	struct timespec changed;
-};
-
 enum { CERT, KEY, CLIENT_CA, FILES };
 
 struct tls_context {
 	SSL_CTX *ssl;
 	BIO_METHOD *wire;
 	char *file[FILES]; /* CLIENT_CA: NULL for none */
-	struct stamp stamp[FILES];
+	struct file_stamp stamp[FILES];
 	uint8_t alpn[ALPN_MAX]; /* each with its length in front */
 	unsigned alpn_len;
 	uint64_t expires_s;
@@ -173,19 +164,21 @@ static int load(struct tls_context *c, char fault[TLS_FAULT])
 }
 
 /* Seen before they are read, so that a change meanwhile is seen next time. */
-static void look(const struct tls_context *c, struct stamp stamp[FILES])
+static void look(const struct tls_context *c, struct file_stamp stamp[FILES])
 {
-	struct stat st;
+	for (int i = 0; i < FILES; i++)
+		stamp[i] = c->file[i] != NULL ? file_stamp(c->file[i])
+					      : (struct file_stamp){0};
+}
 
-	memset(stamp, 0, FILES * sizeof(*stamp));
+static bool all_equal(const struct file_stamp a[FILES],
+		      const struct file_stamp b[FILES])
+{
 	for (int i = 0; i < FILES; i++) {
-		if (c->file[i] == NULL || stat(c->file[i], &st) != 0)
-			continue;
-		stamp[i].device = st.st_dev;
-		stamp[i].inode = st.st_ino;
-		stamp[i].size = st.st_size;
-		stamp[i].changed = st.st_mtim;
+		if (!file_stamp_equal(&a[i], &b[i]))
+			return false;
 	}
+	return true;
 }
 
 /* --- the wire: a BIO between OpenSSL and our bytes --------------------- */
@@ -302,11 +295,11 @@ int tls_files_check(const struct tls_files *files, char fault[TLS_FAULT])
 
 bool tls_context_refresh(struct tls_context *c)
 {
-	struct stamp now[FILES];
+	struct file_stamp now[FILES];
 	char fault[TLS_FAULT];
 
 	look(c, now);
-	if (memcmp(now, c->stamp, sizeof(now)) == 0)
+	if (all_equal(now, c->stamp))
 		return false;
 	memcpy(c->stamp, now, sizeof(now));
 	if (load(c, fault) != 0) {

@@ -79,7 +79,7 @@ def test_unknown_values_are_refused(helm, wrong, said):
     ("node.autoscaling.enabled=true,node.keda.enabled=true", "would fight"),
     ("auth=jwt", "auth jwt needs config.auth.keys"),
     ("auth=jwt,config.auth.keys[0].file=k,metrics.serviceMonitor.enabled=true",
-     "needs secrets.adminToken"),
+     "needs metrics.open or secrets.adminToken"),
     ("node.ingress.enabled=true", "node.ingress needs hosts"),
 ])
 def test_what_cannot_work_is_refused(helm, wrong, said):
@@ -114,8 +114,11 @@ def test_a_changed_configuration_restarts_only_whom_it_concerns(helm):
     assert before == sums("--set", "node.replicaCount=7")
     of_node = sums("--set", "node.options.heartbeat_ms=9000")
     assert of_node[0] == before[0] and of_node[1] != before[1]
-    of_both = sums("--set", "config.rules[0].match=a")
+    of_both = sums("--set", "config.options.core_dumps=true")
     assert of_both[0] != before[0] and of_both[1] != before[1]
+    # what is read again by itself restarts nobody
+    assert before == sums("--set", "config.rules[0].match=a",
+                          "--set", "config.options.log_level=debug")
 
 
 @pytest.mark.parametrize("args, seconds", [

@@ -12,6 +12,7 @@ import pytest
 import harness
 from harness import CONNNODE, CTL, DISPATCHER, clean_env, free_ports, run, \
     wait_until
+from sse import Sse
 
 PROGRAMS = pytest.mark.parametrize(
     "binary", [DISPATCHER, CONNNODE], ids=["dispatcher", "connnode"])
@@ -263,6 +264,34 @@ def test_bad_rules_on_sighup_change_nothing(make_cluster, tmp_path):
     wait_until(lambda: c.d.channel("abc")["rule"]["pattern"] == "ab*", 5,
                "new rules are in force")
     assert c.d.ready() == 200 and c.n.ready() == 200
+
+
+def test_changed_file_is_read_by_itself(make_cluster, tmp_path, channel):
+    """As a ConfigMap changes: another file under the same name, no signal, and
+    no stream notices."""
+    files = [tmp_path / "d.yaml", tmp_path / "n.yaml"]
+    for path in files:
+        path.write_text("rules:\n  - match: 'a*'\n")
+    c = make_cluster(1, 1, 1, dispatcher_options={"config": files[0]},
+                     node_options={"config": files[1]})
+
+    def differs():
+        return [p.metric("stentor_config_differs") for p in (c.d, c.n)]
+
+    def change(path):
+        fresh = tmp_path / "fresh"
+        fresh.write_text("rules:\n  - match: 't*'\n    priority: critical\n")
+        fresh.rename(path)
+    with Sse(c.n.port, channel) as s:
+        s.wait_ready()
+        assert differs() == [0, 0]
+        change(files[0])
+        wait_until(lambda: c.d.channel(channel)["rule"]["pattern"] == "t*")
+        wait_until(lambda: differs() == [1, 1], what="a rollout under way")
+        change(files[1])
+        wait_until(lambda: differs() == [0, 0], what="and it is over")
+        c.d.publish(channel, "m")
+        s.wait_data("m")
 
 
 def test_sighup_without_a_file(cluster):

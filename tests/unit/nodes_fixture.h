@@ -104,6 +104,7 @@ static inline int nodes_set_up(void **state)
 		.name = "d",
 		.version = "v",
 		.token = "secret",
+		.config_hash = 3,
 		.workers_max = 4,
 		.queue_bytes = 2u << 20,
 		.interest_max = 1000,

@@ -744,6 +744,7 @@ static void say_fleet(struct fixture *f, struct upstream *u, uint32_t takers,
 	fleet.leave_per_ks = leave_per_ks;
 	fleet.surplus = surplus;
 	beat.fleet = &fleet;
+	beat.config_hash = surplus;
 	content.heartbeat = &beat;
 	speak(f, u, u->link.tx_seq, &content, 1500);
 }
@@ -762,6 +763,9 @@ static void test_announcer_hears_the_least(void **state)
 	assert_int_equal(announcer_fleet(&f->a).takers, 3);
 	assert_int_equal(announcer_fleet(&f->a).leave_per_ks, 400);
 	assert_int_equal(announcer_fleet(&f->a).surplus, 7);
+	/* Rules, too, may have changed since the link came up. */
+	f->a.identity.config_hash = 7;
+	assert_int_equal(announcer_different(&f->a), 1);
 	/* Who is gone has no say. */
 	announcer_disconnected(&f->a, v);
 	assert_int_equal(announcer_fleet(&f->a).leave_per_ks, 500);

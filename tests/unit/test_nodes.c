@@ -243,15 +243,19 @@ static void test_nodes_heartbeats(void **state)
 	assert_int_equal(f->sent.count, 1);
 	assert_non_null(sent_decode(&f->sent, 0)->heartbeat);
 	assert_null(sent_decode(&f->sent, 0)->heartbeat->fleet);
+	assert_int_equal(sent_decode(&f->sent, 0)->heartbeat->config_hash,
+			 f->nodes.config.config_hash);
 	f->surplus = 3;
 	nodes_tick(&f->nodes, 2000 + LINK_HEARTBEAT_MS);
 	assert_int_equal(sent_decode(&f->sent, 1)->heartbeat->fleet->surplus,
 			 3);
 	beat.connections = 17;
+	beat.config_hash = 99;
 	beat.draining = true;
 	content.heartbeat = &beat;
 	worker_speaks(f, w, &content, 2500);
 	assert_int_equal(w->connections, 17);
+	assert_int_equal(w->config_hash, 99);
 	assert_true(w->draining);
 }
 

@@ -124,6 +124,9 @@ then the component's own. Names with - become those with _.
 {{-     $_ := set $options "tls_key" "/etc/stentor/tls/tls.key" -}}
 {{-   end -}}
 {{- end -}}
+{{- if $v.metrics.open -}}
+{{-   $_ := set $options "metrics_open" true -}}
+{{- end -}}
 {{- if $v.secrets.linkTls.name -}}
 {{-   $_ := set $options "link_tls_cert" "/etc/stentor/link-tls/tls.crt" -}}
 {{-   $_ := set $options "link_tls_key" "/etc/stentor/link-tls/tls.key" -}}
@@ -201,7 +204,7 @@ auth:
 {{- if and (eq $v.auth "jwt") (not $v.config.auth.keys) -}}
 {{-   fail "auth jwt needs config.auth.keys, and secrets.authKeys that holds their files (auth: none lets everybody publish and listen)" -}}
 {{- end -}}
-{{- if and (eq $v.auth "jwt") $v.metrics.serviceMonitor.enabled (not $v.secrets.adminToken.name) -}}
-{{-   fail "metrics.serviceMonitor needs secrets.adminToken with auth jwt: /metrics wants a token with `admin: true`" -}}
+{{- if and (eq $v.auth "jwt") $v.metrics.serviceMonitor.enabled (not (or $v.metrics.open $v.secrets.adminToken.name)) -}}
+{{-   fail "metrics.serviceMonitor needs metrics.open or secrets.adminToken with auth jwt: /metrics wants a token with `admin: true`" -}}
 {{- end -}}
 {{- end -}}

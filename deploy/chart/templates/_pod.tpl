@@ -15,7 +15,8 @@ metadata:
     {{- toYaml . | nindent 4 }}
     {{- end }}
   annotations:
-    checksum/config: {{ include "stentor.config" . | sha256sum }}
+    # Rules, tokens' keys and the log level are read again by themselves
+    checksum/config: {{ omit (include "stentor.options" . | fromYaml) "log_level" | toYaml | sha256sum }}
     {{- with $c.podAnnotations }}
     {{- toYaml . | nindent 4 }}
     {{- end }}
