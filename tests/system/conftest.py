@@ -7,6 +7,7 @@ import pytest
 sys.path.insert(0, os.path.dirname(__file__))
 
 import harness  # noqa: E402
+import netns  # noqa: E402
 
 
 def pytest_collection_modifyitems(items):
@@ -31,6 +32,16 @@ def pytest_runtest_makereport(item, call):
     if report.failed:
         for c in harness.Cluster.live:
             report.sections.append((f"logs of {c.dir.name}", c.report()))
+
+
+@pytest.fixture
+def lan():
+    """A network whose cables the test may cut; it is in there itself."""
+    why = netns.unavailable()
+    if why:
+        pytest.skip(why)
+    with netns.Lan() as network:
+        yield network
 
 
 @pytest.fixture

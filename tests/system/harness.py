@@ -33,6 +33,7 @@ CTL = BUILD / "stentorctl"
 SLOW = float(os.environ.get("STENTOR_SLOW", "1"))
 TIMEOUT = 10.0
 
+LOOPBACK = "127.0.0.1"
 _MARK = "TEST_CLUSTER"
 _PORTS = (15000, 32000)  # under the kernel's range for outgoing connections
 _SANITIZER = ("ERROR: AddressSanitizer", "ERROR: LeakSanitizer",
@@ -96,10 +97,10 @@ def free_ports(count=1):
     return port
 
 
-def http_get(port, path, method="GET", headers=None, body=None, timeout=5):
+def http_get(port, path, method="GET", headers=None, body=None, timeout=5,
+             host=LOOPBACK):
     """(status, headers, body) of one request on a connection of its own."""
-    conn = http.client.HTTPConnection("127.0.0.1", port,
-                                      timeout=timeout * SLOW)
+    conn = http.client.HTTPConnection(host, port, timeout=timeout * SLOW)
     try:
         conn.request(method, path, body=body, headers=headers or {})
         r = conn.getresponse()
@@ -177,15 +178,24 @@ def option_list(options):
     return [f"--{k.replace('_', '-')}={v}" for k, v in options.items()]
 
 
+class Place:
+    """Where a process runs, unless its cluster has a Lan: on loopback."""
+
+    front = LOOPBACK  # clients, producers and admin ports
+    back = LOOPBACK   # links
+    wrapper = ()      # argv of a program that becomes the process
+
+
 class Process:
     """One program of the cluster; may be started again after its end."""
 
     binary = None
-    wrapper = ()  # argv of a program that becomes this one
 
     def __init__(self, cluster, name, options):
         self.cluster = cluster
         self.name = name
+        self.place = cluster.place(name)
+        self.wrapper = self.place.wrapper
         self.options = options
         if os.getuid() != 0:
             # a test looks into processes, as only root and debuggers may
@@ -242,7 +252,7 @@ class Process:
                 yield json.loads(line)
 
     def get(self, path):
-        return http_get(self.admin_port, path)
+        return http_get(self.admin_port, path, host=self.place.front)
 
     def ready(self):
         """Status of /readyz, None while nobody answers."""
@@ -279,25 +289,25 @@ class Dispatcher(Process):
         self.api_port = free_ports(3)
         self.link_port = self.api_port + 1
         self.admin_port = self.api_port + 2
-        name = f"d{index}"
+        super().__init__(cluster, f"d{index}", {})
         scheme = "tls+tcp" if cluster.tls else "tcp"
-        self.link_url = f"{scheme}://127.0.0.1:{self.link_port}"
-        options = {
-            "api_listen": f"127.0.0.1:{self.api_port}",
+        self.link_url = f"{scheme}://{self.place.back}:{self.link_port}"
+        self.api = f"{self.place.front}:{self.api_port}"
+        self.options.update({
+            "api_listen": self.api,
             "link_listen": self.link_url,
-            "admin_listen": f"127.0.0.1:{self.admin_port}",
+            "admin_listen": f"{self.place.front}:{self.admin_port}",
             "auth": "none",
-            "name": name,
-        }
-        options.update(extra)
-        super().__init__(cluster, name, options)
+            "name": self.name,
+            **extra,
+        })
         self._stubs = None
 
     @property
     def grpc(self):
         """Stubs on one long-lived channel (rpc.Stubs)."""
         if self._stubs is None:
-            self._stubs = rpc.Stubs(f"127.0.0.1:{self.api_port}")
+            self._stubs = rpc.Stubs(self.api)
         return self._stubs
 
     def close_grpc(self):
@@ -312,7 +322,7 @@ class Dispatcher(Process):
             headers = {"Authorization": f"Bearer {self.cluster.auth.admin()}",
                        **(headers or {})}
         return rpc.connect_json(self.api_port, method, message,
-                                headers=headers)
+                                headers=headers, host=self.place.front)
 
     def publish(self, channel, data, **fields):
         """One message by Connect JSON; the answer, or AssertionError."""
@@ -355,19 +365,18 @@ class Node(Process):
         self.port = free_ports(2 + workers)
         self.admin_port = self.port + 1
         self.link_port = self.port + 2  # worker i: link_port + i
-        name = f"n{index}"
+        super().__init__(cluster, f"n{index}", {})
         scheme = "tls+tcp" if cluster.tls else "tcp"
-        options = {
-            "listen": f"127.0.0.1:{self.port}",
-            "admin_listen": f"127.0.0.1:{self.admin_port}",
-            "link_listen": f"{scheme}://127.0.0.1:{self.link_port}",
+        self.options.update({
+            "listen": f"{self.place.front}:{self.port}",
+            "admin_listen": f"{self.place.front}:{self.admin_port}",
+            "link_listen": f"{scheme}://{self.place.back}:{self.link_port}",
             "dispatchers": ",".join(d.link_url for d in cluster.dispatchers),
             "workers": workers,
             "auth": "none",
-            "name": name,
-        }
-        options.update(extra)
-        super().__init__(cluster, name, options)
+            "name": self.name,
+            **extra,
+        })
         self.first_pids = None
 
     def worker_pids(self):
@@ -395,8 +404,9 @@ class Cluster:
 
     def __init__(self, dispatchers=1, nodes=1, workers=1, tls=None,
                  dispatcher_options=None, node_options=None, start=True,
-                 store=None, rules=None, auth=None):
+                 store=None, rules=None, auth=None, lan=None):
         self.mark = uuid.uuid4().hex
+        self.place = lan.host if lan else lambda name: Place
         self.tls = tls
         self.auth = auth  # tokens.Auth: --auth jwt with its keys
         SCRATCH.mkdir(parents=True, exist_ok=True)
@@ -417,10 +427,11 @@ class Cluster:
         self.dispatchers = [
             Dispatcher(self, i, {**common, **dispatcher_options})
             for i in range(dispatchers)]
-        self.nodes = [
-            Node(self, i, workers, {**common, **(node_options or {})})
-            for i in range(nodes)]
-        self.processes = self.dispatchers + self.nodes
+        self.workers = workers
+        self.node_options = {**common, **(node_options or {})}
+        self.nodes, self.processes = [], list(self.dispatchers)
+        for _ in range(nodes):
+            self.add_node()
         Cluster.live.append(self)
         if start:
             try:
@@ -440,6 +451,13 @@ class Cluster:
         for n in self.nodes:
             n.first_pids = n.worker_pids()
             assert len(n.first_pids) == n.workers, n.first_pids
+
+    def add_node(self):
+        """One more, like the others; the caller starts it."""
+        node = Node(self, len(self.nodes), self.workers, self.node_options)
+        self.nodes.append(node)
+        self.processes.append(node)
+        return node
 
     def wait_ready(self, timeout=TIMEOUT):
         """Everything that runs is ready and knows everybody else."""

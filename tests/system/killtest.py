@@ -67,15 +67,16 @@ class Redis(harness.Process):
     def __init__(self, cluster):
         super().__init__(cluster, "redis", {})
         self.port = harness.free_ports(1)
-        self.url = f"redis://127.0.0.1:{self.port}"
+        self.url = f"redis://{self.place.front}:{self.port}"
         self.data = cluster.dir / "redis"
         self.data.mkdir()
 
     def start(self, **_):
         with open(self.log_path, "ab") as log:
             self.popen = subprocess.Popen(
-                [str(self.binary), "--port", str(self.port),
-                 "--bind", "127.0.0.1", "--dir", str(self.data),
+                [*self.wrapper, str(self.binary), "--port", str(self.port),
+                 "--bind", self.place.front, "--protected-mode", "no",
+                 "--dir", str(self.data),
                  "--save", "", "--appendonly", "yes",
                  "--appendfsync", "always"],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log,
@@ -88,11 +89,22 @@ class Redis(harness.Process):
         if not self.running():
             raise AssertionError("redis ended:\n" + self.log()[-2000:])
         with contextlib.suppress(OSError):
-            with socket.create_connection(("127.0.0.1", self.port), 1) as s:
+            with socket.create_connection(
+                    (self.place.front, self.port), 1) as s:
                 s.settimeout(1)
                 s.sendall(b"PING\r\n")
                 return 200 if s.recv(64).startswith(b"+PONG") else 503
         return None
+
+
+def add_redis(cluster):
+    """Starts one, the store of a cluster's dispatchers that do not run yet."""
+    redis = Redis(cluster)
+    cluster.processes.append(redis)
+    redis.start().wait_ready()
+    for d in cluster.dispatchers:
+        d.options["store"] = redis.url
+    return redis
 
 
 # --- producers ----------------------------------------------------------------

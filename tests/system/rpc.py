@@ -115,9 +115,10 @@ class Stubs:
         return call(iter(requests), timeout=timeout)
 
 
-def connect(port, method, body, content_type, headers=None, verb="POST"):
+def connect(port, method, body, content_type, headers=None, verb="POST",
+            host="127.0.0.1"):
     """One Connect call: (HTTP status, headers, body)."""
-    conn = http.client.HTTPConnection("127.0.0.1", port, timeout=TIMEOUT)
+    conn = http.client.HTTPConnection(host, port, timeout=TIMEOUT)
     try:
         conn.request(verb, "/" + method, body=body,
                      headers={"Content-Type": content_type,
@@ -129,9 +130,9 @@ def connect(port, method, body, content_type, headers=None, verb="POST"):
         conn.close()
 
 
-def connect_json(port, method, message, headers=None):
+def connect_json(port, method, message, headers=None, host="127.0.0.1"):
     """(HTTP status, decoded JSON answer)."""
     status, got, body = connect(port, method, json.dumps(message).encode(),
-                                "application/json", headers)
+                                "application/json", headers, host=host)
     assert got["Content-Type"].startswith("application/json"), (status, body)
     return status, json.loads(body)

@@ -68,7 +68,8 @@ class Sse:
     """One connection. end: None, 'clean' (final chunk), 'cut' or 'reset'."""
 
     def __init__(self, port, *channels, query=None, headers=None, path=None,
-                 rcvbuf=None, accept="text/event-stream", send=True):
+                 rcvbuf=None, accept="text/event-stream", send=True,
+                 host="127.0.0.1"):
         self.channels = channels
         self.path = path or subscribe_path(channels, **(query or {}))
         self.status = self.reason = self.headers = self.end = None
@@ -86,11 +87,11 @@ class Sse:
         if rcvbuf:
             self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, rcvbuf)
         self.sock.settimeout(TIMEOUT * SLOW)
-        self.sock.connect(("127.0.0.1", port))
+        self.sock.connect((host, port))
         self.local_port = self.sock.getsockname()[1]
         if send:
             lines = [f"GET {self.path} HTTP/1.1",
-                     f"Host: 127.0.0.1:{port}"]
+                     f"Host: {host}:{port}"]
             if accept:
                 lines.append(f"Accept: {accept}")
             for name, value in (headers or {}).items():

@@ -12,7 +12,7 @@ import h2client
 import rpc
 from harness import (DISPATCHER, SLOW, free_ports, option_list, run,
                      wait_until)
-from killtest import Redis
+from killtest import add_redis
 from sse import Sse
 
 RULES = """
@@ -40,11 +40,8 @@ def c(request):
 def redis(make_cluster):
     """A cluster of two dispatchers that share a redis-server."""
     c = make_cluster(2, 1, 1, start=False, rules=RULES)
-    c.redis = Redis(c)
-    c.processes.append(c.redis)
-    c.redis.start().wait_ready()
+    c.redis = add_redis(c)
     for d in c.dispatchers:
-        d.options["store"] = c.redis.url
         d.options["store_timeout_ms"] = 1000
     c.start()
     return c
