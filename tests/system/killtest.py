@@ -32,7 +32,6 @@ import json
 import os
 import pathlib
 import random
-import select
 import signal
 import socket
 import subprocess
@@ -45,8 +44,8 @@ import grpc
 import harness
 import rpc
 from harness import wait_until
+from subscribers import Subscribers
 
-RESUMEBENCH = harness.BUILD / "bench" / "resumebench"
 CHANNEL = "kill:%d"
 HISTORY_SIZE = 2000  # far more than anybody misses: no gap may be told
 DATA_BYTES = 200
@@ -311,53 +310,6 @@ def signal_all(pids, signo):
             os.kill(pid, signo)
 
 
-# --- subscribers --------------------------------------------------------------
-
-class Subscribers:
-    """One resumebench."""
-
-    FAULTS = ("holes", "doubles", "reorders", "gaps_false", "bad_status",
-              "malformed", "strays", "misplaced", "behind", "beyond")
-
-    def __init__(self, test, name, count, each):
-        self.count = count
-        self.log_path = test.cluster.dir / f"{name}.log"
-        to = [a for n in test.cluster.nodes
-              for a in ("--to", f"127.0.0.1:{n.port}")]
-        with open(self.log_path, "wb") as log:
-            self.popen = subprocess.Popen(
-                [RESUMEBENCH, *to, "--channel", CHANNEL, "--channels",
-                 str(test.channels), "--each", str(each), "--subscribers",
-                 str(count), "--format", "mixed", "--silence-ms", "4000",
-                 "--seed", str(test.seed), "--max-seconds",
-                 str(int(test.seconds + 300))],
-                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log)
-
-    def tell(self, line):
-        self.popen.stdin.write(line.encode() + b"\n")
-        self.popen.stdin.flush()
-
-    def read_line(self, seconds):
-        ready, _, _ = select.select([self.popen.stdout], [], [],
-                                    seconds * harness.SLOW)
-        line = self.popen.stdout.readline() if ready else b""
-        assert line, f"resumebench said nothing for {seconds} s: {self.log()}"
-        return line.decode()
-
-    def stats(self):
-        self.tell("stats")
-        return json.loads(self.read_line(20))
-
-    def log(self):
-        return self.log_path.read_text(errors="replace")
-
-    def close(self):
-        self.popen.kill()
-        self.popen.wait()
-        self.popen.stdin.close()
-        self.popen.stdout.close()
-
-
 # --- the test -----------------------------------------------------------------
 
 class KillTest:
@@ -416,15 +368,23 @@ class KillTest:
         self.cluster.start()
         several = self.subscriber_count // 10
         self.subscribers = [
-            Subscribers(self, "one", self.subscriber_count - several, 1),
-            Subscribers(self, "several", several, EACH)]
+            self.subscribe("one", self.subscriber_count - several, 1),
+            self.subscribe("several", several, EACH)]
         for s in self.subscribers:
-            assert s.read_line(30) == "ready\n"
+            s.wait_ready()
         self.producers = [
             Producer(self, i, range(i, self.channels, GROUPS))
             for i in range(min(GROUPS, self.channels))]
         for p in self.producers:
             p.start()
+
+    def subscribe(self, name, count, each):
+        return Subscribers(
+            self.cluster.dir / f"{name}.log",
+            [f"127.0.0.1:{n.port}" for n in self.cluster.nodes], count,
+            channel=CHANNEL, channels=self.channels, each=each,
+            format="mixed", silence_ms=4000, seed=self.seed,
+            max_seconds=int(self.seconds + 300))
 
     def check_producers(self):
         for p in self.producers:
@@ -447,9 +407,8 @@ class KillTest:
             assert p.failure or not p.is_alive(), "a producer is stuck"
         self.check_producers()
         self.tops = {c: t for p in self.producers for c, t in p.tops.items()}
-        tops = " ".join(str(self.tops[c]) for c in range(self.channels))
         for s in self.subscribers:
-            s.tell(f"tops {tops}")
+            s.tell_tops(self.tops[c] for c in range(self.channels))
         with contextlib.suppress(harness.Timeout):  # the report says who
             wait_until(lambda: not any(s.stats()["behind"]
                                        for s in self.subscribers), 30,
