@@ -1,101 +1,27 @@
 """Chromium's own EventSource, and the demo page in it."""
-import http.server
 import pathlib
-import shutil
 import signal
-import threading
 
 import pytest
 
+import chromium
 import harness
+from chromium import Page
 from harness import http_get, wait_until
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-DRIVER = shutil.which("chromedriver")
-
-pytestmark = [
-    pytest.mark.skipif(not (CHROMIUM and DRIVER),
-                       reason="chromium or chromedriver is not installed"),
-    pytest.mark.timeout(150),
-]
-
-FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic",
-         "--no-first-run", "--disable-background-networking",
-         "--disable-component-update", "--disable-sync",
-         "--disable-dev-shm-usage", "--window-size=1280,900"]
+pytestmark = chromium.needed
 
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory):
-    from selenium import webdriver
-    from selenium.webdriver.chrome.service import Service
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    for flag in FLAGS:
-        options.add_argument(flag)
-    profile = tmp_path_factory.mktemp("chromium")
-    options.add_argument(f"--user-data-dir={profile}")
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(service=Service(DRIVER), options=options)
-    yield driver
-    driver.quit()
+    with chromium.running(tmp_path_factory.mktemp("chromium")) as driver:
+        yield driver
 
 
 @pytest.fixture(scope="module")
 def origin():
-    """An empty page on another origin: a customer's site."""
-    class Page(http.server.BaseHTTPRequestHandler):
-        def do_GET(self):
-            body = (b"<!doctype html><title>app</title>"
-                    b"<link rel=icon href=data:,>")
-            self.send_response(200)
-            self.send_header("Content-Type", "text/html")
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_):
-            pass
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Page)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}/"
-    server.shutdown()
-    server.server_close()
-
-
-SUBSCRIBE = """
-window.log = {data: [], ready: 0, errors: 0, ids: []};
-window.source = new EventSource(arguments[0]);
-source.onmessage = e => { log.data.push(e.data); };
-source.addEventListener('wicket', e => log.data.push('wicket ' + e.data));
-source.addEventListener('stentor.ready', () => log.ready++);
-source.onerror = () => log.errors++;
-"""
-
-
-class Page:
-    def __init__(self, browser, origin, port, channel):
-        self.browser = browser
-        browser.get(origin)
-        browser.execute_script(
-            SUBSCRIBE,
-            f"http://127.0.0.1:{port}/v1/subscribe?channel={channel}")
-
-    def log(self):
-        return self.browser.execute_script("return window.log")
-
-    def state(self):
-        """0 connecting, 1 open, 2 closed for ever."""
-        return self.browser.execute_script("return source.readyState")
-
-    def wait_ready(self, times=1, timeout=20):
-        wait_until(lambda: self.log()["ready"] >= times, timeout,
-                   f"ready {times} times in the browser")
-
-    def wait_data(self, text):
-        wait_until(lambda: text in self.log()["data"], 10,
-                   f"{text!r} in the browser")
+    with chromium.empty_page() as address:
+        yield address
 
 
 def test_messages(browser, origin, cluster, channel):
