@@ -8,10 +8,16 @@
  * sysconf   nng starts threads by the number of the machine's processors, not
  *           of the container's: 88 of them on 64 processors. Its 1.5 has no
  *           other knob.
+ * connect   nng leaves it to the kernel when to give a connection up, which
+ *           asks again after 1, 2, 4 ... 64 s. A network that swallows packets
+ *           for a minute would be without links for most of another one after
+ *           it works again. A dialer begins anew by itself.
  */
 #include "common/io/nngshim.h"
 
 #include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -44,4 +50,13 @@ UNCHECKED ssize_t sendmsg(int fd, const struct msghdr *message, int flags)
 	if (sent < 0 && errno == EPIPE)
 		errno = ECONNRESET;
 	return sent;
+}
+
+UNCHECKED int connect(int fd, __CONST_SOCKADDR_ARG address, socklen_t len)
+{
+	const int tries = NNGSHIM_SYN_TRIES;
+
+	/* What is no TCP socket has no such option. */
+	setsockopt(fd, IPPROTO_TCP, TCP_SYNCNT, &tries, sizeof(tries));
+	return (int)syscall(SYS_connect, fd, address.__sockaddr__, len);
 }

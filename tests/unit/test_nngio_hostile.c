@@ -1,10 +1,12 @@
 /* What strangers may do to an inbox's port: after each of these, links that are
  * up stay up, new ones form, and messages arrive. */
+#include "common/io/nngshim.h"
 #include "tests/unit/nngio_fixture.h"
 
 #include <arpa/inet.h>
 #include <endian.h>
 #include <errno.h>
+#include <netinet/tcp.h>
 #include <sys/socket.h>
 
 #define ABORTS 500
@@ -97,6 +99,22 @@ static void wait_thrown_out(struct scene *s, int fd)
 	loop_until(s->f, (n = recv(fd, bytes, sizeof(bytes), MSG_DONTWAIT),
 			  n == 0 || (n < 0 && errno != EAGAIN)));
 	close(fd);
+}
+
+/* A network that swallows packets is tried again within seconds. */
+static void test_nngio_gives_up_connecting(void **state)
+{
+	struct scene s;
+	int fd, tries = 0;
+	socklen_t len = sizeof(tries);
+
+	scene_start(&s, *state, NULL);
+	fd = stranger(&s);
+	assert_int_equal(getsockopt(fd, IPPROTO_TCP, TCP_SYNCNT, &tries, &len),
+			 0);
+	assert_int_equal(tries, NNGSHIM_SYN_TRIES);
+	close(fd);
+	scene_end(&s);
 }
 
 /* nng #1518: without the sendmsg() of nngshim.c this kills the listener. */
@@ -261,6 +279,7 @@ int main(void)
 {
 #define T(name) cmocka_unit_test_setup_teardown(name, loop_setup, loop_teardown)
 	const struct CMUnitTest tests[] = {
+		T(test_nngio_gives_up_connecting),
 		T(test_nngio_survives_half_closed_aborts),
 		T(test_nngio_survives_aborted_handshakes),
 		T(test_nngio_throws_out_what_is_not_sp),
