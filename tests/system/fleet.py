@@ -25,14 +25,18 @@ def held(nodes):
     return [n.metric("stentor_connections") for n in nodes]
 
 
+def total(nodes, metric, **labels):
+    return sum(n.metric(metric, **labels) for n in nodes)
+
+
 class Producer:
     """producer.py, publishing to all dispatchers in rotation."""
 
-    def __init__(self, cluster, channels, rate, *flags):
+    def __init__(self, cluster, channels, rate):
         to = "ipv4:" + ",".join(d.api for d in cluster.dispatchers)
         self.popen = subprocess.Popen(
             [sys.executable, _PRODUCER, f"--to={to}", f"--channel={CHANNEL}",
-             f"--channels={channels}", f"--rate={rate}", *flags],
+             f"--channels={channels}", f"--rate={rate}"],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     def finish(self):
@@ -53,21 +57,21 @@ class Fleet:
         self._stack = stack
         self.producer = self.readers = None
 
-    def load(self, subscribers, channels=40, rate=200, *flags):
+    def load(self, subscribers, channels=40, rate=200):
         """Readers through the balancer, and then a producer."""
         self.readers = Subscribers(
             self.cluster.dir / "readers.log", [self.balancer.address],
             subscribers, channel=CHANNEL, channels=channels, format="mixed",
-            max_seconds=120)
+            max_seconds=600)
         self._stack.callback(self.readers.close)
         self.readers.wait_ready()
-        self.produce(channels, rate, *flags)
+        self.produce(channels, rate)
         # What happens from here on, happens under way.
         wait_until(lambda: self.readers.stats()["messages"] > subscribers,
                    what="messages flow")
 
-    def produce(self, channels, rate, *flags):
-        self.producer = Producer(self.cluster, channels, rate, *flags)
+    def produce(self, channels, rate):
+        self.producer = Producer(self.cluster, channels, rate)
         self._stack.callback(self.producer.close)
 
     def scale_out(self, count):

@@ -3,7 +3,6 @@
 rotation, retries by service config and not by code.
 
   producer.py --to ipv4:A:P,B:P --channel 'fleet:%d' --channels N --rate N
-              [--no-retry]
 
 Publishes numbered messages to each channel in turn, N a second in all, each
 with an idempotency key, until a line (or the end) of its input; then prints
@@ -25,17 +24,17 @@ import rpc
 THREADS = 4
 DATA_BYTES = 200
 RETRYABLE = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED}
-RETRY = {"maxAttempts": 5, "initialBackoff": "0.1s", "maxBackoff": "1s",
-         "backoffMultiplier": 2, "retryableStatusCodes": ["UNAVAILABLE"]}
-
-
-def service_config(retry):
-    method = {"name": [{"service": rpc.PUBLISHER}]}
-    if retry:
-        method["retryPolicy"] = RETRY
-    return json.dumps({"loadBalancingConfig": [{"round_robin": {}}],
-                       "methodConfig": [method],
-                       "healthCheckConfig": {"serviceName": ""}})
+SERVICE_CONFIG = {
+    "loadBalancingConfig": [{"round_robin": {}}],
+    # no call to a dispatcher that is starting or draining
+    "healthCheckConfig": {"serviceName": ""},
+    "methodConfig": [{
+        "name": [{"service": rpc.PUBLISHER}],
+        "retryPolicy": {
+            "maxAttempts": 5, "initialBackoff": "0.1s", "maxBackoff": "1s",
+            "backoffMultiplier": 2, "retryableStatusCodes": ["UNAVAILABLE"]},
+    }],
+}
 
 
 class Loop(threading.Thread):
@@ -82,10 +81,9 @@ def main():
     parser.add_argument("--channel", required=True)
     parser.add_argument("--channels", type=int, required=True)
     parser.add_argument("--rate", type=float, required=True)
-    parser.add_argument("--no-retry", action="store_true")
     args = parser.parse_args()
     stubs = rpc.Stubs(args.to, [
-        ("grpc.service_config", service_config(not args.no_retry))])
+        ("grpc.service_config", json.dumps(SERVICE_CONFIG))])
     stop = threading.Event()
     loops = [Loop(stubs, args, i, stop) for i in range(THREADS)]
     for loop in loops:

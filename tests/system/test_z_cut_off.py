@@ -1,8 +1,10 @@
 """Cables are cut: who is cut off says so, keeps what it can, and catches up."""
+import random
 import time
 
 import pytest
 
+from fleet import fleet, total
 from harness import wait_until
 from killtest import add_redis
 from sse import Sse, pump_all
@@ -25,10 +27,10 @@ class Publisher:
 
     def wait_all(self, streams, timeout=10):
         """Each has each channel's messages once, in order, and no gap."""
-        total = sum(map(len, self.sent.values()))
+        due = sum(map(len, self.sent.values()))
         pump_all(streams, lambda: all(
-            len(s.messages()) >= total for s in streams), timeout,
-            f"{total} messages in each stream")
+            len(s.messages()) >= due for s in streams), timeout,
+            f"{due} messages in each stream")
         for s in streams:
             assert not s.end
             assert not [e for e in s.events if e.event == "stentor.gap"]
@@ -131,3 +133,35 @@ def test_dispatcher_cut_off_from_the_nodes(cluster):
     messages.publish(cut, 20)
     messages.wait_all(streams)
     close(streams)
+
+
+@pytest.mark.parametrize("cuts", [
+    12, pytest.param(100, marks=[pytest.mark.long,
+                                 pytest.mark.timeout(600)])])
+def test_cables_cut_at_random(lan, make_cluster, cuts):
+    """Of nodes and dispatchers, for a moment or longer than links live: every
+    reader stays where it is and has every message, no call fails."""
+    rng = random.Random(cuts)
+    with fleet(make_cluster, lan, nodes=3,
+               node_options={"sweep_ms": 2000}) as f:
+        f.load(200)
+        heal_at = {}
+
+        def heal(now):
+            for p in [p for p, at in heal_at.items() if at <= now]:
+                p.place.heal("back")
+                del heal_at[p]
+        for _ in range(cuts):
+            p = rng.choice(f.cluster.nodes + f.cluster.dispatchers)
+            p.place.cut("back")
+            heal_at.setdefault(p, time.monotonic() + rng.choice(
+                [rng.uniform(0.01, 0.5), rng.uniform(2, 7)]))
+            pause = time.monotonic() + rng.uniform(0.1, 1.2)
+            wait_until(lambda: heal(time.monotonic())
+                       or time.monotonic() > pause)
+        wait_until(lambda: heal(time.monotonic()) or not heal_at)
+        f.cluster.wait_ready()
+        report, stats = f.finish()
+        assert report["errors"] == []
+        assert stats["connects"] == 200, "somebody was sent away"
+        assert total(f.cluster.nodes, "stentor_links_lost_total") > 0

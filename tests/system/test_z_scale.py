@@ -7,7 +7,7 @@ import time
 import grpc
 import pytest
 
-from fleet import CHANNEL, fleet, held
+from fleet import CHANNEL, fleet, held, total
 from harness import CTL, run, wait_until
 from subscribers import Subscribers
 from test_i_scaler import Keda
@@ -71,10 +71,6 @@ def visitors(f, count):
     return Subscribers(f.cluster.dir / "visitors.log", [f.balancer.address],
                        count, channel=CHANNEL, channels=40,
                        max_seconds=120).wait_ready()
-
-
-def total(nodes, metric, **labels):
-    return sum(n.metric(metric, **labels) for n in nodes)
 
 
 @pytest.mark.timeout(120)
