@@ -111,7 +111,8 @@ uint64_t admission_left_ms(const struct session *s)
 
 /* --- revocations ------------------------------------------------------- */
 
-/* Streams of such tokens end, and all dispatchers hear of it. */
+/* Streams of such tokens end, and all dispatchers and the supervisor hear of
+ * it. */
 static void on_revoked(void *ctx, const struct auth_revocation *r)
 {
 	struct worker *w = ctx;
@@ -119,6 +120,7 @@ static void on_revoked(void *ctx, const struct auth_revocation *r)
 
 	announcer_tell(&w->announcer, NULL, told);
 	frame_release(told);
+	shared_revoke(w->shared, r);
 	list_for_each_safe (node, &w->streams) {
 		struct session *s =
 			container_of(node, struct session, in_worker);

@@ -5,6 +5,8 @@
 #ifndef STENTOR_CONNNODE_SHARED_H
 #define STENTOR_CONNNODE_SHARED_H
 
+#include "common/io/auth.h"
+
 #include <stddef.h>
 #include <stdint.h>
 
@@ -13,6 +15,13 @@ struct drain_order {
 	volatile uint64_t number; /* written last; greater is newer */
 	volatile uint64_t drains;
 	volatile uint64_t seconds; /* 0: drain-seconds */
+};
+
+/* Revocations that a worker has heard of. Only it has links to hear them by,
+ * but the admin port, where revoked tokens knock too, is the supervisor's. */
+struct shared_revocations {
+	uint64_t begun, told; /* in all, since the node began */
+	struct auth_revocation ring[AUTH_REVOCATIONS_MAX];
 };
 
 /* Written by the worker while it lives, by the supervisor before and after;
@@ -27,7 +36,8 @@ struct worker_shared {
 	volatile uint64_t queue_age_us, fullness;
 	volatile uint64_t retry_window_ms; /* comeback.h */
 	struct drain_order order; /* the supervisor keeps the newest of all */
-	uint64_t cells[];	  /* metrics */
+	struct shared_revocations revocations;
+	uint64_t cells[]; /* metrics */
 };
 
 /* Makes the memory; returns a descriptor to hand to a worker, and the
@@ -36,5 +46,14 @@ int shared_create(struct worker_shared **out);
 /* Maps it in the worker. */
 struct worker_shared *shared_attach(int fd);
 size_t shared_size(void);
+
+/* In the worker: a revocation for the supervisor, over the oldest if there are
+ * AUTH_REVOCATIONS_MAX. */
+void shared_revoke(struct worker_shared *shared,
+		   const struct auth_revocation *r);
+/* In the supervisor: the next one, and counts it in *taken (from 0 on). False:
+ * there is none. Adds to *lost those overwritten before they were taken. */
+bool shared_revoked(struct worker_shared *shared, uint64_t *taken,
+		    uint64_t *lost, struct auth_revocation *r);
 
 #endif

@@ -29,6 +29,7 @@ struct slot {
 	struct metrics metrics; /* in `shared` */
 	int shared_fd;
 	bool was_ready;
+	uint64_t revocations_taken;
 	char index[NUMBER_MAX], share[NUMBER_MAX], link_url[LINKURL_MAX];
 	char **argv;
 };
@@ -140,6 +141,20 @@ static const struct drain_order *share_order(struct supervisor *s)
 	return newest;
 }
 
+/* What the worker heard of over its links counts on the admin port too. */
+static void take_revocations(struct supervisor *s, struct slot *slot)
+{
+	struct auth_revocation r;
+	uint64_t lost = 0;
+
+	while (shared_revoked(slot->shared, &slot->revocations_taken, &lost,
+			      &r))
+		lost += auth_revoke(s->auth, &r) == ERR_FULL;
+	if (lost > 0)
+		log_warn("ADMIN-REVOCATIONS-LOST", "count=%llu max=%d",
+			 (unsigned long long)lost, AUTH_REVOCATIONS_MAX);
+}
+
 /* A worker whose loop stands still holds its clients hostage. */
 static void on_watch(uv_timer_t *timer)
 {
@@ -153,6 +168,8 @@ static void on_watch(uv_timer_t *timer)
 		uint64_t beat = w->beat_ms;
 
 		s->slots[i].was_ready |= w->ready != 0;
+		if (s->auth != NULL)
+			take_revocations(s, &s->slots[i]);
 		if (pid == 0 || now < beat ||
 		    now - beat < s->options->watchdog_ms)
 			continue;

@@ -578,35 +578,73 @@ def own_address():
     return None
 
 
-def test_admin_ports():
-    address = own_address()
-    if address is None:
+def admin_get(p, path, token=None, host=None):
+    """Status and scheme of an answer of an admin port, to another machine's
+    eyes unless `host` is loopback."""
+    conn = http.client.HTTPConnection(host or own_address(), p.admin_port,
+                                      timeout=5 * SLOW)
+    conn.request("GET", path, headers=bearer(token) if token else {})
+    r = conn.getresponse()
+    r.read()
+    conn.close()
+    return r.status, r.headers.get("WWW-Authenticate")
+
+
+@contextlib.contextmanager
+def open_admin_cluster(workers):
+    if own_address() is None:
         pytest.skip("no address but loopback")
-    with cluster_of(1, 1, 1, start=False) as c:
+    with cluster_of(1, 1, workers, start=False) as c:
         for p in c.processes:
             p.options["admin_listen"] = f"0.0.0.0:{p.admin_port}"
         c.start()
+        yield c
+
+
+def test_admin_ports():
+    with open_admin_cluster(1) as c:
         little = c.auth.token(subscribe=["*"], publish=["*"])
         for p in c.processes:
-            def get(path, token=None, host=address, p=p):
-                conn = http.client.HTTPConnection(
-                    host, p.admin_port, timeout=5 * SLOW)
-                conn.request("GET", path,
-                             headers=bearer(token) if token else {})
-                r = conn.getresponse()
-                r.read()
-                conn.close()
-                return r.status, r.headers.get("WWW-Authenticate")
-            assert get("/livez") == (200, None)
-            assert get("/readyz") == (200, None)
+            assert admin_get(p, "/livez") == (200, None)
+            assert admin_get(p, "/readyz") == (200, None)
             for path in ("/metrics", "/version", "/debug/config", "/nothing"):
-                assert get(path) == (401, "Bearer"), path
-                assert get(path, "x") == (401, "Bearer"), path
-                assert get(path, little) == (403, None), path
-            assert get("/metrics", c.auth.admin()) == (200, None)
-            assert get("/nothing", c.auth.admin()) == (404, None)
-            assert get("/metrics", host="127.0.0.1") == (200, None)
-            assert get("/metrics", host="127.0.0.9") == (200, None)
+                assert admin_get(p, path) == (401, "Bearer"), path
+                assert admin_get(p, path, "x") == (401, "Bearer"), path
+                assert admin_get(p, path, little) == (403, None), path
+            admin = c.auth.admin()
+            assert admin_get(p, "/metrics", admin) == (200, None)
+            assert admin_get(p, "/nothing", admin) == (404, None)
+            for host in ("127.0.0.1", "127.0.0.9"):
+                assert admin_get(p, "/metrics", host=host) == (200, None)
+
+
+def test_admin_ports_hear_of_revocations():
+    with open_admin_cluster(2) as c:
+        by_sub = c.auth.token(sub="op:1", admin=True)
+        by_jti = c.auth.token(sub="op:2", jti="j2", admin=True)
+        kept = c.auth.token(sub="op:2", jti="j3", admin=True)
+
+        def statuses(p):
+            return [admin_get(p, "/metrics", t)[0]
+                    for t in (by_sub, by_jti, kept)]
+        for p in c.processes:
+            assert statuses(p) == [200, 200, 200]
+        at = time.monotonic()
+        revoke(c.d, sub="op:1")
+        revoke(c.d, jti="j2")
+        for p in c.processes:
+            wait_until(lambda p=p: statuses(p) == [401, 401, 200],
+                       what=f"{p.name} heard of both")
+        assert time.monotonic() - at < 1 * SLOW
+        # It outlives the workers, who will tell it again, and the node.
+        old = c.n.worker_pids()
+        for pid in old:
+            c.n.kill_worker(pid)
+        assert statuses(c.n) == [401, 401, 200]
+        c.n.stop()
+        c.n.start().wait_ready()
+        wait_until(lambda: statuses(c.n) == [401, 401, 200],
+                   what="the node hears again")
 
 
 # --- stentorctl ------------------------------------------------------------
