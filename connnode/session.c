@@ -55,7 +55,7 @@ static void on_alloc(uv_handle_t *handle, size_t suggested UNUSED,
 	*buf = uv_buf_init(s->worker->read_buffer,
 			   sizeof(s->worker->read_buffer));
 	if (unlikely(s->worker->tls.context != NULL) && s->tls == NULL)
-		buf->len = SESSION_TLS_FIRST;
+		buf->len = HANDSHAKES_FIRST;
 }
 
 void session_stray(struct session *s, size_t len)

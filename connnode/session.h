@@ -39,7 +39,7 @@ struct session {
 	uv_tcp_t tcp;
 	struct worker *worker;
 	struct list in_worker;	 /* by phase: heads, streams, leaving */
-	struct list in_dirty;	 /* worker's dirty, doomed, or tls.arrivals */
+	struct list in_dirty;	 /* worker's dirty or doomed */
 	struct list in_waiting;	 /* for ready: see stream.h */
 	struct list in_replays;	 /* it has something to replay: replay.h */
 	struct session_tls *tls; /* session_tls.h; NULL: none yet, or plain */

@@ -25,8 +25,7 @@ int session_tls_start(struct worker *w)
 	char fault[TLS_FAULT];
 	int rc;
 
-	list_init(&w->tls.handshakes);
-	list_init(&w->tls.arrivals);
+	handshakes_init(&w->tls.handshakes, w->options->tls_handshakes_max);
 	if (files.cert == NULL)
 		return 0;
 	rc = tls_context_new(&files, &w->tls.context, fault);
@@ -61,51 +60,44 @@ static void settle(struct session_tls *st, enum tls_outcome outcome)
 {
 	struct worker *w = st->session->worker;
 
-	if (list_empty(&st->in_handshakes))
-		return;
-	list_remove(&st->in_handshakes);
-	w->tls.handshake_count--;
-	metric_add(&w->metrics, NM_TLS_HANDSHAKES, outcome, 1);
+	if (handshakes_end(&w->tls.handshakes, &st->handshake))
+		metric_add(&w->metrics, NM_TLS_HANDSHAKES, outcome, 1);
 }
 
 static void cut_oldest(struct worker *w)
 {
-	struct session_tls *st = container_of(
-		w->tls.handshakes.next, struct session_tls, in_handshakes);
+	struct handshake *oldest = handshakes_surplus(&w->tls.handshakes);
+	struct session_tls *st;
 
+	if (oldest == NULL)
+		return;
+	st = container_of(oldest, struct session_tls, handshake);
 	settle(st, TLS_HANDSHAKE_UNFINISHED);
 	session_doom(st->session, CLOSED_CLIENT);
 }
 
-static void begin(struct session *s)
+static void begin(struct session_tls *st)
 {
-	struct worker *w = s->worker;
-	struct session_tls *st = s->tls;
+	struct worker *w = st->session->worker;
 
-	w->tls.turn_left--;
-	if (w->tls.handshake_count >= w->options->tls_handshakes_max)
-		cut_oldest(w);
+	cut_oldest(w);
 	st->tls = tls_new(w->tls.context, SESSION_TURN_BYTES);
-	list_push_back(&w->tls.handshakes, &st->in_handshakes);
-	w->tls.handshake_count++;
 }
 
-/* The client's first bytes. */
-static void arrive(struct session *s)
+/* The client's first bytes; false: they wait. */
+static bool arrive(struct session *s, const char *bytes, size_t len)
 {
 	struct session_tls *st = xcalloc(1, sizeof(*st));
 
 	st->session = s;
-	list_init(&st->in_handshakes);
 	s->tls = st;
-}
-
-static void wait_turn(struct session *s, const char *bytes, size_t len)
-{
-	s->tls->first = xmemdupz(bytes, len);
-	s->tls->first_len = len;
-	uv_read_stop((uv_stream_t *)&s->tcp);
-	list_push_back(&s->worker->tls.arrivals, &s->in_dirty);
+	if (!handshakes_arrive(&s->worker->tls.handshakes, &st->handshake,
+			       bytes, len)) {
+		uv_read_stop((uv_stream_t *)&s->tcp);
+		return false;
+	}
+	begin(st);
+	return true;
 }
 
 void session_tls_free(struct session *s)
@@ -116,7 +108,6 @@ void session_tls_free(struct session *s)
 		return;
 	settle(st, TLS_HANDSHAKE_UNFINISHED);
 	tls_free(st->tls);
-	free(st->first);
 	free(st);
 	s->tls = NULL;
 }
@@ -178,35 +169,31 @@ void session_tls_input(struct session *s, const char *bytes, size_t len)
 {
 	if (s->phase != SESSION_HEAD)
 		session_stray(s, len);
-	if (s->tls == NULL) {
-		arrive(s);
-		if (s->worker->tls.turn_left == 0) {
-			wait_turn(s, bytes, len);
-			return;
-		}
-		begin(s);
-	}
-	input(s, bytes, len);
+	if (s->tls != NULL || arrive(s, bytes, len))
+		input(s, bytes, len);
 }
 
 bool session_tls_turn(struct worker *w)
 {
-	struct list *node;
+	struct handshakes *h = &w->tls.handshakes;
+	struct handshake *next;
+	char *first;
+	size_t len;
 
-	w->tls.turn_left = SESSION_TLS_HELLOS;
-	while (w->tls.turn_left > 0 &&
-	       (node = list_pop_front(&w->tls.arrivals)) != NULL) {
-		struct session *s =
-			container_of(node, struct session, in_dirty);
-		char *first = s->tls->first;
+	handshakes_turn(h);
+	while ((next = handshakes_next(h, &first, &len)) != NULL) {
+		struct session_tls *st =
+			container_of(next, struct session_tls, handshake);
+		struct session *s = st->session;
 
-		s->tls->first = NULL;
-		begin(s);
-		session_read(s);
-		input(s, first, s->tls->first_len);
+		begin(st);
+		if (!s->doomed) {
+			session_read(s);
+			input(s, first, len);
+		}
 		free(first);
 	}
-	return !list_empty(&w->tls.arrivals);
+	return !list_empty(&h->waiting);
 }
 
 /* --- out --------------------------------------------------------------- */

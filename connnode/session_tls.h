@@ -9,32 +9,23 @@
  * the session is blocked, as a plain one is: libuv writes the rest, and the
  * frames that it is made of must stay in the queue.
  *
- * A handshake costs about a millisecond, so a turn of the loop begins at most
- * SESSION_TLS_HELLOS; other clients that have said hello wait for theirs, so
- * that a crowd of newcomers does not hold up the messages of those who are in.
+ * Handshakes are begun a few a turn, and at most tls-handshakes-max of a worker
+ * are under way (handshakes.h). They take no longer than a request's head may.
  *
- * Memory: none for a connection that has not said anything, up to
- * SESSION_TLS_FIRST for one that waits; an idle stream adds 15 KiB to the
- * worker's resident memory. While a session writes: SESSION_TURN_BYTES and the
- *overhead of TLS, and that once more while it is blocked. Handshakes under way
- *are at most tls-handshakes-max in a worker: over it the oldest is cut, which a
- *client that means well has long ended. They take no longer than a request's
- *head may.
+ * Memory: none for a connection that has not said anything; an idle stream adds
+ * 15 KiB to the worker's resident memory. While a session writes:
+ * SESSION_TURN_BYTES and the overhead of TLS, and that once more while it is
+ * blocked.
  */
 #ifndef STENTOR_CONNNODE_SESSION_TLS_H
 #define STENTOR_CONNNODE_SESSION_TLS_H
 
 #include "connnode/session.h"
 
-#define SESSION_TLS_FIRST  2048u /* bytes of the first read */
-#define SESSION_TLS_HELLOS 8	 /* handshakes begun in a turn */
-
 struct session_tls {
 	struct tls *tls; /* NULL while it waits for its turn */
-	char *first;	 /* and what the client has said; else NULL */
-	size_t first_len;
 	struct session *session;
-	struct list in_handshakes; /* the worker's, until it is settled */
+	struct handshake handshake;
 	size_t sealed;	 /* bytes of the queue, encrypted, not all taken */
 	uint32_t frames; /* that they are of */
 };

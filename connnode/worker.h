@@ -21,6 +21,7 @@
 #include "common/ds/slab.h"
 #include "common/ds/wheel.h"
 #include "common/io/children.h"
+#include "common/io/handshakes.h"
 #include "common/io/listener.h"
 #include "common/io/tls.h"
 #include "connnode/announcer.h"
@@ -61,11 +62,9 @@ struct stream_request {
 
 /* The SSE port's TLS: session_tls.h. */
 struct worker_tls {
-	struct tls_context *context; /* NULL: the port is plain */
-	struct list handshakes;	     /* struct session_tls, oldest first */
-	uint64_t handshake_count, refreshed_ms;
-	struct list arrivals; /* struct session.in_dirty: wait for their turn */
-	unsigned turn_left;   /* hellos that this turn still takes */
+	struct tls_context *context;  /* NULL: the port is plain */
+	struct handshakes handshakes; /* struct session_tls.handshake */
+	uint64_t refreshed_ms;
 };
 
 struct worker {

@@ -91,6 +91,10 @@ static const struct option options[] = {
 		 AT(api.connections_per_address_max), "0", 0, 1000000, NULL,
 		 "most connections to the API from one address (IPv6: /64); "
 		 "0: any, as behind a proxy all have its address"),
+	ROW_UINT("api-tls-handshakes-max", AT(api.tls_handshakes_max), "512", 1,
+		 1000000, NULL,
+		 "most TLS handshakes under way on the API port; over it the "
+		 "oldest is cut"),
 	ROW_UINT("api-streams-max", AT(api.streams_max), "1000", 1, 100000,
 		 NULL, "most concurrent calls of one HTTP/2 connection"),
 	ROW_SIZE("api-message-bytes-max", AT(api.message_bytes_max), "4MiB",

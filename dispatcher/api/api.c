@@ -70,11 +70,20 @@ static void on_wheel(void *ctx UNUSED, struct wheel_timer *timer)
 	t->fire(t);
 }
 
+static void on_spin(uv_idle_t *idle UNUSED)
+{
+	/* While it is active the loop does not sleep. */
+}
+
 static void on_prepare(uv_prepare_t *p)
 {
 	struct api *api = p->data;
 	struct list batch;
 
+	if (conn_tls_turn(api))
+		uv_idle_start(&api->spin, on_spin);
+	else
+		uv_idle_stop(&api->spin);
 	/* A flush may make other connections dirty; they have their turn in
 	 * this one too, so that nothing waits for the next event. */
 	while (!list_empty(&api->dirty)) {
@@ -101,7 +110,8 @@ static void api_maybe_drained(struct api *api)
 	    api->connection_count > 0 || api->calls > 0)
 		return;
 	api->drained = true;
-	api->handles = 4;
+	api->handles = 5;
+	uv_close((uv_handle_t *)&api->spin, on_handle_closed);
 	uv_close((uv_handle_t *)&api->prepare, on_handle_closed);
 	uv_close((uv_handle_t *)&api->gather, on_handle_closed);
 	uv_close((uv_handle_t *)&api->tick, on_handle_closed);
@@ -228,6 +238,9 @@ int api_start(uv_loop_t *loop, const char *address,
 	metrics_init(&api->metrics, metric_table, API_METRICS, NULL);
 	wheel_init(&api->wheel, API_WHEEL_SLOTS, API_TICK_MS, uv_now(loop));
 	api->swept_ms = uv_now(loop);
+	handshakes_init(&api->handshakes, limits->tls_handshakes_max);
+	uv_idle_init(loop, &api->spin);
+	api->spin.data = api;
 	uv_prepare_init(loop, &api->prepare);
 	api->prepare.data = api;
 	uv_prepare_start(&api->prepare, on_prepare);

@@ -18,6 +18,8 @@ static void on_alloc(uv_handle_t *h, size_t suggested UNUSED, uv_buf_t *b)
 	struct conn *c = h->data;
 
 	*b = uv_buf_init((char *)c->api->read_bytes, API_READ_BYTES);
+	if (c->api->tls && !c->tls)
+		b->len = HANDSHAKES_FIRST;
 }
 
 static enum close_reason sniff(struct conn *c, const uint8_t *bytes, size_t len)
@@ -60,10 +62,18 @@ void conn_eof(struct conn *c)
 		conn_close(c, CLOSE_PEER);
 }
 
+void conn_settle(struct conn *c, enum close_reason reason)
+{
+	if (reason != CLOSE_NONE)
+		conn_close(c, reason);
+	else
+		conn_mark_dirty(c);
+}
+
 static void on_read(uv_stream_t *s, ssize_t n, const uv_buf_t *b)
 {
 	struct conn *c = s->data;
-	enum close_reason reason;
+	uint8_t *bytes = (uint8_t *)b->base;
 
 	if (n == 0)
 		return;
@@ -76,18 +86,16 @@ static void on_read(uv_stream_t *s, ssize_t n, const uv_buf_t *b)
 		return;
 	}
 	c->input_ms = api_now(c->api);
-	reason = c->tls ? conn_tls_input(c, (uint8_t *)b->base, (size_t)n)
-			: conn_input(c, (uint8_t *)b->base, (size_t)n);
-	if (reason != CLOSE_NONE)
-		conn_close(c, reason);
-	else
-		conn_mark_dirty(c);
+	conn_settle(c, c->api->tls ? conn_tls_input(c, bytes, (size_t)n)
+				   : conn_input(c, bytes, (size_t)n));
 }
 
 /* While a peer takes nothing, it is not asked for more. */
 static void update_reading(struct conn *c)
 {
-	bool want = !c->half_closed && !c->resting && c->out.len < API_OUT_HIGH;
+	bool want = !c->half_closed && !c->resting &&
+		    c->handshake.state != HANDSHAKE_WAITS &&
+		    c->out.len < API_OUT_HIGH;
 
 	if (want == c->reading)
 		return;
@@ -166,8 +174,6 @@ void conn_accept(struct api *api)
 	list_push_back(&api->connections, &c->in_api);
 	buf_init(&c->out, CONN_OUT_MAX);
 	buf_init(&c->writing, CONN_OUT_MAX + TLS_OVERHEAD_MAX);
-	if (api->tls)
-		c->tls = tls_new(api->tls, CONN_OUT_MAX);
 	c->accepted_ms = c->input_ms = c->progress_ms = api_now(api);
 	c->age_max_ms = jittered(api->limits.connection_age_ms);
 	api->connection_count++;
@@ -355,7 +361,7 @@ void conn_close(struct conn *c, enum close_reason reason)
 		return;
 	c->closing = true;
 	metric_add(&c->api->metrics, API_CONNECTIONS_CLOSED, reason - 1, 1);
-	if (c->tls)
+	if (c->api->tls)
 		conn_tls_closing(c, reason);
 	list_remove(&c->in_dirty);
 	list_remove(&c->in_api);

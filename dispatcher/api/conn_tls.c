@@ -3,18 +3,33 @@
  *	socket --> conn_tls_input() --plain--> the front's input
  *	c->out --> conn_tls_write() --encrypted--> socket, or c->writing
  *
- * A handshake must be over within head_timeout_ms of the accept, which is so
- * because no front begins before the first plain bytes. Connections that shake
- * hands count as all others, up to connections_max. Memory: tls.h; while an
- * answer is written, its encrypted bytes too.
+ * Handshakes are begun a few a turn, and at most tls_handshakes_max are under
+ * way (handshakes.h). A handshake must be over within head_timeout_ms of the
+ * accept, which is so because no front begins before the first plain bytes.
+ * Connections that shake hands count as all others, up to connections_max.
+ * Memory: tls.h, from the hello on; while an answer is written, its encrypted
+ * bytes too.
  */
 #include "dispatcher/api/port.h"
 
 #include "common/base/err.h"
 
+#include <stdlib.h>
+
 static void count(struct conn *c, enum tls_outcome outcome)
 {
+	handshakes_end(&c->api->handshakes, &c->handshake);
 	metric_add(&c->api->metrics, API_TLS_HANDSHAKES, outcome, 1);
+}
+
+static void begin(struct conn *c)
+{
+	struct handshake *oldest = handshakes_surplus(&c->api->handshakes);
+
+	if (oldest)
+		conn_close(container_of(oldest, struct conn, handshake),
+			   CLOSE_ABUSE);
+	c->tls = tls_new(c->api->tls, CONN_OUT_MAX);
 }
 
 /* What is pending, if the kernel takes it: an alert before the end. */
@@ -29,8 +44,20 @@ static void send_last(struct conn *c)
 		tls_sent(c->tls, len);
 }
 
-enum close_reason conn_tls_input(struct conn *c, const uint8_t *bytes,
-				 size_t len)
+/* The client's first bytes; false: they wait. */
+static bool arrive(struct conn *c, const uint8_t *bytes, size_t len)
+{
+	if (!handshakes_arrive(&c->api->handshakes, &c->handshake, bytes,
+			       len)) {
+		uv_read_stop((uv_stream_t *)&c->tcp);
+		c->reading = false;
+		return false;
+	}
+	begin(c);
+	return true;
+}
+
+static enum close_reason input(struct conn *c, const uint8_t *bytes, size_t len)
 {
 	bool was_established = tls_established(c->tls);
 	enum close_reason reason;
@@ -53,6 +80,31 @@ enum close_reason conn_tls_input(struct conn *c, const uint8_t *bytes,
 		return CLOSE_PROTOCOL;
 	}
 	return CLOSE_NONE;
+}
+
+enum close_reason conn_tls_input(struct conn *c, const uint8_t *bytes,
+				 size_t len)
+{
+	if (!c->tls && !arrive(c, bytes, len))
+		return CLOSE_NONE;
+	return input(c, bytes, len);
+}
+
+bool conn_tls_turn(struct api *api)
+{
+	struct handshake *next;
+	char *first;
+	size_t len;
+
+	handshakes_turn(&api->handshakes);
+	while ((next = handshakes_next(&api->handshakes, &first, &len))) {
+		struct conn *c = container_of(next, struct conn, handshake);
+
+		begin(c);
+		conn_settle(c, input(c, (uint8_t *)first, len));
+		free(first);
+	}
+	return !list_empty(&api->handshakes.waiting);
 }
 
 bool conn_tls_pending(struct conn *c)
@@ -115,7 +167,7 @@ void conn_tls_goodbye(struct conn *c)
 
 void conn_tls_closing(struct conn *c, enum close_reason reason)
 {
-	if (!tls_established(c->tls))
+	if (!c->tls || !tls_established(c->tls))
 		count(c, reason == CLOSE_PROTOCOL ? TLS_HANDSHAKE_FAILED
 						  : TLS_HANDSHAKE_UNFINISHED);
 }

@@ -20,6 +20,7 @@
 #include "common/ds/limits.h"
 #include "common/ds/slab.h"
 #include "common/ds/wheel.h"
+#include "common/io/handshakes.h"
 #include "common/io/listener.h"
 #include "common/io/tls.h"
 #include "dispatcher/api/message.h"
@@ -90,10 +91,12 @@ struct api {
 	struct api_limits limits;
 	struct rpc_table table;
 	struct listener listener;
-	struct tls_context *tls; /* NULL: the port is plain */
-	uv_timer_t tls_refresh;	 /* runs while there is one */
-	uv_prepare_t prepare;	 /* flushes the dirty connections */
-	uv_timer_t tick;	 /* runs while there are connections or calls */
+	struct tls_context *tls;      /* NULL: the port is plain */
+	uv_timer_t tls_refresh;	      /* runs while there is one */
+	struct handshakes handshakes; /* struct conn.handshake */
+	uv_idle_t spin;		      /* runs while some of them wait */
+	uv_prepare_t prepare;	      /* flushes the dirty connections */
+	uv_timer_t tick; /* runs while there are connections or calls */
 	struct wheel wheel;
 	uint64_t sweep_every_ms, swept_ms;
 	struct list connections;
@@ -158,7 +161,8 @@ struct conn_front {
 struct conn {
 	struct api *api;
 	uv_tcp_t tcp;
-	struct tls *tls; /* NULL: plain */
+	struct tls *tls; /* NULL: plain, or its handshake has not begun */
+	struct handshake handshake;
 	struct list in_api;
 	struct list in_dirty;
 	struct limits_address *address; /* as counted; NULL: it is not */
@@ -203,10 +207,14 @@ void conn_close(struct conn *c, enum close_reason reason);
 enum close_reason conn_input(struct conn *c, const uint8_t *bytes, size_t len);
 void conn_eof(struct conn *c);
 void conn_write_rest(struct conn *c);
+/* What comes of input: goes on, or closes. */
+void conn_settle(struct conn *c, enum close_reason reason);
 
 /* conn_tls.c. What conn_input() is for a plain connection. */
 enum close_reason conn_tls_input(struct conn *c, const uint8_t *bytes,
 				 size_t len);
+/* Each turn: begins handshakes that wait. True while there are more. */
+bool conn_tls_turn(struct api *api);
 bool conn_tls_pending(struct conn *c);
 /* Encrypts and writes `out`; false when the kernel takes no more for now. */
 bool conn_tls_write(struct conn *c);

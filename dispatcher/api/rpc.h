@@ -118,14 +118,15 @@ struct api_limits {
 	uint64_t connections_max; /* 1024 */
 	/* Of one address (IPv6: /64); 0: any. */
 	uint64_t connections_per_address_max;
-	uint64_t streams_max;	    /* per connection: 1000 */
-	uint64_t message_bytes_max; /* 4 MiB, uncompressed */
-	uint64_t head_bytes_max;    /* 16 KiB */
-	uint64_t head_timeout_ms;   /* 10 s: first bytes to a whole head */
-	uint64_t body_timeout_ms;   /* 30 s: a request's body */
-	uint64_t idle_timeout_ms;   /* 5 min without a call or byte */
-	uint64_t write_timeout_ms;  /* 30 s without a byte taken */
-	uint64_t connection_age_ms; /* 0: for ever; else GOAWAY, +-10 % */
+	uint64_t tls_handshakes_max; /* under way: 512 */
+	uint64_t streams_max;	     /* per connection: 1000 */
+	uint64_t message_bytes_max;  /* 4 MiB, uncompressed */
+	uint64_t head_bytes_max;     /* 16 KiB */
+	uint64_t head_timeout_ms;    /* 10 s: first bytes to a whole head */
+	uint64_t body_timeout_ms;    /* 30 s: a request's body */
+	uint64_t idle_timeout_ms;    /* 5 min without a call or byte */
+	uint64_t write_timeout_ms;   /* 30 s without a byte taken */
+	uint64_t connection_age_ms;  /* 0: for ever; else GOAWAY, +-10 % */
 	/* RST_STREAM received, a second and at once: 1000, 10000. Our own
 	 * resets of faulty streams and empty DATA frames likewise. */
 	uint64_t reset_rate, reset_burst;
