@@ -48,12 +48,12 @@ def test_publish_of_a_bad_channel(cluster):
 class Tail:
     """`stentorctl tail` as it runs, its output read as it comes."""
 
-    def __init__(self, cluster, *argv):
+    def __init__(self, cluster, *argv, scheme="http"):
         self.out = self.err = ""
         self.process = subprocess.Popen(
             [str(a) for a in (
                 CTL, "--dispatcher", f"http://127.0.0.1:{cluster.d.api_port}",
-                "--node", f"http://127.0.0.1:{cluster.n.port}", "tail",
+                "--node", f"{scheme}://127.0.0.1:{cluster.n.port}", "tail",
                 *argv)],
             stdout=subprocess.PIPE, stderr=subprocess.PIPE,
             stdin=subprocess.DEVNULL, env=clean_env())

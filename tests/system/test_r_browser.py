@@ -8,6 +8,7 @@ import chromium
 import harness
 from chromium import Page
 from harness import http_get, wait_until
+from tokens import Auth, bearer
 
 pytestmark = chromium.needed
 
@@ -108,6 +109,43 @@ def test_comes_back_after_overload(browser, origin, make_cluster, channel):
 def test_bad_request_closes(browser, origin, cluster):
     page = Page(browser, origin, cluster.n.port, "not%20valid")
     wait_until(lambda: page.state() == 2, 10, "CLOSED for ever")
+
+
+FETCH = """
+const [url, options, done] = arguments;
+fetch(url, options)
+    .then(r => r.body.getReader().read().then(
+        body => [r.status, new TextDecoder().decode(body.value)]))
+    .then(done, e => done(e.name));
+"""
+
+
+def test_a_page_reads_why_it_is_refused(browser, origin, make_cluster):
+    """One of an allowed origin; others get neither answers nor reasons."""
+    allowed = origin.rstrip("/")
+    c = make_cluster(1, 1, 1, auth=Auth(),
+                     dispatcher_options={"cors_origin": allowed},
+                     node_options={"cors_origins": allowed})
+    good, little = c.auth.admin(), c.auth.token(subscribe=["b"], publish=["b"])
+    calls = [(f"http://127.0.0.1:{c.n.port}/v1/subscribe?channel=a", {}, {}),
+             (f"http://127.0.0.1:{c.d.api_port}/"
+              "stentor.v1.PublisherService/Publish",
+              {"Content-Type": "application/json"},
+              {"method": "POST", "body": '{"channel":"a","data":"x"}'})]
+    for url, headers, options in calls:
+        def fetch(token, url=url, headers=headers, options=options):
+            token = bearer(token) if token else {}
+            return browser.execute_async_script(
+                FETCH, url, {**options, "headers": {**headers, **token}})
+        browser.get(origin)
+        status, text = fetch(None)
+        assert status == 401 and "a token is needed" in text
+        assert fetch("nonsense") == [status, text]
+        assert fetch(little)[0] == 403
+        assert fetch(good)[0] == 200
+        browser.get(origin.replace("127.0.0.1", "localhost"))
+        for token in (None, good):
+            assert fetch(token) == "TypeError"
 
 
 def demo_path(port):

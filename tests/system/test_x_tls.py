@@ -21,6 +21,7 @@ import test_e_slow
 import test_w_resume
 from harness import rss_kib, rss_room, wait_until
 from sse import Sse, pump_all, pump_once
+from test_p_ctl import Tail
 from test_w_resume import cluster  # noqa: F401  (a fixture)
 
 NAME = "stentor.test"
@@ -340,6 +341,20 @@ def test_stentorctl(make_dispatcher, authority):
     for fewer in (ours[2:], ours[:2]):
         done = harness.run([*ctl, *fewer, "publish", "a", "hello"])
         assert done.returncode == 69 and done.stderr
+
+
+def test_stentorctl_tail(make_cluster, authority, tmp_path, channel):
+    """Trusts who the authority that it is given has signed, and nobody else."""
+    c = make_cluster(1, 1, 1)
+    (tmp_path / "other").mkdir()
+    with Tail(c, channel, "--ca-file", authority.ca, scheme="https") as tail:
+        tail.wait_subscribed()
+        c.d.publish(channel, "seen by tail")
+        tail.wait_printed("seen by tail")
+    for ca in ([], ["--ca-file", Authority(tmp_path / "other").ca]):
+        with Tail(c, channel, *ca, scheme="https") as tail:
+            assert tail.wait_end() == 69
+            assert "certificate" in tail.err and not tail.out
 
 
 def test_api_by_grpc(make_dispatcher, authority):

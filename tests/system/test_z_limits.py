@@ -1,7 +1,9 @@
-"""Limits of the SSE port: who exceeds one is told so, and nobody else is."""
+"""Limits of clients' ports: who exceeds one is told so, and nobody else is."""
+import http.client
+import json
 import socket
 
-from harness import wait_until
+from harness import SLOW, wait_until
 from sse import Sse, pump_all
 
 
@@ -77,3 +79,54 @@ def test_connections_without_a_request(make_cluster, channel):
         assert idle[0].recv(1) == b""
         for x in idle:
             x.close()
+
+
+# --- the API ---------------------------------------------------------------
+
+class Producer:
+    """One connection that is kept, from an address of this machine's own."""
+
+    def __init__(self, d, address):
+        self.http = http.client.HTTPConnection(
+            "127.0.0.1", d.api_port, timeout=5 * SLOW,
+            source_address=(address, 0))
+
+    def publish(self, channel):
+        """Whether it was answered."""
+        body = json.dumps({"channel": channel, "data": "m"})
+        try:
+            self.http.request("POST", "/stentor.v1.PublisherService/Publish",
+                              body, {"Content-Type": "application/json"})
+            answer = self.http.getresponse()
+            answer.read()
+        except (OSError, http.client.HTTPException):
+            self.http.close()
+            return False
+        assert answer.status == 200
+        return True
+
+    def close(self):
+        self.http.close()
+
+
+def test_api_connections_of_one_address(make_cluster, channel):
+    c = make_cluster(1, 0, 0, dispatcher_options={
+        "api_connections_per_address_max": 3})
+
+    def refused():
+        return c.d.metric("stentor_api_connections_rejected_total",
+                          reason="address")
+    greedy = [Producer(c.d, "127.0.0.2") for _ in range(10)]
+    well = Producer(c.d, "127.0.0.3")
+    assert well.publish(channel)
+    assert [p.publish(channel) for p in greedy] == [True] * 3 + [False] * 7
+    assert refused() == 7
+    # who was there before goes on, and who else comes gets in
+    late = Producer(c.d, "127.0.0.3")
+    for p in (well, late, *greedy[:3]):
+        assert p.publish(channel)
+    greedy[0].close()
+    wait_until(lambda: greedy[9].publish(channel), what="a place is free")
+    assert well.publish(channel)
+    for p in (well, late, *greedy):
+        p.close()
