@@ -10,15 +10,23 @@
  *            its pipe callbacks after nng_close() differs between its versions
  *            (REM_POST runs on the reaper thread). So the callback's argument
  *            is no pointer but the number of the outbox's present socket; its
- *            event goes to the one mailbox of all outboxes, and only the loop
- *            looks the number up. An event of a socket that is gone finds
- *            nothing.
+ *            event goes to the one mailbox of all outboxes, and the loop looks
+ *            the number up. An event of a socket that is gone finds nothing.
  *
  * nng_close() waits for the reaper thread, and that may be stuck for ever (see
  * nngio_stuck()). So it is called on a thread of its own, which reports by mail
  * when it is done; when it has not after NNGIO_CLOSE_MAX_MS it is given up. For
  * the same reason an outbox does not leave redialling a lost connection to nng,
  * whose dialer is woken by the reaper, but takes a fresh socket.
+ *
+ * A PUSH socket of nng 1.5 may keep a pipe in its list of those that can send
+ * when the pipe goes: if it is cut while it comes up, or while a send of it
+ * completes. The reaper frees it, and whatever uses the list next, a send or
+ * another pipe of the socket, works on freed memory. So REM_POST, which the
+ * reaper calls before it frees, shuts both out (stop_using()): sends by a lock,
+ * other pipes by closing the dialer there and then. That also keeps nng from
+ * dialling while the socket is closed: a connection that is between TCP's and
+ * nng's handshake at that moment is never freed, nor is its descriptor.
  *
  * Receiving is one nng_aio, started again by its own callback: any other way
  * costs a thread change per message, ten times the time. When too many bytes

@@ -115,7 +115,9 @@ const char *nng_outbox_local_host(const struct nng_outbox *out);
 /* Gives the connection up, if any, without a callback, and dials anew: for a
  * link that has been silent too long. */
 void nng_outbox_redial(struct nng_outbox *out);
-/* From the loop; no callback comes after it. What was sent last may be lost. */
+/* From the loop; no callback comes after it. What was sent last may be lost.
+ * With nng 1.5 so may a descriptor, if nng is shaking hands with the peer just
+ * then; it is not if the outbox is connected, or the peer not there. */
 void nng_outbox_close(struct nng_outbox *out);
 
 #endif

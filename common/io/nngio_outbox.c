@@ -31,8 +31,8 @@ struct nng_outbox {
 	bool open;	     /* has a socket */
 	nng_socket socket;
 	uintptr_t number; /* of the socket; none is used twice */
+	bool lost;	  /* its connection is: nothing may be sent any more */
 	uint32_t pipe;	  /* 0: not connected */
-	uint32_t gone;	  /* its REM_POST came before its ADD_POST */
 	char local[NNGIO_HOST_MAX];
 	nng_outbox_event_cb on_event;
 	void *ctx;
@@ -40,8 +40,11 @@ struct nng_outbox {
 
 /* What all outboxes share. File-scope because nng is: its callbacks may come as
  * long as the process lives. The loop's own, except the mailbox, which is made
- * before the first callback can come and never freed. */
+ * before the first callback can come and never freed, and what `lock` is for:
+ * the loop changes the list, `open` and `number` with it, callbacks look at
+ * these and set `lost` with it, and the loop sends with it. */
 static struct {
+	pthread_mutex_t lock;
 	struct mailbox *mailbox;
 	uv_loop_t *loop; /* NULL: nothing is open, the mailbox is detached */
 	uv_timer_t *patience; /* with sockets that are being closed */
@@ -52,7 +55,7 @@ static struct {
 		given_up; /* closings of sockets up to this one count no more */
 	unsigned closing;
 	bool stuck;
-} hub;
+} hub = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
 /* --- outboxes together ------------------------------------------------- */
 
@@ -195,7 +198,6 @@ bool nngio_stuck(void)
 
 /* --- one outbox -------------------------------------------------------- */
 
-/* On an nng thread, maybe after the outbox has gone. */
 /* The host part of a connection's own address; "" where nng does not tell. */
 static void local_host(nng_pipe pipe, char out[NNGIO_HOST_MAX])
 {
@@ -210,6 +212,22 @@ static void local_host(nng_pipe pipe, char out[NNGIO_HOST_MAX])
 		inet_ntop(AF_INET6, a.s_in6.sa_addr, out, NNGIO_HOST_MAX);
 }
 
+/* nng is about to free the connection. Its PUSH socket may still know it then
+ * (see nngio.c), so it must not be used again: neither by a send nor by nng's
+ * next connection. */
+static void stop_using(uintptr_t number, nng_pipe pipe)
+{
+	struct nng_outbox *out;
+
+	pthread_mutex_lock(&hub.lock);
+	out = hub_find(number);
+	if (out != NULL)
+		out->lost = true;
+	pthread_mutex_unlock(&hub.lock);
+	nng_dialer_close(nng_pipe_dialer(pipe));
+}
+
+/* On an nng thread, maybe after the outbox has gone. */
 static void on_outbox_pipe(nng_pipe pipe, nng_pipe_ev event, void *arg)
 {
 	struct outbox_mail *mail = xcalloc(1, sizeof(*mail));
@@ -219,6 +237,8 @@ static void on_outbox_pipe(nng_pipe pipe, nng_pipe_ev event, void *arg)
 	mail->pipe = (uint32_t)nng_pipe_id(pipe);
 	if (mail->kind == OUTBOX_UP)
 		local_host(pipe, mail->local);
+	else
+		stop_using(mail->number, pipe);
 	mail->mail.bytes = sizeof(*mail);
 	if (!mailbox_post(hub.mailbox, &mail->mail))
 		free(mail);
@@ -247,14 +267,25 @@ static int dial_to(nng_socket socket, const char *url, nng_tls_config *config)
 	return err_from_nng(code);
 }
 
+static void outbox_set_open(struct nng_outbox *out, bool open)
+{
+	pthread_mutex_lock(&hub.lock);
+	out->open = open;
+	out->lost = false;
+	if (open)
+		out->number = ++hub.last_number;
+	pthread_mutex_unlock(&hub.lock);
+	out->pipe = 0;
+}
+
 static int outbox_dial(struct nng_outbox *out)
 {
 	void *number;
 	int err;
 
-	out->number = ++hub.last_number;
-	number = (void *)out->number;
 	check(nng_push0_open(&out->socket) == 0);
+	outbox_set_open(out, true);
+	number = (void *)out->number;
 	check(nng_socket_set_int(out->socket, NNG_OPT_SENDBUF,
 				 NNGIO_SEND_QUEUE) == 0);
 	check(nng_pipe_notify(out->socket, NNG_PIPE_EV_ADD_POST, on_outbox_pipe,
@@ -264,12 +295,9 @@ static int outbox_dial(struct nng_outbox *out)
 	err = dial_to(out->socket, out->url, out->tls);
 	if (err < 0) { /* no pipe has been: this does not wait */
 		nng_close(out->socket);
-		return err;
+		outbox_set_open(out, false);
 	}
-	out->open = true;
-	out->pipe = 0;
-	out->gone = 0;
-	return 0;
+	return err;
 }
 
 static void on_redial(uv_timer_t *timer)
@@ -289,8 +317,7 @@ static void outbox_hang_up(struct nng_outbox *out)
 	if (!out->open)
 		return;
 	socket_retire(out->socket, out->number);
-	out->open = false;
-	out->pipe = 0;
+	outbox_set_open(out, false);
 }
 
 void nng_outbox_redial(struct nng_outbox *out)
@@ -309,35 +336,21 @@ static void outbox_tell(struct nng_outbox *out, bool up)
 		out->on_event(out->ctx, up);
 }
 
-static void outbox_lost(struct nng_outbox *out)
-{
-	nng_outbox_redial(out);
-	outbox_tell(out, false);
-}
-
 static void outbox_up(struct nng_outbox *out, uint32_t pipe)
 {
-	if (out->gone == pipe) {
-		out->gone = 0;
-		return;
-	}
-	/* nng's next connection, before the news that the first is gone. */
-	if (out->pipe != 0) {
-		outbox_lost(out);
-		return;
-	}
 	out->pipe = pipe;
 	outbox_tell(out, true);
 }
 
-/* One that was not told as up has been refused, or its `up` is still to come;
- * nng goes on dialling with its own back-off. */
-static void outbox_down(struct nng_outbox *out, uint32_t pipe)
+/* One that was not told as up has been refused, or its `up` is still to come,
+ * and then finds nothing. */
+static void outbox_down(struct nng_outbox *out)
 {
-	if (out->pipe == pipe)
-		outbox_lost(out);
-	else
-		out->gone = pipe;
+	bool was_up = out->pipe != 0;
+
+	nng_outbox_redial(out);
+	if (was_up)
+		outbox_tell(out, false);
 }
 
 static void on_outbox_mail(void *ctx UNUSED, struct mail *m)
@@ -358,7 +371,7 @@ static void on_outbox_mail(void *ctx UNUSED, struct mail *m)
 	if (kind == OUTBOX_UP)
 		outbox_up(out, pipe);
 	else if (kind == OUTBOX_DOWN)
-		outbox_down(out, pipe);
+		outbox_down(out);
 }
 
 int nng_outbox_open(uv_loop_t *loop, const char *url,
@@ -379,7 +392,9 @@ int nng_outbox_open(uv_loop_t *loop, const char *url,
 	box->on_event = on_event;
 	box->ctx = ctx;
 	box->redial = timer_new(loop, box);
+	pthread_mutex_lock(&hub.lock);
 	list_push_back(&hub.outboxes, &box->in_hub);
+	pthread_mutex_unlock(&hub.lock);
 	err = outbox_dial(box);
 	if (err < 0) {
 		nng_outbox_close(box);
@@ -408,7 +423,10 @@ int nng_outbox_send(struct nng_outbox *out, const struct iovec *pieces,
 	for (size_t i = 0; i < count; i++)
 		check(nng_msg_append(msg, pieces[i].iov_base,
 				     pieces[i].iov_len) == 0);
-	code = nng_sendmsg(out->socket, msg, NNG_FLAG_NONBLOCK);
+	pthread_mutex_lock(&hub.lock);
+	code = out->lost ? NNG_EAGAIN
+			 : nng_sendmsg(out->socket, msg, NNG_FLAG_NONBLOCK);
+	pthread_mutex_unlock(&hub.lock);
 	if (code != 0)
 		nng_msg_free(msg);
 	return err_from_nng(code);
@@ -427,7 +445,9 @@ bool nng_outbox_connected(const struct nng_outbox *out)
 void nng_outbox_close(struct nng_outbox *out)
 {
 	outbox_hang_up(out);
+	pthread_mutex_lock(&hub.lock);
 	list_remove(&out->in_hub);
+	pthread_mutex_unlock(&hub.lock);
 	timer_free(out->redial);
 	if (out->tls != NULL)
 		nng_tls_config_free(out->tls);

@@ -1,15 +1,21 @@
 /* What strangers may do to an inbox's port: after each of these, links that are
- * up stay up, new ones form, and messages arrive. */
+ * up stay up, new ones form, and messages arrive. And what peers may do to
+ * outboxes that dial them. */
 #include "common/io/nngshim.h"
 #include "tests/unit/nngio_fixture.h"
 
 #include <arpa/inet.h>
+#include <dirent.h>
 #include <endian.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <netinet/tcp.h>
+#include <pthread.h>
 #include <sys/socket.h>
 
 #define ABORTS 500
+#define LINKS  16
+#define CUTS   600
 
 static struct tls_fixture tls;
 
@@ -261,6 +267,100 @@ static void test_nngio_takes_an_empty_message(void **state)
 	scene_end(&s);
 }
 
+/* --- a peer that cuts each link while it comes up ----------------------- */
+
+struct cutter {
+	struct place place;
+	pthread_t thread;
+	unsigned seen;	 /* connections; atomic */
+	int kept[LINKS]; /* after CUTS */
+};
+
+/* At once, after its greeting, or a little after both. */
+static void cut(int fd, unsigned n)
+{
+	char answer[8];
+	ssize_t ignored;
+
+	if (n % 5 > 0)
+		say(fd, "\0SP\0\0\x51\0\0", 8);
+	if (n % 5 > 1) {
+		ignored = recv(fd, answer, sizeof(answer), MSG_WAITALL);
+		(void)ignored;
+		usleep(n % 300);
+	}
+	abort_connection(fd);
+}
+
+static void *cut_all(void *arg)
+{
+	struct cutter *c = arg;
+	int fd;
+
+	for (unsigned n = 0; n < CUTS; n++) {
+		cut(accept(c->place.reserved, NULL, NULL), n);
+		__atomic_fetch_add(&c->seen, 1, __ATOMIC_RELAXED);
+	}
+	for (unsigned n = 0; n < LINKS; n++) {
+		fd = c->kept[n] = accept(c->place.reserved, NULL, NULL);
+		say(fd, "\0SP\0\0\x51\0\0", 8);
+		__atomic_fetch_add(&c->seen, 1, __ATOMIC_RELAXED);
+	}
+	return NULL;
+}
+
+static unsigned open_fds(void)
+{
+	DIR *dir = opendir("/proc/self/fd");
+	unsigned count = 0;
+
+	assert_non_null(dir);
+	while (readdir(dir) != NULL)
+		count++;
+	closedir(dir);
+	return count;
+}
+
+/* Sends all the while: over a connection that nng has freed that would crash.
+ */
+static bool cut_and_up_again(struct cutter *c, struct outbox_probe *links)
+{
+	unsigned up = 0;
+
+	for (unsigned i = 0; i < LINKS; i++) {
+		int rc = send_number(links[i].out, 0, 1000);
+
+		assert_true(rc == 0 || rc == ERR_AGAIN);
+		up += nng_outbox_connected(links[i].out);
+	}
+	return up == LINKS &&
+	       __atomic_load_n(&c->seen, __ATOMIC_RELAXED) == CUTS + LINKS;
+}
+
+static void test_nngio_gives_back_links_cut_as_they_come_up(void **state)
+{
+	struct loop_fixture *f = *state;
+	struct outbox_probe links[LINKS];
+	struct cutter c = {.seen = 0};
+	unsigned before;
+
+	place_init(&c.place, false);
+	assert_int_equal(fcntl(c.place.reserved, F_SETFL, 0), 0); /* blocks */
+	assert_int_equal(listen(c.place.reserved, LINKS), 0);
+	assert_int_equal(pthread_create(&c.thread, NULL, cut_all, &c), 0);
+	before = open_fds();
+	for (unsigned i = 0; i < LINKS; i++)
+		outbox_open(&links[i], f, &c.place, NULL);
+	loop_until(f, cut_and_up_again(&c, links));
+	assert_int_equal(pthread_join(c.thread, NULL), 0);
+	for (unsigned i = 0; i < LINKS; i++) {
+		nng_outbox_close(links[i].out);
+		close(c.kept[i]);
+	}
+	loop_until(f, open_fds() <= before); /* of others some may go */
+	place_fini(&c.place);
+}
+
 static int setup(void **state)
 {
 	(void)state;
@@ -286,6 +386,7 @@ int main(void)
 		T(test_nngio_throws_out_who_announces_too_much),
 		T(test_nngio_drops_half_a_message),
 		T(test_nngio_takes_an_empty_message),
+		T(test_nngio_gives_back_links_cut_as_they_come_up),
 	};
 
 	nngio_process_init();
