@@ -618,6 +618,20 @@ def test_admin_ports():
                 assert admin_get(p, "/metrics", host=host) == (200, None)
 
 
+def test_metrics_may_be_open():
+    if own_address() is None:
+        pytest.skip("no address but loopback")
+    with cluster_of(1, 1, 1, start=False) as c:
+        for p in c.processes:
+            p.options["admin_listen"] = f"0.0.0.0:{p.admin_port}"
+            p.options["metrics_open"] = "true"
+        c.start()
+        for p in c.processes:
+            assert admin_get(p, "/metrics") == (200, None)
+            for path in ("/version", "/debug/config"):
+                assert admin_get(p, path) == (401, "Bearer"), path
+
+
 def test_admin_ports_hear_of_revocations():
     with open_admin_cluster(2) as c:
         by_sub = c.auth.token(sub="op:1", admin=True)
