@@ -106,6 +106,7 @@ static void add_up(struct fleet *f, const struct node *node)
 	f->sums.queue_age_us += sum->queue_age_us;
 	f->sums.fullness += sum->fullness;
 	f->draining += sum->draining;
+	f->staying += !sum->drains;
 	if (!sum->takes)
 		return;
 	f->sums.takers++;
@@ -120,6 +121,13 @@ static uint64_t fingerprint(const struct node *node)
 	return (uint64_t)(uintptr_t)node * 2 + node->sum.takes;
 }
 
+/* A node that drains will go, and is not missed then. */
+static void take_leave(struct fleet *f)
+{
+	f->peak -= min_of(f->peak, (uint64_t)1);
+	f->peak_before -= min_of(f->peak_before, (uint64_t)1);
+}
+
 static void remember(struct fleet *f, uint64_t now_ms)
 {
 	if (now_ms - f->peak_since_ms >= FLEET_MEMORY_MS) {
@@ -127,13 +135,13 @@ static void remember(struct fleet *f, uint64_t now_ms)
 		f->peak = 0;
 		f->peak_since_ms = now_ms;
 	}
-	f->peak = max_of(f->peak, f->sums.nodes);
+	f->peak = max_of(f->peak, f->staying);
 }
 
 bool fleet_sighted(const struct fleet *f)
 {
 	return f->sums.nodes > 0 &&
-	       2 * f->sums.nodes >= max_of(f->peak, f->peak_before);
+	       2 * f->staying >= max_of(f->peak, f->peak_before);
 }
 
 void fleet_look(struct fleet *f, struct nodes *n, uint64_t now_ms)
@@ -141,11 +149,15 @@ void fleet_look(struct fleet *f, struct nodes *n, uint64_t now_ms)
 	uint64_t members = 0;
 
 	f->sums = (struct fleet_sums){0};
-	f->taken = f->taken_max = f->spare = f->draining = f->above = 0;
+	f->taken = f->taken_max = f->spare = f->draining = f->above =
+		f->staying = 0;
 	list_for_each (each, &n->nodes) {
 		struct node *node = container_of(each, struct node, in_nodes);
+		bool drained = node->sum.drains;
 
 		look_at(node);
+		if (node->sum.drains && !drained)
+			take_leave(f);
 		add_up(f, node);
 		members = members * 31 + fingerprint(node);
 	}

@@ -32,8 +32,8 @@ typedef Stentor__Link__V1__Fleet FleetWord;
 /* The takers' spare rate is shared between those who are sent to them and
  * everybody else who comes. */
 #define FLEET_SPARE_SHARE 2
-/* Who has lost sight of more than half of the nodes there were lately is cut
- * off himself, more likely than not. */
+/* Who has lost sight of more than half of the nodes there were lately, those
+ * that drained apart, is cut off himself, more likely than not. */
 #define FLEET_MEMORY_MS 60000
 /* Clients are on their way for some seconds: no more of them than fit. */
 #define FLEET_TRAVEL_S 10
@@ -61,7 +61,8 @@ struct fleet {
 	uint64_t spare;		    /* streams a second they could take more */
 	uint64_t draining;	    /* streams of workers that drain */
 	uint64_t above;		    /* streams of nodes above the level */
-	uint64_t peak, peak_before; /* most nodes, lately and before that */
+	uint64_t staying;	    /* nodes that do not drain */
+	uint64_t peak, peak_before; /* the most, lately and before that */
 	uint64_t peak_since_ms;
 	uint64_t members; /* which nodes there were */
 	uint64_t changed_ms;

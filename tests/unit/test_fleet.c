@@ -212,6 +212,22 @@ static void test_fleet_out_of_sight(void **state)
 	assert_false(fleet_sighted(&f->fleet));
 }
 
+static void test_fleet_that_drained_is_not_missed(void **state)
+{
+	struct fixture *f = *state;
+
+	for (unsigned i = 0; i < 4; i++)
+		enter(f, i, 100);
+	look(f, 100);
+	for (unsigned i = 1; i < 4; i++) {
+		beat(f, i, 0, true);
+		look(f, 100);
+		nodes_disconnected(&f->n->nodes, f->worker[i]);
+		look(f, 100);
+		assert_true(fleet_sighted(&f->fleet));
+	}
+}
+
 static void test_fleet_levels_after_scale_out(void **state)
 {
 	struct fixture *f = *state;
@@ -334,6 +350,7 @@ int main(void)
 		TEST(test_fleet_nobody_else),
 		TEST(test_fleet_eta),
 		TEST(test_fleet_out_of_sight),
+		TEST(test_fleet_that_drained_is_not_missed),
 		TEST(test_fleet_levels_after_scale_out),
 		TEST(test_fleet_levels_by_size),
 		TEST(test_fleet_lets_chance_be),
