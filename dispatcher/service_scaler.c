@@ -108,29 +108,31 @@ static bool sighted(struct rpc_call *call)
 	return false;
 }
 
-static void on_is_active(struct rpc_call *call,
-			 const ProtobufCMessage *m UNUSED)
+/* True if it was said. */
+static bool say_active(struct rpc_call *call)
 {
 	Externalscaler__IsActiveResponse active =
 		EXTERNALSCALER__IS_ACTIVE_RESPONSE__INIT;
 
 	if (!sighted(call))
-		return;
+		return false;
 	active.result = true;
-	rpc_reply(call, &active.base);
+	rpc_send(call, &active.base);
+	return true;
+}
+
+static void on_is_active(struct rpc_call *call,
+			 const ProtobufCMessage *m UNUSED)
+{
+	if (say_active(call))
+		rpc_finish(call, GRPC_OK, "%s", "");
 }
 
 /* A fleet is never asked to sleep, so there is no change to tell later. */
 static void on_stream_is_active(struct rpc_call *call,
 				const ProtobufCMessage *m UNUSED)
 {
-	Externalscaler__IsActiveResponse active =
-		EXTERNALSCALER__IS_ACTIVE_RESPONSE__INIT;
-
-	if (!sighted(call))
-		return;
-	active.result = true;
-	rpc_send(call, &active.base);
+	say_active(call);
 }
 
 static void on_get_metric_spec(struct rpc_call *call, const ProtobufCMessage *m)
