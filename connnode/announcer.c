@@ -526,6 +526,7 @@ static void take_fleet(struct upstream *u, const Stentor__Link__V1__Fleet *f)
 		.takers = f->takers,
 		.leave_per_ks = min_of(f->leave_per_ks, FLEET_LEAVE_MAX),
 		.surplus = f->surplus,
+		.full = f->full,
 	};
 }
 
@@ -760,24 +761,16 @@ unsigned announcer_different(const struct announcer *a)
 
 struct fleet_heard announcer_fleet(const struct announcer *a)
 {
-	struct fleet_heard all = {
-		.leave_per_ks = UINT64_MAX,
-		.surplus = UINT64_MAX,
-	};
+	struct fleet_heard all = {0};
 
 	list_for_each (node, &a->upstreams) {
 		const struct upstream *u =
 			container_of(node, struct upstream, in_announcer);
 
-		if (u->phase != UPSTREAM_UP || !u->fleet.known)
-			continue;
-		all.known = true;
-		all.takers = max_of(all.takers, u->fleet.takers);
-		all.leave_per_ks =
-			min_of(all.leave_per_ks, u->fleet.leave_per_ks);
-		all.surplus = min_of(all.surplus, u->fleet.surplus);
+		if (u->phase == UPSTREAM_UP)
+			fleet_heard_add(&all, &u->fleet);
 	}
-	return all.known ? all : (struct fleet_heard){0};
+	return all;
 }
 
 void announcer_hurry(struct announcer *a)

@@ -3,6 +3,16 @@
 #include "common/base/check.h"
 #include "common/base/hash.h"
 
+uint64_t comeback_room(uint64_t streams, uint64_t streams_max,
+		       uint64_t rate_max, uint64_t window_ms, bool elsewhere)
+{
+	if (streams >= streams_max && !elsewhere)
+		return max_of(streams_max * 1000 /
+				      max_of(window_ms, (uint64_t)1),
+			      (uint64_t)1);
+	return rate_max > 0 ? rate_max : UINT32_MAX;
+}
+
 void comeback_init(struct comeback *c, uint64_t window_max_ms, uint64_t now_ms)
 {
 	*c = (struct comeback){.window_max_ms = window_max_ms, .at_ms = now_ms};

@@ -11,6 +11,7 @@
 #ifndef STENTOR_CONNNODE_COMEBACK_H
 #define STENTOR_CONNNODE_COMEBACK_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 struct comeback {
@@ -19,6 +20,12 @@ struct comeback {
 	double waiting; /* clients */
 	uint64_t at_ms;
 };
+
+/* How many may be let in a second. A full worker beside others that are not
+ * (`elsewhere`) has its clients there soon; where the whole fleet is full, as
+ * many as all its streams come over the window. `rate_max` 0: any. */
+uint64_t comeback_room(uint64_t streams, uint64_t streams_max,
+		       uint64_t rate_max, uint64_t window_ms, bool elsewhere);
 
 void comeback_init(struct comeback *c, uint64_t window_max_ms, uint64_t now_ms);
 /* The delay for one more client, at least `least_ms`; `per_second` may be let

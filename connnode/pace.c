@@ -4,6 +4,20 @@
 
 #define LAST_FIFTH 5
 
+void fleet_heard_add(struct fleet_heard *all, const struct fleet_heard *one)
+{
+	if (!one->known)
+		return;
+	if (!all->known) {
+		*all = *one;
+		return;
+	}
+	all->takers = max_of(all->takers, one->takers);
+	all->leave_per_ks = min_of(all->leave_per_ks, one->leave_per_ks);
+	all->surplus = min_of(all->surplus, one->surplus);
+	all->full |= one->full;
+}
+
 void pace_init(struct pace *p, uint64_t now_ms)
 {
 	*p = (struct pace){.at_ms = now_ms, .rest_ms = PACE_REST_MS};

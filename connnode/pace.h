@@ -31,7 +31,11 @@ struct fleet_heard {
 	bool known; /* some dispatcher did say */
 	uint32_t takers;
 	uint64_t leave_per_ks, surplus;
+	bool full; /* the others have next to no room */
 };
+
+/* Adds what one more dispatcher says: where they differ, the least is done. */
+void fleet_heard_add(struct fleet_heard *all, const struct fleet_heard *one);
 
 struct pace {
 	bool draining;

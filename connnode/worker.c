@@ -38,19 +38,13 @@ uint32_t worker_retry_ms(const struct worker *w)
 	return (uint32_t)(o->retry_min_ms + random_below(span + 1));
 }
 
-/* A full worker beside others that are not has its clients there soon. Where
- * the whole fleet is full, all its streams are spread over the window. */
 uint64_t worker_room_per_second(const struct worker *w)
 {
 	const struct connnode_options *o = w->options;
 	struct fleet_heard fleet = announcer_fleet(&w->announcer);
-	bool full = w->stream_count >= w->connections_max;
 
-	if (full && (!fleet.known || fleet.takers == 0))
-		return max_of(w->connections_max * 1000 /
-				      max_of(o->retry_window_ms, (uint64_t)1),
-			      (uint64_t)1);
-	return o->rate_max > 0 ? o->rate_max : UINT32_MAX;
+	return comeback_room(w->stream_count, w->connections_max, o->rate_max,
+			     o->retry_window_ms, fleet.known && !fleet.full);
 }
 
 /* --- a turn of the loop ------------------------------------------------ */

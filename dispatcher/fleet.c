@@ -173,22 +173,40 @@ void fleet_look(struct fleet *f, struct nodes *n, uint64_t now_ms)
 
 /* --- one worker -------------------------------------------------------- */
 
+static uint64_t free_places(uint64_t held, uint64_t max)
+{
+	return max - min_of(max, held);
+}
+
+/* Streams that fit into the other takers. */
+static uint64_t room_elsewhere(const struct fleet *f, const struct node *node)
+{
+	const struct node_sum *own = &node->sum;
+	uint64_t room = free_places(f->taken, f->taken_max);
+
+	return own->takes
+		       ? room - min_of(room, free_places(own->connections,
+							 own->connections_max))
+		       : room;
+}
+
+static bool full_elsewhere(const struct fleet *f, const struct node *node)
+{
+	const struct node_sum *own = &node->sum;
+	uint64_t max = f->taken_max - (own->takes ? own->connections_max : 0);
+
+	return room_elsewhere(f, node) * FLEET_FULL_SHARE <= max;
+}
+
 /* Of what the takers can take, what one worker's share is; streams in 1,000 s.
  * `node` is left out: nobody goes to where he came from. */
 static uint64_t share(const struct fleet *f, const struct node *node,
 		      uint64_t streams, uint64_t of)
 {
-	uint64_t spare = f->spare,
-		 room = f->taken_max - min_of(f->taken_max, f->taken);
-	const struct node_sum *own = &node->sum;
+	uint64_t spare = f->spare - (node->sum.takes ? node->sum.spare : 0);
 
-	if (own->takes) {
-		spare -= own->spare;
-		room -= min_of(room, own->connections_max -
-					     min_of(own->connections_max,
-						    own->connections));
-	}
-	spare = min_of(spare / FLEET_SPARE_SHARE, room / FLEET_TRAVEL_S);
+	spare = min_of(spare / FLEET_SPARE_SHARE,
+		       room_elsewhere(f, node) / FLEET_TRAVEL_S);
 	return of == 0 ? 0
 		       : (uint64_t)((double)spare * PER_KS * (double)streams /
 				    (double)of);
@@ -201,6 +219,7 @@ void fleet_advise(const struct fleet *f, const struct node_worker *w,
 	uint64_t held = node->sum.connections;
 
 	out->takers = (uint32_t)(f->sums.takers - node->sum.takes);
+	out->full = full_elsewhere(f, node);
 	if (w->draining) {
 		out->leave_per_ks =
 			share(f, node, max_of(w->connections, (uint64_t)1),

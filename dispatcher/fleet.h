@@ -8,6 +8,7 @@
  *	- how many streams a second may leave a worker that drains: together no
  *	  more than half of what the takers - nodes that take new streams - can
  *	  begin beyond what they begin anyway, nor than fits into them
+ *	- whether it is worth it to look for a place soon
  *	- which nodes hold so many more than the fleet's level that they are to
  *	  send some away after a scale-out, and how fast
  *
@@ -35,6 +36,8 @@ typedef Stentor__Link__V1__Fleet FleetWord;
 /* Who has lost sight of more than half of the nodes there were lately, those
  * that drained apart, is cut off himself, more likely than not. */
 #define FLEET_MEMORY_MS 60000
+/* Of so many places one is free: who is sent there finds it taken. */
+#define FLEET_FULL_SHARE 20
 /* Clients are on their way for some seconds: no more of them than fit. */
 #define FLEET_TRAVEL_S 10
 

@@ -734,7 +734,7 @@ static void test_announcer_one_store(void **state)
 
 /* The dispatcher's heartbeat, with what it says of the fleet. */
 static void say_fleet(struct fixture *f, struct upstream *u, uint32_t takers,
-		      uint64_t leave_per_ks, uint64_t surplus)
+		      uint64_t leave_per_ks, uint64_t surplus, bool full)
 {
 	Stentor__Link__V1__Fleet fleet = STENTOR__LINK__V1__FLEET__INIT;
 	Stentor__Link__V1__Heartbeat beat = STENTOR__LINK__V1__HEARTBEAT__INIT;
@@ -743,6 +743,7 @@ static void say_fleet(struct fixture *f, struct upstream *u, uint32_t takers,
 	fleet.takers = takers;
 	fleet.leave_per_ks = leave_per_ks;
 	fleet.surplus = surplus;
+	fleet.full = full;
 	beat.fleet = &fleet;
 	beat.config_hash = surplus;
 	content.heartbeat = &beat;
@@ -756,13 +757,15 @@ static void test_announcer_hears_the_least(void **state)
 	struct upstream *v = link_up(f, "tcp://e:1", 2);
 
 	assert_false(announcer_fleet(&f->a).known);
-	say_fleet(f, u, 2, 500, 7);
+	say_fleet(f, u, 2, 500, 7, false);
 	assert_true(announcer_fleet(&f->a).known);
 	assert_int_equal(announcer_fleet(&f->a).leave_per_ks, 500);
-	say_fleet(f, v, 3, 400, 9);
+	assert_false(announcer_fleet(&f->a).full);
+	say_fleet(f, v, 3, 400, 9, true);
 	assert_int_equal(announcer_fleet(&f->a).takers, 3);
 	assert_int_equal(announcer_fleet(&f->a).leave_per_ks, 400);
 	assert_int_equal(announcer_fleet(&f->a).surplus, 7);
+	assert_true(announcer_fleet(&f->a).full);
 	/* Rules, too, may have changed since the link came up. */
 	f->a.identity.config_hash = 7;
 	assert_int_equal(announcer_different(&f->a), 1);

@@ -51,12 +51,26 @@ static void test_comeback_window_has_an_end(void **state UNUSED)
 	assert_in_range(early, 350, 650);
 }
 
+static void test_comeback_room(void **state UNUSED)
+{
+	/* There is room here. */
+	assert_int_equal(comeback_room(9, 6000, 500, WINDOW_MS, false), 500);
+	assert_int_equal(comeback_room(9, 6000, 0, WINDOW_MS, false),
+			 UINT32_MAX);
+	/* Or elsewhere. */
+	assert_int_equal(comeback_room(6000, 6000, 500, WINDOW_MS, true), 500);
+	/* Nowhere: as many as stream here come over the window. */
+	assert_int_equal(comeback_room(6000, 6000, 500, WINDOW_MS, false), 100);
+	assert_int_equal(comeback_room(1, 1, 500, WINDOW_MS, false), 1);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_comeback_one_alone_comes_soon),
 		cmocka_unit_test(test_comeback_flattens_a_storm),
 		cmocka_unit_test(test_comeback_window_has_an_end),
+		cmocka_unit_test(test_comeback_room),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -307,6 +307,26 @@ static void test_fleet_is_calm_while_one_drains(void **state)
 	assert_true(advice(f, 0).surplus > 0);
 }
 
+/* Takers may be there and have no room: who is full himself is to know. */
+static void test_fleet_full(void **state)
+{
+	struct fixture *f = *state;
+
+	enter(f, 0, 1000);
+	look(f, 100);
+	assert_true(advice(f, 0).full);
+	enter(f, 1, 960);
+	enter(f, 2, 960);
+	look(f, 100);
+	assert_true(advice(f, 0).full);
+	assert_int_equal(advice(f, 0).takers, 2);
+	beat(f, 2, 800, false);
+	look(f, 100);
+	assert_false(advice(f, 0).full);
+	/* What is free on its own node is not elsewhere. */
+	assert_true(advice(f, 2).full);
+}
+
 static void test_fleet_rebalance_off(void **state)
 {
 	struct fixture *f = *state;
@@ -355,6 +375,7 @@ int main(void)
 		TEST(test_fleet_levels_by_size),
 		TEST(test_fleet_lets_chance_be),
 		TEST(test_fleet_is_calm_while_one_drains),
+		TEST(test_fleet_full),
 		TEST(test_fleet_rebalance_off),
 		TEST(test_fleet_absurd_numbers),
 	};
