@@ -182,7 +182,7 @@ test: setup
 	$(Q)tests/run-tests
 
 bench: setup
-	$(Q)$(MAKE) --no-print-directory programs $(BENCH)
+	$(Q)$(MAKE) --no-print-directory programs $(BENCH) $(B)/sim/scale
 	$(Q)$(PYTHON) tests/bench/bench.py $(BENCH_FLAGS)
 
 debug asan tsan:

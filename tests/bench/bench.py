@@ -18,6 +18,7 @@ import sys
 import time
 
 import reliable
+import scale
 from measure import (BURST, PRIVATE, SHARED, Load, compare, cpu_seconds,
                      interleave, judge, per_cpu, quantiles, row)
 from procs import (Bare, BenchError, Nchan, Session, Stentor, Subscribers,
@@ -31,6 +32,7 @@ class Plan:
     """How much is measured."""
 
     def __init__(self, quick):
+        self.quick = quick
         self.runs = 1 if quick else 5
         self.seconds = 1.5 if quick else 3
         self.fanout = [1000] if quick else [1000, 5000, 15000]
@@ -274,6 +276,7 @@ ROWS = {
     "reliable": (reliable.row_reliable, 900),
     "resume": (reliable.row_resume, 300),
     "kill": (reliable.row_kill, 1600),
+    "scale": (scale.row_scale, 1200),
 }
 
 
