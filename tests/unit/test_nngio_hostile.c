@@ -13,6 +13,14 @@
 #include <pthread.h>
 #include <sys/socket.h>
 
+/* The messages that nng 1.5 loses when they are sent as their connection goes
+ * (#1713) are leaks, but not ours; test_nngio.c looks for those. */
+const char *__lsan_default_suppressions(void);
+const char *__lsan_default_suppressions(void)
+{
+	return "leak:libnng.so\n";
+}
+
 #define ABORTS 500
 #define LINKS  16
 #define CUTS   600
