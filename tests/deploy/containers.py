@@ -185,8 +185,11 @@ class Container:
         return self.popen.returncode
 
     def kill(self):
+        """Process 1, and with it all in its container. (--kill-child does not
+        outlive the change of user.)"""
         if self.popen is not None and self.popen.poll() is None:
-            self.popen.kill()  # and its child by --kill-child
+            for process_1 in harness.children(self.popen.pid):
+                os.kill(process_1, signal.SIGKILL)
             self.popen.wait()
 
     def log(self):
