@@ -5,8 +5,8 @@
  * a queue: the worker counts those it has sent off and not yet had room for,
  * less `per_second` with time, and tells each newcomer to come when all before
  * it could have been let in, a quarter of that sooner or later. So as many
- * return in a second as can be let in then, however many they are, and nobody
- * waits longer than `window_max_ms`.
+ * return in a second as can be let in then, however many they are. Nobody's
+ * turn is later than `window_max_ms`.
  */
 #ifndef STENTOR_CONNNODE_COMEBACK_H
 #define STENTOR_CONNNODE_COMEBACK_H
