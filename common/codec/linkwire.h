@@ -17,7 +17,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define LINK_PROTOCOL	 1
+#define LINK_PROTOCOL	 2
 #define LINK_HEADER_MAX	 56
 #define LINK_DECODED_MAX ((size_t)32 << 20) /* arena bytes of one frame */
 

@@ -34,6 +34,10 @@ const struct metric_desc store_metrics[SM_COUNT] = {
 	[SM_DUPLICATES] = {"store_duplicates_total", METRIC_COUNTER, NULL, NULL,
 			   "Appends answered by their idempotency key", NULL,
 			   NULL},
+	[SM_LATE] = {"store_late_total", METRIC_COUNTER, NULL, NULL,
+		     "Appends that turned out to be done after they were "
+		     "answered UNAVAILABLE",
+		     NULL, NULL},
 	[SM_QUEUE_BYTES] = {"store_queue_bytes", METRIC_GAUGE, NULL, NULL,
 			    "Bytes of appends that wait for the store", NULL,
 			    NULL},
@@ -158,6 +162,7 @@ void store_read(struct store *s, struct store_read *r)
 	r->started_ns = clock_monotonic_ns();
 	r->rc = 0;
 	r->top = (struct store_place){0, 0};
+	r->eras.count = 0;
 	r->first = 0;
 	r->records = NULL;
 	r->count = 0;
@@ -171,6 +176,8 @@ void store_tops(struct store *s, struct store_tops *t)
 	s->operations++;
 	t->started_ns = clock_monotonic_ns();
 	t->rc = 0;
+	for (size_t i = 0; t->eras != NULL && i < t->count; i++)
+		t->eras[i].count = 0;
 	list_init(&t->in_store);
 	s->ops->tops(s, t);
 }
@@ -180,6 +187,13 @@ void store_trim(struct store *s)
 	check(!s->closing);
 	if (s->ops->trim)
 		s->ops->trim(s);
+}
+
+void store_report(struct store *s, uint64_t workers)
+{
+	s->workers = workers;
+	if (s->ops->report && !s->closing)
+		s->ops->report(s);
 }
 
 static void count_done(struct store *s, enum store_op op, uint64_t started_ns,
@@ -212,6 +226,14 @@ void store_append_done(struct store *s, struct store_append *a)
 			   1);
 	operation_done(s, STORE_APPEND, a->started_ns, a->rc);
 	a->done(a);
+}
+
+void store_append_late(struct store *s, struct store_append *a)
+{
+	if (a->rc == 0)
+		metric_add(&s->metrics, SM_LATE, 0, 1);
+	if (a->late)
+		a->late(a);
 }
 
 void store_read_done(struct store *s, struct store_read *r)

@@ -5,6 +5,20 @@
  * greater than any earlier epoch of that channel. The store is the only one
  * that counts. What it keeps of a message is a *record*, opaque bytes.
  *
+ * A position is given once. Where a store may have gone back (a restart that
+ * lost its tail, a fail-over, a restored copy), a log that was counted before
+ * gets a new epoch before anything else is appended to it. What the log still
+ * has is carried over: it keeps its offsets, and counting goes on behind it.
+ *
+ *	epoch 100:  1 2 3 4 5 6 7 (8 9 lost)
+ *	epoch 200:  1 2 3 4 5 6 7  8'         eras: {100, 7}
+ *
+ * The log's *eras* tell for each earlier epoch up to which offset it and the
+ * present one are the same, so that a reader's place is moved exactly. Within
+ * an epoch a log's top never goes back. A store notices by an identity of its
+ * own history (redis.h, lmdblog.h), and besides by what it is told (known, in
+ * struct store_tops).
+ *
  * One implementation a kind, chosen by URL:
  *
  *	memory:			memory.c   in this process; the reference
@@ -35,6 +49,8 @@
 #define STORE_IDEMPOTENCY_KEY_MAX 128 /* bytes of [!-~] */
 #define STORE_TOPS_MAX		  512 /* channels of one store_tops() */
 #define STORE_FAULT_SIZE	  256
+#define STORE_ERAS_MAX		  8  /* of a log that are remembered */
+#define STORE_PEERS_MAX		  64 /* dispatchers of one store */
 
 struct store;
 struct uv_loop_s;
@@ -44,12 +60,27 @@ struct store_place {
 	uint64_t epoch, offset;
 };
 
+/* An earlier epoch of a log: messages up to `offset` are the same in it and in
+ * the present one. */
+struct store_era {
+	uint64_t epoch, offset;
+};
+
+/* The newest first; mostly none. A place in an epoch that is neither the log's
+ * nor among them belongs to a log that is gone. */
+struct store_eras {
+	unsigned count;
+	struct store_era era[STORE_ERAS_MAX];
+};
+
 /* Appends one message.
  *
  * rc: 0: durable, and `place` is its position;
  *     ERR_UNAVAILABLE: the store is gone, slow or moving; whether the message
  *       was appended is not known unless `definite` is set;
  *     ERR_FULL: no room (queue_bytes, disk, memory of the store): not appended;
+ *     ERR_EXISTS: the idempotency key was used with another digest: not
+ *       appended;
  *     ERR_IO: the store is broken (corrupt, read-only): not appended. */
 struct store_append {
 	const char *channel;
@@ -60,12 +91,18 @@ struct store_append {
 	uint32_t size;
 	uint64_t ttl_ms;
 	/* "" for none. The same key on the same channel within
-	 * config.idempotency_ms appends nothing and returns the first answer.
-	 */
+	 * config.idempotency_ms appends nothing and returns the first answer,
+	 * as long as the log still has that message's position: a message
+	 * that the store has lost is appended again. */
 	const char *idempotency_key;
+	uint64_t digest; /* of what is published, beside the key */
 	/* In: this message's id. Out: the first one's, if `duplicate`. */
 	char message_id[STORE_MESSAGE_ID_SIZE];
 	void (*done)(struct store_append *a);
+	/* Not NULL: where `done` was told ERR_UNAVAILABLE and not `definite`,
+	 * all stays borrowed until this runs, exactly once: `rc` 0, it was
+	 * appended after all, at `place`; else that can't be known any more. */
+	void (*late)(struct store_append *a);
 	/* out */
 	int rc;
 	bool definite; /* failed, and certainly not appended */
@@ -97,6 +134,7 @@ struct store_read {
 	/* out; records are valid until `done` returns */
 	int rc;
 	struct store_place top;
+	struct store_eras eras;
 	uint64_t first; /* least offset still there; top.offset + 1: none */
 	const struct store_record *records;
 	size_t count;
@@ -105,11 +143,20 @@ struct store_read {
 	uint64_t started_ns;
 };
 
-/* Reads the tops of many logs. rc as for store_read. */
+/* Reads the tops of many logs. rc as for store_read.
+ *
+ * `known` says what somebody has seen of each log. One that has not got so far
+ * has gone back: it gets a new epoch in this very operation, greater than the
+ * one that is known. */
 struct store_tops {
 	const char *const *channels;
-	size_t count;		    /* at most STORE_TOPS_MAX */
-	struct store_place *places; /* out: the caller's memory for `count` */
+	const struct store_place *known; /* for each; epoch 0: nothing. NULL:
+					  * of none */
+	size_t count;			 /* at most STORE_TOPS_MAX */
+	/* out: the caller's memory for `count` of each; eras NULL: of no
+	 * interest */
+	struct store_place *places;
+	struct store_eras *eras;
 	void (*done)(struct store_tops *t);
 	int rc; /* out */
 	/* private */
@@ -124,6 +171,20 @@ struct store_config {
 	uint64_t idempotency_ms;    /* 5 min */
 	uint64_t map_bytes;	    /* memory, lmdb: most it may grow to */
 	uint64_t replicas; /* redis: that must have it before it is durable */
+
+	uint64_t instance; /* this dispatcher, among those of the store */
+	/* The dispatcher `by` has appended to a log, up to `top`. channel NULL:
+	 * some such news may have been missed. NULL: not listened to. Never
+	 * called inside a call. */
+	void (*moved)(void *ctx, uint64_t by, const char *channel,
+		      struct store_place top);
+	void *ctx;
+};
+
+/* Another dispatcher of the same store, as heard lately. */
+struct store_peer {
+	uint64_t instance;
+	uint64_t workers; /* that it sees */
 };
 
 /* What a store says of itself; for readiness, metrics and links. */
@@ -133,6 +194,8 @@ struct store_state {
 	char fault[STORE_FAULT_SIZE]; /* why it is not up; "" */
 	uint64_t bytes, bytes_max;    /* used, where it is known; else 0 */
 	size_t queue_bytes;	      /* appends that wait */
+	struct store_peer peers[STORE_PEERS_MAX];
+	unsigned peer_count;
 };
 
 enum store_op { STORE_APPEND, STORE_READ, STORE_TOPS, STORE_TRIM };
@@ -145,6 +208,7 @@ enum store_metric {
 	SM_BATCH_APPENDS, /* store_appended_total: divide by batches */
 	SM_BATCHES,	  /* store_batches_total */
 	SM_DUPLICATES,	  /* store_duplicates_total */
+	SM_LATE,	  /* store_late_total */
 	SM_QUEUE_BYTES,
 	SM_UP,
 	SM_BYTES,
@@ -170,6 +234,8 @@ void store_tops(struct store *s, struct store_tops *t);
 /* Forgets what has expired, some at a time; the owner calls it every second
  * or so. Redis does that by itself. */
 void store_trim(struct store *s);
+/* What the other dispatchers of the store are to hear of this one. */
+void store_report(struct store *s, uint64_t workers);
 
 /* The directory that a store of this URL writes to, within it; NULL: none. */
 const char *store_directory(const char *url);

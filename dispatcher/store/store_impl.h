@@ -24,7 +24,8 @@ struct store_ops {
 	void (*append)(struct store *s, struct store_append *a);
 	void (*read)(struct store *s, struct store_read *r);
 	void (*tops)(struct store *s, struct store_tops *t);
-	void (*trim)(struct store *s); /* NULL: expires by itself */
+	void (*trim)(struct store *s);	 /* NULL: expires by itself */
+	void (*report)(struct store *s); /* `workers` is new. NULL: no peers */
 	void (*close)(struct store *s);
 };
 
@@ -35,6 +36,7 @@ struct store {
 	struct store_state state;
 	struct metrics metrics;
 	size_t operations; /* under way */
+	uint64_t workers;  /* store_report() */
 	bool closing;
 	void (*closed)(void *ctx);
 	void *closed_ctx;
@@ -53,6 +55,9 @@ void store_closed(struct store *s);
 
 /* The operation's `rc` and other results are set. */
 void store_append_done(struct store *s, struct store_append *a);
+/* What became of one that was told ERR_UNAVAILABLE and not `definite`. Does
+ * nothing if the caller does not listen. */
+void store_append_late(struct store *s, struct store_append *a);
 void store_read_done(struct store *s, struct store_read *r);
 void store_tops_done(struct store *s, struct store_tops *t);
 /* Counts a trim that began at `started_ns`. */
