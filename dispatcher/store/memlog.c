@@ -2,6 +2,7 @@
 
 #include "common/base/err.h"
 #include "common/base/mem.h"
+#include "dispatcher/store/eras.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -10,6 +11,7 @@
 #define RING_MIN 8u
 
 struct record {
+	uint64_t ms; /* when it was appended; in order */
 	size_t len;
 	uint8_t bytes[];
 };
@@ -21,6 +23,7 @@ struct log {
 	struct list by_use;
 	uint64_t epoch, first, top;
 	uint64_t last_ms, ttl_ms;
+	struct store_eras *eras; /* NULL: none */
 	struct record **ring;
 	size_t ring_size;
 	char channel[];
@@ -30,7 +33,7 @@ struct log {
 struct key {
 	struct hmap_node by_name;
 	struct list by_age;
-	uint64_t expires_ms;
+	uint64_t expires_ms, digest;
 	struct store_place place;
 	char message_id[STORE_MESSAGE_ID_SIZE];
 	char name[];
@@ -83,17 +86,20 @@ static void drop_until(struct memlogs *m, struct log *log, uint64_t first)
 	}
 }
 
-static bool messages_expired(const struct log *log, uint64_t now_ms)
+static void drop_expired(struct memlogs *m, struct log *log, uint64_t now_ms)
 {
-	return log->ttl_ms > 0 && now_ms >= log->last_ms + log->ttl_ms;
+	if (log->ttl_ms == 0)
+		return;
+	while (log->first <= log->top &&
+	       now_ms >= (*slot(log, log->first))->ms + log->ttl_ms)
+		drop_until(m, log, log->first + 1);
 }
 
 static bool counting_expired(const struct log *log, uint64_t now_ms)
 {
 	uint64_t linger = max_of(log->ttl_ms, (uint64_t)MEMLOG_LINGER_MS);
 
-	return messages_expired(log, now_ms) &&
-	       now_ms >= log->last_ms + log->ttl_ms + linger;
+	return log->ttl_ms > 0 && now_ms >= log->last_ms + log->ttl_ms + linger;
 }
 
 static void log_free(struct memlogs *m, struct log *log)
@@ -102,6 +108,9 @@ static void log_free(struct memlogs *m, struct log *log)
 	hmap_remove(&m->logs, &log->by_channel);
 	list_remove(&log->by_use);
 	m->bytes -= log_cost(log->channel);
+	if (log->eras)
+		m->bytes -= sizeof(*log->eras);
+	free(log->eras);
 	free(log->ring);
 	free(log);
 }
@@ -109,8 +118,7 @@ static void log_free(struct memlogs *m, struct log *log)
 /* Forgets of the log what has expired; true if that was all of it. */
 static bool log_expire(struct memlogs *m, struct log *log, uint64_t now_ms)
 {
-	if (messages_expired(log, now_ms))
-		drop_until(m, log, log->top + 1);
+	drop_expired(m, log, now_ms);
 	if (!counting_expired(log, now_ms))
 		return false;
 	log_free(m, log);
@@ -147,6 +155,25 @@ static struct log *log_new(struct memlogs *m, const char *channel)
 	return log;
 }
 
+/* The log has gone back, as `known` says. */
+static void log_begin_era(struct memlogs *m, struct log *log,
+			  struct store_place known)
+{
+	if (log->eras == NULL) {
+		log->eras = xcalloc(1, sizeof(*log->eras));
+		m->bytes += sizeof(*log->eras);
+	}
+	eras_begin(log->eras, (struct store_place){log->epoch, log->top});
+	m->clock_ms = max_of(m->clock_ms, known.epoch);
+	log->epoch = ++m->clock_ms;
+	m->eras++;
+}
+
+static struct store_eras eras_of(const struct log *log)
+{
+	return log && log->eras ? *log->eras : (struct store_eras){0};
+}
+
 static void ring_grow(struct log *log)
 {
 	struct log old = *log;
@@ -163,6 +190,7 @@ static void log_push(struct memlogs *m, struct log *log,
 {
 	struct record *r = xmalloc(sizeof(*r) + a->len);
 
+	r->ms = log->last_ms;
 	r->len = a->len;
 	memcpy(r->bytes, a->record, a->len);
 	if (log->top + 1 - log->first == log->ring_size)
@@ -227,6 +255,7 @@ static void key_new(struct memlogs *m, const char *name,
 	memcpy(key->name, name, len + 1);
 	memcpy(key->message_id, a->message_id, sizeof(key->message_id));
 	key->place = a->place;
+	key->digest = a->digest;
 	key->expires_ms = now_ms + m->idempotency_ms;
 	hmap_insert(&m->keys, &key->by_name,
 		    hash_bytes(&m->hash_key, name, len));
@@ -248,11 +277,40 @@ static bool append_fits(const struct memlogs *m, const struct store_append *a,
 	return m->bytes + cost <= m->bytes_max;
 }
 
+static struct store_place top_of(const struct memlogs *m, const struct log *log)
+{
+	if (log == NULL)
+		return (struct store_place){m->clock_ms, 0};
+	return (struct store_place){log->epoch, log->top};
+}
+
+/* True if the append was answered by its key. */
+static bool answered(struct memlogs *m, struct store_append *a,
+		     const struct log *log, const char *name, uint64_t now_ms)
+{
+	const struct store_eras eras = eras_of(log);
+	struct key *first = key_find(m, name, now_ms);
+
+	if (first == NULL)
+		return false;
+	if (log == NULL || !eras_have(&eras, top_of(m, log), first->place)) {
+		key_free(m, first); /* the message is in nobody's log */
+		return false;
+	}
+	if (first->digest != a->digest) {
+		a->rc = ERR_EXISTS;
+		return true;
+	}
+	a->duplicate = true;
+	a->place = (struct store_place){log->epoch, first->place.offset};
+	memcpy(a->message_id, first->message_id, sizeof(a->message_id));
+	return true;
+}
+
 void memlogs_append(struct memlogs *m, struct store_append *a, uint64_t now_ms)
 {
 	char name[256 + STORE_IDEMPOTENCY_KEY_MAX + 2] = "";
 	struct log *log = log_find(m, a->channel, now_ms);
-	const struct key *first;
 
 	set_clock(m, now_ms);
 	if (*a->idempotency_key) {
@@ -260,14 +318,8 @@ void memlogs_append(struct memlogs *m, struct store_append *a, uint64_t now_ms)
 				 a->idempotency_key);
 
 		check(n > 0 && (size_t)n < sizeof(name));
-		first = key_find(m, name, now_ms);
-		if (first) {
-			a->duplicate = true;
-			a->place = first->place;
-			memcpy(a->message_id, first->message_id,
-			       sizeof(a->message_id));
+		if (answered(m, a, log, name, now_ms))
 			return;
-		}
 	}
 	if (!append_fits(m, a, log, name)) {
 		a->rc = ERR_FULL;
@@ -275,19 +327,12 @@ void memlogs_append(struct memlogs *m, struct store_append *a, uint64_t now_ms)
 	}
 	if (log == NULL)
 		log = log_new(m, a->channel);
-	log->last_ms = now_ms;
+	log->last_ms = max_of(log->last_ms, now_ms);
 	log->ttl_ms = a->ttl_ms;
 	log_push(m, log, a);
 	a->place = (struct store_place){log->epoch, log->top};
 	if (*name)
 		key_new(m, name, a, now_ms);
-}
-
-static struct store_place top_of(const struct memlogs *m, const struct log *log)
-{
-	if (log == NULL)
-		return (struct store_place){m->clock_ms, 0};
-	return (struct store_place){log->epoch, log->top};
 }
 
 static void records_reserve(struct memlogs *m, uint64_t count)
@@ -306,6 +351,7 @@ void memlogs_read(struct memlogs *m, struct store_read *r, uint64_t now_ms)
 
 	set_clock(m, now_ms);
 	r->top = top_of(m, log);
+	r->eras = eras_of(log);
 	r->first = log ? log->first : 1;
 	r->records = m->records;
 	if (log == NULL || (r->epoch != 0 && r->epoch != log->epoch))
@@ -331,11 +377,30 @@ void memlogs_read(struct memlogs *m, struct store_read *r, uint64_t now_ms)
 	}
 }
 
+/* Where there is no log, the next one's epoch is greater than the clock. */
+static void believe(struct memlogs *m, struct log *log,
+		    struct store_place known)
+{
+	if (known.epoch == 0 || !eras_behind(top_of(m, log), known))
+		return;
+	if (log)
+		log_begin_era(m, log, known);
+	else
+		m->clock_ms = max_of(m->clock_ms, known.epoch) + 1;
+}
+
 void memlogs_tops(struct memlogs *m, struct store_tops *t, uint64_t now_ms)
 {
 	set_clock(m, now_ms);
-	for (size_t i = 0; i < t->count; i++)
-		t->places[i] = top_of(m, log_find(m, t->channels[i], now_ms));
+	for (size_t i = 0; i < t->count; i++) {
+		struct log *log = log_find(m, t->channels[i], now_ms);
+
+		if (t->known)
+			believe(m, log, t->known[i]);
+		t->places[i] = top_of(m, log);
+		if (t->eras)
+			t->eras[i] = eras_of(log);
+	}
 }
 
 void memlogs_trim(struct memlogs *m, size_t steps, uint64_t now_ms)

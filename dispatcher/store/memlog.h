@@ -4,10 +4,12 @@
  * Synchronous, and told what time it is. Operations are those of store.h; their
  * `done` is not called here.
  *
- * A log's messages expire together, `ttl_ms` after the last append (0: never).
- * Its epoch and its counting stay max(ttl_ms, MEMLOG_LINGER_MS) longer, so
- * that who comes back late is told exactly what it missed. Idempotency keys are
- * kept for their window.
+ * Each message is given until it is `ttl_ms` old (0: for ever). The log's epoch
+ * and its counting stay max(ttl_ms, MEMLOG_LINGER_MS) longer than the last one,
+ * so that who comes back late is told exactly what it missed. Idempotency keys
+ * are kept for their window.
+ *
+ * It never goes back by itself, but believes what is `known`.
  *
  * Bounded by bytes_max: an append that does not fit fails with ERR_FULL, until
  * something has expired.
@@ -31,6 +33,7 @@ struct memlogs {
 	uint64_t clock_ms;	 /* never goes back; greater than all epochs */
 	uint64_t idempotency_ms;
 	uint64_t bytes, bytes_max;
+	uint64_t eras;		      /* that were begun */
 	struct store_record *records; /* of the last read */
 	size_t records_cap;
 };

@@ -67,7 +67,10 @@ static void do_tops(struct memory *m, struct list *list)
 		struct store_tops *t =
 			container_of(node, struct store_tops, in_store);
 
+		uint64_t eras = m->logs.eras;
+
 		memlogs_tops(&m->logs, t, clock_wall_ms());
+		metric_add(&m->store.metrics, SM_ERAS, 0, m->logs.eras - eras);
 		store_tops_done(&m->store, t);
 	}
 }

@@ -38,6 +38,13 @@ const struct metric_desc store_metrics[SM_COUNT] = {
 		     "Appends that turned out to be done after they were "
 		     "answered UNAVAILABLE",
 		     NULL, NULL},
+	[SM_HISTORIES] = {"store_histories_total", METRIC_COUNTER, NULL, NULL,
+			  "Times that the store may have gone back to an "
+			  "earlier state",
+			  NULL, NULL},
+	[SM_ERAS] = {"store_eras_total", METRIC_COUNTER, NULL, NULL,
+		     "New epochs of logs because the store may have gone back",
+		     NULL, NULL},
 	[SM_QUEUE_BYTES] = {"store_queue_bytes", METRIC_GAUGE, NULL, NULL,
 			    "Bytes of appends that wait for the store", NULL,
 			    NULL},
@@ -218,13 +225,15 @@ void store_append_done(struct store *s, struct store_append *a)
 {
 	check(s->state.queue_bytes >= append_cost(a));
 	s->state.queue_bytes -= append_cost(a);
-	if (a->rc == ERR_FULL || a->rc == ERR_IO)
+	if (a->rc == ERR_FULL || a->rc == ERR_IO || a->rc == ERR_EXISTS)
 		a->definite = true;
 	if (a->rc == 0)
 		metric_add(&s->metrics,
 			   a->duplicate ? SM_DUPLICATES : SM_BATCH_APPENDS, 0,
 			   1);
-	operation_done(s, STORE_APPEND, a->started_ns, a->rc);
+	/* A producer's error is none of the store. */
+	operation_done(s, STORE_APPEND, a->started_ns,
+		       a->rc == ERR_EXISTS ? 0 : a->rc);
 	a->done(a);
 }
 

@@ -51,6 +51,9 @@
 #define STORE_FAULT_SIZE	  256
 #define STORE_ERAS_MAX		  8  /* of a log that are remembered */
 #define STORE_PEERS_MAX		  64 /* dispatchers of one store */
+/* No clock says more (in Lua's numbers it is exact); a greater epoch that is
+ * `known` is nobody's and not believed: epochs must not be used up. */
+#define STORE_KNOWN_MAX ((uint64_t)1 << 52)
 
 struct store;
 struct uv_loop_s;
@@ -86,8 +89,8 @@ struct store_append {
 	const char *channel;
 	const void *record;
 	size_t len;
-	/* The rule's. Older messages may go when there are more than `size`,
-	 * or when they are older than `ttl_ms`. */
+	/* The rule's: at most `size` messages are given, and each until it is
+	 * `ttl_ms` old (0: for ever), as the newest append says. */
 	uint32_t size;
 	uint64_t ttl_ms;
 	/* "" for none. The same key on the same channel within
@@ -147,7 +150,8 @@ struct store_read {
  *
  * `known` says what somebody has seen of each log. One that has not got so far
  * has gone back: it gets a new epoch in this very operation, greater than the
- * one that is known. */
+ * one that is known. Where there is no log, its next epoch will be greater, and
+ * so is the clock that is told. */
 struct store_tops {
 	const char *const *channels;
 	const struct store_place *known; /* for each; epoch 0: nothing. NULL:
@@ -209,6 +213,8 @@ enum store_metric {
 	SM_BATCHES,	  /* store_batches_total */
 	SM_DUPLICATES,	  /* store_duplicates_total */
 	SM_LATE,	  /* store_late_total */
+	SM_HISTORIES,	  /* store_histories_total */
+	SM_ERAS,	  /* store_eras_total */
 	SM_QUEUE_BYTES,
 	SM_UP,
 	SM_BYTES,

@@ -2,6 +2,7 @@
 #include "tests/unit/unit.h"
 
 #include "common/base/err.h"
+#include "dispatcher/store/eras.h"
 #include "dispatcher/store/memlog.h"
 
 #include <stdio.h>
@@ -105,6 +106,26 @@ static void test_memlog_ttl(void **state)
 	assert_int_equal(top_at(m, T0 + TTL + 1, "a").epoch, old.epoch);
 }
 
+/* Each by its own age, a clock that goes back or not. */
+static void test_memlog_ttl_by_age(void **state)
+{
+	struct memlogs *m = *state;
+	struct store_read r;
+
+	append_at(m, T0, "a", "", "x");
+	append_at(m, T0 + 1000, "a", "", "y");
+	append_at(m, T0 + 500, "a", "", "z"); /* counts as of 1000 */
+	assert_int_equal(read_at(m, T0 + TTL - 1, "a", 0).count, 3);
+	r = read_at(m, T0 + TTL, "a", 0);
+	assert_int_equal(r.count, 2);
+	assert_int_equal(r.first, 2);
+	assert_int_equal(read_at(m, T0 + TTL + 999, "a", 0).count, 2);
+	append_at(m, T0 + TTL + 999, "a", "", "w");
+	r = read_at(m, T0 + TTL + 1000, "a", 0);
+	assert_int_equal(r.count, 1);
+	assert_int_equal(r.first, 4);
+}
+
 /* After the counting was forgotten too, it starts anew in a greater epoch,
  * whatever the clock does. */
 static void test_memlog_forgets(void **state)
@@ -142,6 +163,55 @@ static void test_memlog_idempotency(void **state)
 	assert_int_equal(again.place.offset, 2);
 	memlogs_trim(m, 10, T0 + 2 * WINDOW);
 	assert_int_equal(m->keys.count, 0);
+}
+
+/* --- gone back --------------------------------------------------------- */
+
+static void test_memlog_eras(void **state)
+{
+	struct store_eras e = {0};
+	struct store_place top = {40, 6};
+
+	(void)state;
+	eras_begin(&e, (struct store_place){10, 9});
+	eras_begin(&e, (struct store_place){20, 12});
+	eras_begin(&e, (struct store_place){30, 5});
+	assert_int_equal(e.count, 3);
+	for (unsigned i = 0; i < 3; i++) { /* nothing is left behind 5 */
+		assert_int_equal(e.era[i].epoch, 30 - 10 * i);
+		assert_int_equal(e.era[i].offset, 5);
+	}
+	assert_true(eras_have(&e, top, (struct store_place){40, 6}));
+	assert_false(eras_have(&e, top, (struct store_place){40, 7}));
+	assert_true(eras_have(&e, top, (struct store_place){10, 5}));
+	assert_false(eras_have(&e, top, (struct store_place){10, 6}));
+	assert_false(eras_have(&e, top, (struct store_place){15, 1}));
+	for (uint64_t i = 0; i < 20; i++)
+		eras_begin(&e, (struct store_place){40 + i, 5 + i});
+	assert_int_equal(e.count, STORE_ERAS_MAX);
+	assert_int_equal(e.era[0].epoch, 59);
+	assert_int_equal(e.era[STORE_ERAS_MAX - 1].offset,
+			 5 + 20 - STORE_ERAS_MAX);
+}
+
+/* The answer outlives the log: the message is in nobody's, and comes anew. */
+static void test_memlog_answer_of_no_log(void **state)
+{
+	struct memlogs *m = *state;
+	uint64_t late = T0 + TTL + MEMLOG_LINGER_MS;
+	struct store_append a;
+
+	m->idempotency_ms = 2 * late;
+	append_at(m, T0, "a", "", "x");
+	assert_false(append_at(m, T0, "a", "k", "y").duplicate);
+	assert_true(append_at(m, late - 1, "a", "k", "z").duplicate);
+	a = append_at(m, late, "a", "k", "w");
+	assert_false(a.duplicate);
+	assert_int_equal(a.place.offset, 1);
+	a = append_at(m, late, "a", "k", "v");
+	assert_true(a.duplicate);
+	assert_int_equal(a.place.offset, 1);
+	assert_string_equal(a.message_id, "id-w");
 }
 
 /* Full is told, changes nothing, and ends when something has expired. */
@@ -190,9 +260,15 @@ int main(void)
 {
 #define CASE(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
 	const struct CMUnitTest tests[] = {
-		CASE(test_memlog_counts),  CASE(test_memlog_ttl),
-		CASE(test_memlog_forgets), CASE(test_memlog_idempotency),
-		CASE(test_memlog_full),	   CASE(test_memlog_trim_steps),
+		CASE(test_memlog_counts),
+		CASE(test_memlog_ttl),
+		CASE(test_memlog_forgets),
+		CASE(test_memlog_idempotency),
+		CASE(test_memlog_full),
+		CASE(test_memlog_trim_steps),
+		CASE(test_memlog_ttl_by_age),
+		CASE(test_memlog_eras),
+		CASE(test_memlog_answer_of_no_log),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
