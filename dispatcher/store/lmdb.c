@@ -10,6 +10,9 @@
  *	appends ------> appends (waiting) ----> batch (job) -----> done
  *	                                    next one begins, then ^
  *
+ * Tops that find a log gone back are the writer's: they end when its new epoch
+ * is durable.
+ *
  * A commit can't be taken back: while the disk stalls, the batch under way
  * waits for it, longer than timeout_ms; what waits behind it does not, and the
  * store is not up.
@@ -46,12 +49,13 @@ struct batch {
 	size_t count;
 };
 
-enum job { JOB_APPEND, JOB_TRIM, JOB_RECOVER };
+enum job { JOB_APPEND, JOB_RENEW, JOB_TRIM, JOB_RECOVER };
 
 struct lmdb {
 	struct store store;
 	struct lmdblog log;
 	struct list appends, reads, tops; /* that wait, oldest first */
+	struct list behind;		  /* tops that wait for the writer */
 	uv_idle_t turn;			  /* runs when something can begin */
 	uv_timer_t tick;
 	unsigned handles;  /* of the two, not closed yet */
@@ -63,6 +67,8 @@ struct lmdb {
 	enum job job;
 	struct batch batches[2]; /* one may begin before the other is told */
 	unsigned current;
+	struct store_tops *renewing[BATCH_TOPS];
+	size_t renewing_count;
 	int written; /* its result: lmdblog's code */
 	uint64_t written_ms, writing_since_ns;
 	bool trim_due, trim_more;
@@ -70,7 +76,7 @@ struct lmdb {
 	/* The reader's job. */
 	uv_work_t reader;
 	bool reading;
-	struct list reading_reads, reading_tops;
+	struct list reading_reads, reading_tops, reading_behind;
 	struct arena arena;
 	int read; /* its result */
 	uint64_t read_ms;
@@ -79,6 +85,7 @@ struct lmdb {
 	int down_rc; /* what appends get while it is not LMDBLOG_WELL */
 	uint64_t retry_ns;
 	bool stalled;
+	uint64_t histories, eras; /* of the log, that were counted */
 };
 
 static struct lmdb *lmdb_of(struct store *s)
@@ -186,6 +193,10 @@ static void write_job(uv_work_t *work)
 		m->written = lmdblog_append(&m->log, b->appends, b->count,
 					    m->written_ms);
 		break;
+	case JOB_RENEW:
+		m->written = lmdblog_renew(&m->log, m->renewing,
+					   m->renewing_count, m->written_ms);
+		break;
 	case JOB_TRIM:
 		m->written =
 			lmdblog_trim(&m->log, m->written_ms, &m->trim_more);
@@ -204,6 +215,31 @@ static void tell_batch(struct lmdb *m, struct batch *b)
 	b->count = 0;
 }
 
+/* Tops are not refused for want of room: they can be asked again. */
+static void tell_renewed(struct lmdb *m, int written)
+{
+	struct store_tops *told[BATCH_TOPS];
+	size_t count = m->renewing_count;
+	int rc = lmdblog_err(written);
+
+	memcpy(told, m->renewing, sizeof(told)); /* another job may begin */
+	m->renewing_count = 0;
+	begin_jobs(m);
+	for (size_t i = 0; i < count; i++) {
+		told[i]->rc = rc == ERR_FULL ? ERR_UNAVAILABLE : rc;
+		store_tops_done(&m->store, told[i]);
+	}
+}
+
+static void count_history(struct lmdb *m)
+{
+	metric_add(&m->store.metrics, SM_HISTORIES, 0,
+		   m->log.histories - m->histories);
+	metric_add(&m->store.metrics, SM_ERAS, 0, m->log.eras - m->eras);
+	m->histories = m->log.histories;
+	m->eras = m->log.eras;
+}
+
 /* The disk is busy with the next batch while this one is told. */
 static void after_write(uv_work_t *work, int status UNUSED)
 {
@@ -214,7 +250,10 @@ static void after_write(uv_work_t *work, int status UNUSED)
 	m->writing = false;
 	m->current ^= 1;
 	m->store.state.bytes = m->log.used;
+	count_history(m);
 	judge(m, m->written, true);
+	if (job == JOB_RENEW)
+		tell_renewed(m, m->written);
 	if (job == JOB_TRIM) {
 		m->trim_due = m->trim_more && m->written == 0;
 		store_trim_done(&m->store, m->writing_since_ns,
@@ -254,14 +293,29 @@ static void fill_batch(struct lmdb *m)
 	}
 }
 
-/* Trims take turns with appends. */
+static void fill_renewing(struct lmdb *m)
+{
+	struct list *node;
+
+	while (m->renewing_count < BATCH_TOPS &&
+	       (node = list_pop_front(&m->behind)))
+		m->renewing[m->renewing_count++] =
+			container_of(node, struct store_tops, in_store);
+}
+
+/* Trims and renewals take turns with appends. */
 static void begin_writing(struct lmdb *m)
 {
+	bool appends = !list_empty(&m->appends);
+
 	if (m->writing || m->health != LMDBLOG_WELL)
 		return;
-	if (m->trim_due && (m->job != JOB_TRIM || list_empty(&m->appends))) {
+	if (!list_empty(&m->behind) && (m->job != JOB_RENEW || !appends)) {
+		fill_renewing(m);
+		start_write(m, JOB_RENEW);
+	} else if (m->trim_due && (m->job != JOB_TRIM || !appends)) {
 		start_write(m, JOB_TRIM);
-	} else if (!list_empty(&m->appends)) {
+	} else if (appends) {
 		fill_batch(m);
 		start_write(m, JOB_APPEND);
 	}
@@ -281,13 +335,18 @@ static int do_reads(struct lmdb *m, MDB_txn *txn)
 		r->rc = lmdblog_err(rc);
 		worst = rc ? rc : worst;
 	}
-	list_for_each (node, &m->reading_tops) {
+	list_for_each_safe (node, &m->reading_tops) {
 		struct store_tops *t =
 			container_of(node, struct store_tops, in_store);
-		int rc = lmdblog_tops(&m->log, txn, t, m->read_ms);
+		bool behind;
+		int rc = lmdblog_tops(&m->log, txn, t, m->read_ms, &behind);
 
 		t->rc = lmdblog_err(rc);
 		worst = rc ? rc : worst;
+		if (rc != 0 || !behind)
+			continue;
+		list_remove(node);
+		list_push_back(&m->reading_behind, node);
 	}
 	return worst;
 }
@@ -331,6 +390,9 @@ static void after_read(uv_work_t *work, int status UNUSED)
 							in_store));
 	arena_reset(&m->arena);
 	m->reading = false;
+	list_splice_back(&m->behind, &m->reading_behind);
+	if (m->store.closing || m->health != LMDBLOG_WELL)
+		end_all(m, &m->behind, end_tops, ERR_UNAVAILABLE);
 	begin_jobs(m);
 	maybe_closed(m);
 }
@@ -387,8 +449,10 @@ static void on_turn(uv_idle_t *idle)
 
 	uv_idle_stop(idle);
 	begin_jobs(m);
-	if (m->health != LMDBLOG_WELL)
+	if (m->health != LMDBLOG_WELL) {
 		end_all(m, &m->appends, end_append, m->down_rc);
+		end_all(m, &m->behind, end_tops, ERR_UNAVAILABLE);
+	}
 	if (m->health == LMDBLOG_DEAD) {
 		end_all(m, &m->reads, end_read, ERR_IO);
 		end_all(m, &m->tops, end_tops, ERR_IO);
@@ -445,6 +509,17 @@ static bool too_old(const struct lmdb *m, uint64_t started_ns)
 	       m->store.config.timeout_ms * 1000000;
 }
 
+static void end_old_tops(struct lmdb *m, struct list *waiting)
+{
+	list_for_each_safe (node, waiting) {
+		if (!too_old(m, container_of(node, struct store_tops, in_store)
+					->started_ns))
+			break;
+		list_remove(node);
+		end_tops(m, node, ERR_UNAVAILABLE);
+	}
+}
+
 static void end_too_old(struct lmdb *m)
 {
 	list_for_each_safe (node, &m->appends) {
@@ -462,13 +537,8 @@ static void end_too_old(struct lmdb *m)
 		list_remove(node);
 		end_read(m, node, ERR_UNAVAILABLE);
 	}
-	list_for_each_safe (node, &m->tops) {
-		if (!too_old(m, container_of(node, struct store_tops, in_store)
-					->started_ns))
-			break;
-		list_remove(node);
-		end_tops(m, node, ERR_UNAVAILABLE);
-	}
+	end_old_tops(m, &m->tops);
+	end_old_tops(m, &m->behind);
 }
 
 static void on_tick(uv_timer_t *timer)
@@ -504,8 +574,10 @@ static int lmdb_open(uv_loop_t *loop, const struct store_config *config,
 	list_init(&m->appends);
 	list_init(&m->reads);
 	list_init(&m->tops);
+	list_init(&m->behind);
 	list_init(&m->reading_reads);
 	list_init(&m->reading_tops);
+	list_init(&m->reading_behind);
 	arena_init(&m->arena, ARENA_MAX);
 	uv_idle_init(loop, &m->turn);
 	uv_timer_init(loop, &m->tick);
@@ -515,6 +587,7 @@ static int lmdb_open(uv_loop_t *loop, const struct store_config *config,
 	m->store.state.identity = m->log.global.identity;
 	m->store.state.bytes_max = config->map_bytes;
 	m->store.state.bytes = m->log.used;
+	count_history(m);
 	set_health(m, 0);
 	*out = &m->store;
 	return 0;
@@ -539,6 +612,7 @@ static void on_handle_closed(uv_handle_t *handle)
 	end_all(m, &m->appends, end_append, ERR_UNAVAILABLE);
 	end_all(m, &m->reads, end_read, ERR_UNAVAILABLE);
 	end_all(m, &m->tops, end_tops, ERR_UNAVAILABLE);
+	end_all(m, &m->behind, end_tops, ERR_UNAVAILABLE);
 	maybe_closed(m);
 }
 

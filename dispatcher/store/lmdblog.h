@@ -2,30 +2,44 @@
  * synchronous half, which runs on worker threads and is told what time it is.
  *
  * The path is a directory, created if there is none (its parent must exist),
- * with data.mdb and lock.mdb of LMDB and dispatcher.lock, which this process
- * holds as long as the store is open: a second one is refused.
+ * with data.mdb and lock.mdb of LMDB, `history`, and dispatcher.lock, which
+ *this process holds as long as the store is open: a second one is refused.
  *
  * What is kept, numbers in keys big-endian, in values little-endian:
  *
- *	(main)	"stentor"		format, identity, epoch, sequence
- *	logs	channel			epoch, top, first, kept, last, ttl, due
- *	records	epoch, offset		the record
- *	keys	channel 0 key		expires, epoch, offset, message id
+ *	(main)	"stentor"		format, identity, epoch, sequence,
+ *					commit, history
+ *	logs	channel			epoch, top, first, kept, last, ttl, due,
+ *					id, history, timed, untimed, eras
+ *	records	id, offset		time, the record
+ *	keys	channel 0 key		expires, epoch, offset, digest,
+ *					message id
  *	expiry	time, sequence		'L' channel, or 'K' and a key of `keys`
  *
- * An epoch is greater than all before it, so it names a log by itself. `expiry`
- * is what trimming goes by: one entry a log at `due`, pushed on when it turns
- * out that there were later messages, and one for each key.
+ * An epoch is greater than all before it, so a log's first one names it by
+ * itself: its records stay where they are when it gets another. `expiry` is
+ *what trimming goes by: one entry a log at `due`, pushed on as long as there
+ *are messages, and one for each key.
  *
- * A log's messages expire together, `ttl_ms` after the last append (0: never).
- * Its epoch and its counting stay max(ttl_ms, LMDBLOG_LINGER_MS) longer.
- * Records over the rule's size are not given any more at once, but deleted some
- * at a time (`kept` follows `first`): far fewer pages change.
+ * A file of format 1 is of format 2 once it was opened, and an older program
+ * refuses it. What stands in it is rewritten as it is used (lmdblog_meta.c):
+ *its records have no time and its keys no digest.
  *
- * Threads: one writer at a time (append, trim, recover) and one reader beside
- * it (read, tops), except beside recover. What only the writer touches says so.
- * Functions return 0 or LMDB's own code, negative, or an errno, positive;
- * lmdblog_err() makes it ours.
+ * Each message is given until it is `ttl_ms` old (0: for ever), and deleted in
+ * some eighth of that time. The log's epoch and its counting stay max(ttl_ms,
+ * LMDBLOG_LINGER_MS) longer than the last one. Records over the rule's size are
+ * not given any more at once, but deleted some at a time (`kept` follows
+ * `first`): far fewer pages change.
+ *
+ * Gone back: lmdblog_history.c tells how it is noticed at lmdblog_open() and
+ * lmdblog_recover() that an older copy was put in the file's place. A snapshot
+ *of a whole volume, put back with all inodes, can't be seen from inside; what
+ * workers have seen shows it (`known`, store.h).
+ *
+ * Threads: one writer at a time (append, renew, trim, recover) and one reader
+ *beside it (read, tops), except beside recover. What only the writer touches
+ *says so. Functions return 0 or LMDB's own code, negative, or an errno,
+ *positive; lmdblog_err() makes it ours.
  */
 #ifndef STENTOR_DISPATCHER_STORE_LMDBLOG_H
 #define STENTOR_DISPATCHER_STORE_LMDBLOG_H
@@ -37,7 +51,7 @@
 
 #include <lmdb.h>
 
-#define LMDBLOG_FORMAT	    1u
+#define LMDBLOG_FORMAT	    2u
 #define LMDBLOG_LINGER_MS   (24u * 3600 * 1000)
 #define LMDBLOG_TRIM_STEPS  2000  /* records and entries of one trim */
 #define LMDBLOG_CACHED_LOGS 65536 /* that the writer has in memory */
@@ -47,6 +61,8 @@ struct lmdblog_global {
 	uint64_t identity; /* drawn when the file was made */
 	uint64_t epoch;	   /* no log has, or had, a greater one */
 	uint64_t sequence; /* of the last entry of `expiry` */
+	uint64_t commit;   /* how many there were that counted something */
+	uint64_t history;  /* drawn when it may have gone back; 0: never */
 };
 
 /* Whether more may be tried after a failure. */
@@ -61,13 +77,17 @@ struct lmdblog_answer;
 struct lmdblog {
 	const char *path; /* borrowed */
 	uint64_t map_bytes, idempotency_ms;
-	int lock_fd;
+	int lock_fd, dir_fd;
 	MDB_env *env; /* NULL only after a failed lmdblog_recover() */
 	MDB_dbi main, logs, records, keys, expiry;
 	/* the writer's */
 	struct lmdblog_global global;
-	uint64_t used;	/* bytes, as of the last commit */
-	bool unsettled; /* it may have freed pages */
+	int history_fd;	     /* -1: there is no such file */
+	uint64_t history_ms; /* when it was made */
+	uint64_t histories;  /* how often the file may have gone back */
+	uint64_t eras;	     /* new epochs that logs got for it */
+	uint64_t used;	     /* bytes, as of the last commit */
+	bool unsettled;	     /* it may have freed pages */
 	struct hash_key hash_key;
 	struct hmap cache;    /* logs by channel */
 	struct log **touched; /* by this transaction */
@@ -89,11 +109,17 @@ void lmdblog_close(struct lmdblog *l);
 int lmdblog_append(struct lmdblog *l, struct store_append *const *appends,
 		   size_t count, uint64_t now_ms);
 
-/* Set the operation's results. Records are in `arena`. */
+/* Set the operation's results. Records are in `arena`. `behind`: some log may
+ * have gone back, and lmdblog_renew() has to do it. */
 int lmdblog_read(const struct lmdblog *l, MDB_txn *txn, struct store_read *r,
 		 struct arena *arena, uint64_t now_ms);
 int lmdblog_tops(const struct lmdblog *l, MDB_txn *txn, struct store_tops *t,
-		 uint64_t now_ms);
+		 uint64_t now_ms, bool *behind);
+
+/* Gives the logs that have gone back new epochs, in one transaction for all,
+ * and sets the operations' results. */
+int lmdblog_renew(struct lmdblog *l, struct store_tops *const *tops,
+		  size_t count, uint64_t now_ms);
 
 /* Deletes what has expired, at most LMDBLOG_TRIM_STEPS; `more`: there is. */
 int lmdblog_trim(struct lmdblog *l, uint64_t now_ms, bool *more);

@@ -6,6 +6,7 @@
  */
 #include "common/base/err.h"
 #include "common/base/mem.h"
+#include "dispatcher/store/eras.h"
 #include "dispatcher/store/lmdblog_internal.h"
 
 #include <stdlib.h>
@@ -25,13 +26,11 @@
 
 #define KEY_NAME_MAX (CHANNEL_NAME_MAX + 1 + STORE_IDEMPOTENCY_KEY_MAX)
 
-/* A greater offset is corruption: no log counts that far, so that none wraps.
- */
-#define OFFSET_MAX (UINT64_MAX / 2)
-
-/* What `keys` holds: expires, epoch, offset, message id. */
-#define KEY_NUMBERS 3
-#define KEY_SIZE    (KEY_NUMBERS * 8 + STORE_MESSAGE_ID_SIZE)
+/* What `keys` holds: expires, epoch, offset, digest, message id; in an entry of
+ * format 1 no digest. */
+#define KEY_NUMBERS	  4
+#define KEY_1_NUMBERS	  3
+#define KEY_SIZE(numbers) ((numbers)*8 + STORE_MESSAGE_ID_SIZE)
 
 /* The message id of a duplicate's first; told only after the commit, because
  * until then the append's own may be needed again. */
@@ -41,17 +40,6 @@ struct lmdblog_answer {
 };
 
 /* --- logs -------------------------------------------------------------- */
-
-int meta_decode(struct log_meta *meta, MDB_val value)
-{
-	if (value.mv_size != META_SIZE)
-		return MDB_CORRUPTED;
-	le_get((uint64_t *)meta, value.mv_data, META_SIZE / 8);
-	if (meta->epoch == 0 || meta->kept == 0 || meta->kept > meta->first ||
-	    meta->top > OFFSET_MAX || meta->first > meta->top + 1)
-		return MDB_CORRUPTED;
-	return 0;
-}
 
 static uint64_t channel_hash(const struct lmdblog *l, const char *channel)
 {
@@ -134,22 +122,47 @@ int log_set_due(struct lmdblog *l, struct write_txn *t, struct log *log,
 			  strlen(log->channel));
 }
 
-int log_delete(struct lmdblog *l, struct write_txn *t, struct log *log,
-	       uint64_t count)
+/* The record at the cursor, which has to be `offset` of the log. */
+static int is_record(const struct log_meta *meta, uint64_t offset, MDB_val key,
+		     MDB_val value, uint64_t *ms)
 {
-	struct pair_key pair = pair_key(log->meta.epoch, log->meta.kept);
+	uint64_t id, at;
+	int rc = pair_of(key, &id, &at);
+
+	if (rc != 0 || id != meta->id || at != offset)
+		return MDB_CORRUPTED;
+	return record_decode(meta, offset, &value, ms);
+}
+
+int log_delete(struct lmdblog *l, struct write_txn *t, struct log *log,
+	       uint64_t count, bool expired)
+{
+	struct log_meta *meta = &log->meta;
+	struct pair_key pair = pair_key(meta->id, meta->kept);
 	MDB_val key = val_of(pair.bytes, sizeof(pair.bytes)), value;
-	MDB_cursor_op op = MDB_SET;
+	MDB_cursor_op op = MDB_SET_KEY;
+	uint64_t ms;
 
 	log_touch(l, log);
 	for (; count > 0; count--, op = MDB_NEXT) {
-		int rc = mdb_cursor_get(t->records, &key, &value, op);
+		int rc;
 
+		if (meta->kept > meta->top ||
+		    (meta->kept >= meta->first && !expired))
+			return 0;
+		rc = must_exist(mdb_cursor_get(t->records, &key, &value, op));
 		if (rc == 0)
-			rc = mdb_cursor_del(t->records, 0);
+			rc = is_record(meta, meta->kept, key, value, &ms);
 		if (rc != 0)
-			return must_exist(rc);
-		log->meta.kept++;
+			return rc;
+		if (meta->kept >= meta->first &&
+		    !has_expired(meta, ms, t->now_ms))
+			return 0;
+		rc = mdb_cursor_del(t->records, 0);
+		if (rc != 0)
+			return rc;
+		meta->kept++;
+		meta->first = max_of(meta->first, meta->kept);
 	}
 	return 0;
 }
@@ -167,22 +180,11 @@ static size_t key_name(uint8_t name[KEY_NAME_MAX], const struct store_append *a)
 	return channel_len + key_len;
 }
 
-/* MDB_NOTFOUND: the key was not used within its window. */
-static int find_duplicate(struct lmdblog *l, struct write_txn *t, MDB_val name,
-			  struct store_append *a)
+static void remember_answer(struct lmdblog *l, struct store_append *a,
+			    const void *message_id)
 {
-	uint64_t numbers[KEY_NUMBERS];
 	struct lmdblog_answer *answer;
-	MDB_val value;
-	int rc = mdb_get(t->txn, l->keys, &name, &value);
 
-	if (rc != 0)
-		return rc;
-	if (value.mv_size != KEY_SIZE)
-		return MDB_CORRUPTED;
-	le_get(numbers, value.mv_data, KEY_NUMBERS);
-	if (t->now_ms >= numbers[0])
-		return MDB_NOTFOUND;
 	if (l->answer_count == l->answer_cap) {
 		l->answer_cap = max_of(2 * l->answer_cap, (size_t)64);
 		l->answers = xrealloc(l->answers,
@@ -190,12 +192,42 @@ static int find_duplicate(struct lmdblog *l, struct write_txn *t, MDB_val name,
 	}
 	answer = &l->answers[l->answer_count++];
 	answer->append = a;
-	memcpy(answer->message_id,
-	       (const uint8_t *)value.mv_data + KEY_NUMBERS * 8,
-	       STORE_MESSAGE_ID_SIZE);
+	memcpy(answer->message_id, message_id, STORE_MESSAGE_ID_SIZE);
 	answer->message_id[STORE_MESSAGE_ID_SIZE - 1] = '\0';
+}
+
+/* MDB_NOTFOUND: the key was not used within its window, or for a message that
+ * the log does not have. */
+static int find_duplicate(struct lmdblog *l, struct write_txn *t, MDB_val name,
+			  const struct log *log, struct store_append *a)
+{
+	uint64_t n[KEY_NUMBERS] = {0};
+	struct store_place top;
+	bool digested;
+	MDB_val value;
+	int rc = mdb_get(t->txn, l->keys, &name, &value);
+
+	if (rc != 0)
+		return rc;
+	digested = value.mv_size == KEY_SIZE(KEY_NUMBERS);
+	if (!digested && value.mv_size != KEY_SIZE(KEY_1_NUMBERS))
+		return MDB_CORRUPTED;
+	le_get(n, value.mv_data, digested ? KEY_NUMBERS : KEY_1_NUMBERS);
+	if (t->now_ms >= n[0] || log == NULL)
+		return MDB_NOTFOUND;
+	top = (struct store_place){log->meta.epoch, log->meta.top};
+	if (!eras_have(&log->meta.eras, top, (struct store_place){n[1], n[2]}))
+		return MDB_NOTFOUND;
+	if (digested && n[3] != a->digest) {
+		a->rc = ERR_EXISTS;
+		a->definite = true;
+		return 0;
+	}
+	remember_answer(l, a,
+			(const uint8_t *)value.mv_data + value.mv_size -
+				STORE_MESSAGE_ID_SIZE);
 	a->duplicate = true;
-	a->place = (struct store_place){numbers[1], numbers[2]};
+	a->place = (struct store_place){top.epoch, n[2]};
 	return 0;
 }
 
@@ -203,13 +235,13 @@ static int remember_key(struct lmdblog *l, struct write_txn *t, MDB_val name,
 			const struct store_append *a)
 {
 	uint64_t expires_ms = t->now_ms + l->idempotency_ms;
-	const uint64_t numbers[KEY_NUMBERS] = {expires_ms, a->place.epoch,
-					       a->place.offset};
-	uint8_t bytes[KEY_SIZE];
+	const uint64_t n[KEY_NUMBERS] = {expires_ms, a->place.epoch,
+					 a->place.offset, a->digest};
+	uint8_t bytes[KEY_SIZE(KEY_NUMBERS)];
 	MDB_val value = val_of(bytes, sizeof(bytes));
 	int rc;
 
-	le_put(bytes, numbers, KEY_NUMBERS);
+	le_put(bytes, n, KEY_NUMBERS);
 	memcpy(bytes + KEY_NUMBERS * 8, a->message_id, STORE_MESSAGE_ID_SIZE);
 	rc = mdb_put(t->txn, l->keys, &name, &value, 0);
 	if (rc != 0)
@@ -218,28 +250,66 @@ static int remember_key(struct lmdblog *l, struct write_txn *t, MDB_val name,
 			  name.mv_size);
 }
 
-static int log_create(struct lmdblog *l, struct write_txn *t,
-		      const char *channel, struct log **out)
+static struct log *log_create(struct lmdblog *l, struct write_txn *t,
+			      const char *channel)
 {
 	struct log *log = log_add(l, channel);
 
 	l->global.epoch = max_of(t->now_ms, l->global.epoch + 1);
-	log->meta.epoch = l->global.epoch;
-	log->meta.first = log->meta.kept = 1;
-	*out = log;
-	return 0;
+	log->meta = (struct log_meta){
+		.epoch = l->global.epoch,
+		.id = l->global.epoch,
+		.history = l->global.history,
+		.first = 1,
+		.kept = 1,
+		.timed = 1,
+	};
+	return log;
 }
 
 static int64_t room_for(const struct store_append *a)
 {
-	size_t room = a->len > INLINE_MAX ? (a->len / PAGE + 1) * PAGE
-					  : ENTRY_ROOM(a->len);
+	size_t len = a->len + RECORD_TIME;
+	size_t room =
+		len > INLINE_MAX ? (len / PAGE + 1) * PAGE : ENTRY_ROOM(len);
 	size_t name = strlen(a->channel) + strlen(a->idempotency_key);
 
 	room += ENTRY_ROOM(sizeof(struct pair_key) + META_SIZE);
 	if (*a->idempotency_key)
-		room += ENTRY_ROOM(KEY_SIZE + 2 * name);
+		room += ENTRY_ROOM(KEY_SIZE(KEY_NUMBERS) + 2 * name);
 	return (int64_t)room;
+}
+
+/* What has expired by the old ttl is not given again by a longer one; and the
+ * log's entry in `expiry` is made anew. */
+static int log_set_ttl(struct lmdblog *l, struct write_txn *t, struct log *log,
+		       uint64_t ttl_ms)
+{
+	uint64_t stored = log->meta.top - log->pending_count;
+	int rc = 0;
+
+	if (log->meta.first <= stored)
+		rc = meta_first(l, t->txn, &log->meta, stored, t->now_ms,
+				&log->meta.first);
+	log->meta.ttl_ms = ttl_ms;
+	log->meta.due_ms = 0;
+	return rc;
+}
+
+static int log_push(struct lmdblog *l, struct write_txn *t, struct log *log,
+		    struct store_append *a)
+{
+	int rc = 0;
+
+	log_touch(l, log);
+	if (log->meta.ttl_ms != a->ttl_ms)
+		rc = log_set_ttl(l, t, log, a->ttl_ms);
+	log->meta.last_ms = max_of(log->meta.last_ms, t->now_ms);
+	log->size = a->size;
+	list_push_back(&log->pending, &a->in_store);
+	log->pending_count++;
+	a->place = (struct store_place){log->meta.epoch, ++log->meta.top};
+	return rc;
 }
 
 /* Gives the append its position; its record is put later. */
@@ -248,12 +318,16 @@ static int place_append(struct lmdblog *l, struct write_txn *t,
 {
 	uint8_t bytes[KEY_NAME_MAX];
 	MDB_val name = {0, bytes};
-	struct log *log;
-	int rc;
+	struct log *log = NULL;
+	int rc = log_load_counted(l, t, a->channel, &log);
 
+	if (rc != 0 && rc != MDB_NOTFOUND)
+		return rc;
+	if (rc == MDB_NOTFOUND)
+		log = NULL;
 	if (*a->idempotency_key) {
 		name.mv_size = key_name(bytes, a);
-		rc = find_duplicate(l, t, name, a);
+		rc = find_duplicate(l, t, name, log, a);
 		if (rc != MDB_NOTFOUND)
 			return rc;
 	}
@@ -263,23 +337,12 @@ static int place_append(struct lmdblog *l, struct write_txn *t,
 		t->room += room_for(a);
 		return 0;
 	}
-	rc = log_load(l, t, a->channel, &log);
-	if (rc == MDB_NOTFOUND)
-		rc = log_create(l, t, a->channel, &log);
-	if (rc != 0)
-		return rc;
-	if (messages_expired(&log->meta, t->now_ms))
-		log->meta.first = log->meta.top + 1;
-	log->meta.last_ms = t->now_ms;
-	log->meta.ttl_ms = a->ttl_ms;
-	log->size = a->size;
-	log_touch(l, log);
-	list_push_back(&log->pending, &a->in_store);
-	log->pending_count++;
-	a->place = (struct store_place){log->meta.epoch, ++log->meta.top};
-	if (*a->idempotency_key)
-		return remember_key(l, t, name, a);
-	return 0;
+	if (log == NULL)
+		log = log_create(l, t, a->channel);
+	rc = log_push(l, t, log, a);
+	if (rc == 0 && *a->idempotency_key)
+		rc = remember_key(l, t, name, a);
+	return rc;
 }
 
 /* --- records ----------------------------------------------------------- */
@@ -295,20 +358,41 @@ static int trim_to_size(struct lmdblog *l, struct write_txn *t, struct log *log,
 	over = log->meta.first - log->meta.kept;
 	if (over <= slack)
 		return 0;
-	return log_delete(l, t, log, min_of(over, TRIM_BURST + 2 * appended));
+	return log_delete(l, t, log, min_of(over, TRIM_BURST + 2 * appended),
+			  false);
 }
 
 /* The entry may be missing, or come too late: it is then about forgetting the
- * log, or the rule's ttl was longer. It loses its meaning with `due_ms`. */
+ * log. It loses its meaning with `due_ms`. */
 static int log_set_expiry(struct lmdblog *l, struct write_txn *t,
 			  struct log *log)
 {
-	uint64_t expires_ms = log->meta.last_ms + log->meta.ttl_ms;
+	const struct log_meta *meta = &log->meta;
+	uint64_t ms;
+	int rc;
 
-	if (log->meta.ttl_ms == 0 ||
-	    (log->meta.due_ms != 0 && log->meta.due_ms <= expires_ms))
+	if (meta->ttl_ms == 0 ||
+	    (meta->due_ms != 0 && meta->due_ms <= meta->last_ms + meta->ttl_ms))
 		return 0;
-	return log_set_due(l, t, log, expires_ms);
+	rc = record_time(l, t->txn, meta, meta->first, &ms);
+	return rc ? rc : log_set_due(l, t, log, ms + meta->ttl_ms);
+}
+
+/* Its time, then the bytes: straight into the page. */
+static int put_record(struct write_txn *t, const struct log *log,
+		      const struct store_append *a)
+{
+	struct pair_key pair = pair_key(log->meta.id, a->place.offset);
+	MDB_val key = val_of(pair.bytes, sizeof(pair.bytes));
+	MDB_val value = {RECORD_TIME + a->len, NULL};
+	int rc = mdb_cursor_put(t->records, &key, &value,
+				MDB_NOOVERWRITE | MDB_RESERVE);
+
+	if (rc != 0)
+		return rc;
+	le_put(value.mv_data, &log->meta.last_ms, 1);
+	memcpy((uint8_t *)value.mv_data + RECORD_TIME, a->record, a->len);
+	return 0;
 }
 
 static int put_records(struct lmdblog *l, struct write_txn *t, struct log *log)
@@ -319,27 +403,24 @@ static int put_records(struct lmdblog *l, struct write_txn *t, struct log *log)
 
 	log->pending_count = 0;
 	while ((node = list_pop_front(&log->pending))) {
-		const struct store_append *a =
-			container_of(node, struct store_append, in_store);
-		struct pair_key pair =
-			pair_key(a->place.epoch, a->place.offset);
-		MDB_val key = val_of(pair.bytes, sizeof(pair.bytes));
-		MDB_val value = val_of(a->record, a->len);
-
-		rc = mdb_cursor_put(t->records, &key, &value, MDB_NOOVERWRITE);
+		rc = put_record(
+			t, log,
+			container_of(node, struct store_append, in_store));
 		if (rc != 0)
 			return rc;
 	}
+	if (appended == 0)
+		return 0;
 	rc = log_set_expiry(l, t, log);
 	if (rc != 0)
 		return rc;
 	return trim_to_size(l, t, log, appended);
 }
 
-static int by_epoch(const void *a, const void *b)
+static int by_id(const void *a, const void *b)
 {
-	uint64_t x = (*(struct log *const *)a)->meta.epoch;
-	uint64_t y = (*(struct log *const *)b)->meta.epoch;
+	uint64_t x = (*(struct log *const *)a)->meta.id;
+	uint64_t y = (*(struct log *const *)b)->meta.id;
 
 	return (x > y) - (x < y);
 }
@@ -355,7 +436,7 @@ static int fill_transaction(struct lmdblog *l, struct write_txn *t,
 	}
 	if (l->touched_count == 0)
 		return 0;
-	qsort(l->touched, l->touched_count, sizeof(struct log *), by_epoch);
+	qsort(l->touched, l->touched_count, sizeof(struct log *), by_id);
 	for (size_t i = 0; i < l->touched_count; i++) {
 		int rc = put_records(l, t, l->touched[i]);
 
@@ -366,16 +447,6 @@ static int fill_transaction(struct lmdblog *l, struct write_txn *t,
 }
 
 /* --- batches ----------------------------------------------------------- */
-
-static void cache_bound(struct lmdblog *l)
-{
-	struct hmap_node *node;
-
-	if (l->cache.count <= LMDBLOG_CACHED_LOGS)
-		return;
-	while ((node = hmap_iterate(&l->cache, NULL)))
-		log_forget(l, container_of(node, struct log, by_channel));
-}
 
 static void tell_answers(struct lmdblog *l)
 {
@@ -420,7 +491,7 @@ static int append_batch(struct lmdblog *l, struct store_append *const *appends,
 	}
 	for (size_t i = 0; i < count; i++) {
 		appends[i]->rc = 0;
-		appends[i]->duplicate = false;
+		appends[i]->definite = appends[i]->duplicate = false;
 		list_init(&appends[i]->in_store);
 	}
 	rc = fill_transaction(l, &t, appends, count);

@@ -14,15 +14,23 @@ struct write_txn {
 	MDB_cursor *records;
 	struct lmdblog_global before; /* what an abort goes back to */
 	uint64_t now_ms;
-	int64_t room; /* bytes */
+	int64_t room;  /* bytes */
+	uint64_t eras; /* that were begun */
 };
 
 /* What `logs` holds of a channel. Records kept..top are in the file, those
- * before `first` only until somebody deletes them. */
+ * before `first` only until somebody deletes them; some from there on may have
+ * expired. */
 struct log_meta {
 	uint64_t epoch, top, first, kept;
-	uint64_t last_ms, ttl_ms;
-	uint64_t due_ms; /* of its entry in `expiry`; 0: it has none */
+	uint64_t last_ms; /* when the newest was appended; never goes back */
+	uint64_t ttl_ms;
+	uint64_t due_ms;     /* of its entry in `expiry`; 0: it has none */
+	uint64_t id;	     /* in its records' keys: its first epoch */
+	uint64_t history;    /* the store's, as its epoch began */
+	uint64_t timed;	     /* records from here on begin with their time */
+	uint64_t untimed_ms; /* and that of those before it */
+	struct store_eras eras;
 };
 
 /* A log in the writer's cache. */
@@ -90,15 +98,30 @@ static inline int pair_of(MDB_val key, uint64_t *first, uint64_t *second)
 	return 0;
 }
 
-#define META_SIZE (sizeof(struct log_meta))
-_Static_assert(META_SIZE == 7 * 8, "log_meta is seven numbers");
+#define META_NUMBERS  11
+#define META_SIZE     ((size_t)META_NUMBERS * 8)
+#define META_SIZE_MAX (META_SIZE + STORE_ERAS_MAX * 16)
+#define RECORD_TIME   8 /* bytes that a record begins with */
+#define EPOCH_MAX     (2 * STORE_KNOWN_MAX)
 
 int meta_decode(struct log_meta *meta, MDB_val value);
+/* Returns the size. */
+size_t meta_encode(uint8_t to[META_SIZE_MAX], const struct log_meta *meta);
 
-static inline bool messages_expired(const struct log_meta *meta,
-				    uint64_t now_ms)
+/* Takes a record's time from its value. */
+int record_decode(const struct log_meta *meta, uint64_t offset, MDB_val *value,
+		  uint64_t *ms);
+int record_time(const struct lmdblog *l, MDB_txn *txn,
+		const struct log_meta *meta, uint64_t offset, uint64_t *ms);
+/* The first of the records up to `last` that has not expired, or last + 1. */
+int meta_first(const struct lmdblog *l, MDB_txn *txn,
+	       const struct log_meta *meta, uint64_t last, uint64_t now_ms,
+	       uint64_t *first);
+
+static inline bool has_expired(const struct log_meta *meta, uint64_t ms,
+			       uint64_t now_ms)
 {
-	return meta->ttl_ms > 0 && now_ms >= meta->last_ms + meta->ttl_ms;
+	return meta->ttl_ms > 0 && now_ms >= ms && now_ms - ms >= meta->ttl_ms;
 }
 
 /* Not to find what another record speaks of is corruption. */
@@ -107,8 +130,20 @@ static inline int must_exist(int rc)
 	return rc == MDB_NOTFOUND ? MDB_CORRUPTED : rc;
 }
 
-/* The greatest epoch so far, as the transaction sees it. */
-int global_epoch(const struct lmdblog *l, MDB_txn *txn, uint64_t *epoch);
+/* As the transaction sees it. */
+int global_read(const struct lmdblog *l, MDB_txn *txn,
+		struct lmdblog_global *global);
+int global_put(struct lmdblog *l, MDB_txn *txn);
+
+/* --- the file `history` ------------------------------------------------ */
+
+/* Reads it. True if the file may have gone back: there is a new history, to be
+ * made durable before anything else happens. */
+bool history_judge(struct lmdblog *l, uint64_t now_ms);
+/* Makes it anew. */
+void history_replace(struct lmdblog *l, bool sync, uint64_t now_ms);
+/* After each commit. */
+void history_commit(struct lmdblog *l, uint64_t now_ms);
 
 /* --- transactions ------------------------------------------------------ */
 
@@ -120,12 +155,20 @@ int write_end(struct lmdblog *l, struct write_txn *t, int rc);
 /* The log of a channel, from the cache or the file; MDB_NOTFOUND. */
 int log_load(struct lmdblog *l, struct write_txn *t, const char *channel,
 	     struct log **out);
+/* That; and if it was counted under another history, it has a new epoch. */
+int log_load_counted(struct lmdblog *l, struct write_txn *t,
+		     const char *channel, struct log **out);
+/* A new epoch, greater than `known` too. */
+void log_begin_era(struct lmdblog *l, struct write_txn *t, struct log *log,
+		   uint64_t known);
 struct log *log_add(struct lmdblog *l, const char *channel);
 void log_forget(struct lmdblog *l, struct log *log);
 void log_touch(struct lmdblog *l, struct log *log);
-/* Deletes the `count` oldest records. */
+void cache_bound(struct lmdblog *l);
+/* Deletes up to `count` of the oldest records: those before `first`, and if
+ * `expired` those that have. `first` follows. */
 int log_delete(struct lmdblog *l, struct write_txn *t, struct log *log,
-	       uint64_t count);
+	       uint64_t count, bool expired);
 
 int expiry_put(struct lmdblog *l, struct write_txn *t, uint64_t time_ms,
 	       char what, const void *name, size_t len);

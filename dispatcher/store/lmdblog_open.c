@@ -11,11 +11,13 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define FILE_MODE   0600
-#define DIR_MODE    0700
-#define MAP_MIN	    ((uint64_t)1 << 20)
-#define ROOM_NEEDED ((off_t)1 << 20) /* on the disk, to try again */
-#define GLOBAL_KEY  "stentor"
+#define FILE_MODE	 0600
+#define DIR_MODE	 0700
+#define MAP_MIN		 ((uint64_t)1 << 20)
+#define ROOM_NEEDED	 ((off_t)1 << 20) /* on the disk, to try again */
+#define GLOBAL_KEY	 "stentor"
+#define GLOBAL_NUMBERS	 6
+#define GLOBAL_1_NUMBERS 4 /* of format 1 */
 
 /* --- errors ------------------------------------------------------------ */
 
@@ -71,7 +73,6 @@ static int fault_at(const struct lmdblog *l, char fault[STORE_FAULT_SIZE],
 /* The directory, and the lock that keeps others out. */
 static int lock_directory(struct lmdblog *l, char fault[STORE_FAULT_SIZE])
 {
-	char name[4096];
 	struct stat st;
 	int n;
 
@@ -80,18 +81,17 @@ static int lock_directory(struct lmdblog *l, char fault[STORE_FAULT_SIZE])
 				strerror(errno));
 	if (stat(l->path, &st) != 0 || !S_ISDIR(st.st_mode))
 		return fault_at(l, fault, "is not a directory");
-	n = snprintf(name, sizeof(name), "%s/dispatcher.lock", l->path);
-	if (n < 0 || (size_t)n >= sizeof(name))
-		return fault_at(l, fault, "the path is too long");
-	l->lock_fd = open(name, O_RDWR | O_CREAT | O_CLOEXEC, FILE_MODE);
+	l->dir_fd = open(l->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (l->dir_fd < 0)
+		return fault_at(l, fault, "can't be read: %s", strerror(errno));
+	l->lock_fd = openat(l->dir_fd, "dispatcher.lock",
+			    O_RDWR | O_CREAT | O_CLOEXEC, FILE_MODE);
 	if (l->lock_fd < 0)
 		return fault_at(l, fault, "can't be written: %s",
 				strerror(errno));
 	if (flock(l->lock_fd, LOCK_EX | LOCK_NB) == 0)
 		return 0;
 	n = errno;
-	close(l->lock_fd);
-	l->lock_fd = -1;
 	if (n != EWOULDBLOCK)
 		return fault_at(l, fault, "can't be locked: %s", strerror(n));
 	return fault_at(l, fault,
@@ -153,10 +153,11 @@ static int open_tables(struct lmdblog *l, MDB_txn *txn)
 	return rc;
 }
 
-static int global_put(struct lmdblog *l, MDB_txn *txn)
+int global_put(struct lmdblog *l, MDB_txn *txn)
 {
-	const uint64_t numbers[] = {LMDBLOG_FORMAT, l->global.identity,
-				    l->global.epoch, l->global.sequence};
+	const uint64_t numbers[GLOBAL_NUMBERS] = {
+		LMDBLOG_FORMAT,	    l->global.identity, l->global.epoch,
+		l->global.sequence, l->global.commit,	l->global.history};
 	uint8_t bytes[sizeof(numbers)];
 	MDB_val key = val_of(GLOBAL_KEY, strlen(GLOBAL_KEY));
 	MDB_val value = val_of(bytes, sizeof(bytes));
@@ -173,7 +174,8 @@ static int global_get(MDB_dbi table, MDB_txn *txn, uint64_t *format,
 		      struct lmdblog_global *global)
 {
 	MDB_val key = val_of(GLOBAL_KEY, strlen(GLOBAL_KEY)), value;
-	uint64_t numbers[4];
+	uint64_t n[GLOBAL_NUMBERS] = {0};
+	size_t count;
 	MDB_stat main;
 	int rc = mdb_get(txn, table, &key, &value);
 
@@ -187,27 +189,25 @@ static int global_get(MDB_dbi table, MDB_txn *txn, uint64_t *format,
 	if (value.mv_size < sizeof(*format))
 		return NOT_OURS;
 	le_get(format, value.mv_data, 1);
-	if (*format != LMDBLOG_FORMAT)
+	if (*format != 1 && *format != LMDBLOG_FORMAT)
 		return 0;
-	if (value.mv_size != sizeof(numbers))
+	count = *format == 1 ? GLOBAL_1_NUMBERS : GLOBAL_NUMBERS;
+	if (value.mv_size != count * 8)
 		return MDB_CORRUPTED;
-	le_get(numbers, value.mv_data, array_len(numbers));
-	if (numbers[1] == 0 || numbers[2] == 0)
+	le_get(n, value.mv_data, count);
+	if (n[1] == 0 || n[2] == 0 || n[2] > EPOCH_MAX)
 		return MDB_CORRUPTED;
-	*global = (struct lmdblog_global){numbers[1], numbers[2], numbers[3]};
+	*global = (struct lmdblog_global){n[1], n[2], n[3], n[4], n[5]};
 	return 0;
 }
 
-int global_epoch(const struct lmdblog *l, MDB_txn *txn, uint64_t *epoch)
+int global_read(const struct lmdblog *l, MDB_txn *txn,
+		struct lmdblog_global *global)
 {
-	struct lmdblog_global global;
 	uint64_t format;
-	int rc = global_get(l->main, txn, &format, &global);
+	int rc = global_get(l->main, txn, &format, global);
 
-	if (rc != 0 || format != LMDBLOG_FORMAT)
-		return MDB_CORRUPTED;
-	*epoch = global.epoch;
-	return 0;
+	return rc != 0 || format != LMDBLOG_FORMAT ? MDB_CORRUPTED : 0;
 }
 
 /* Pages that hold something. What LMDB keeps free is not counted. */
@@ -225,6 +225,25 @@ static uint64_t used_bytes(const struct lmdblog *l, MDB_txn *txn)
 	return pages * st.ms_psize;
 }
 
+/* Format 2 begins with a commit of its own. Before it, `history` is there:
+ * later that there is none means something. */
+static int begin_format(struct lmdblog *l, MDB_txn *txn, uint64_t format,
+			uint64_t now_ms)
+{
+	bool went_back = history_judge(l, now_ms);
+
+	if (format == 0) {
+		l->global = (struct lmdblog_global){
+			.identity = random_nonzero(), .epoch = now_ms};
+	}
+	if (format == LMDBLOG_FORMAT && !went_back)
+		return 0;
+	if (format != LMDBLOG_FORMAT)
+		history_replace(l, true, now_ms);
+	l->global.commit++;
+	return global_put(l, txn);
+}
+
 /* Opens the tables; makes them in a new file. */
 static int open_format(struct lmdblog *l, uint64_t now_ms, uint64_t *format)
 {
@@ -233,39 +252,26 @@ static int open_format(struct lmdblog *l, uint64_t now_ms, uint64_t *format)
 
 	if (rc != 0)
 		return rc;
+	l->global.identity = 0;
 	rc = mdb_dbi_open(txn, NULL, 0, &l->main);
 	if (rc == 0)
 		rc = global_get(l->main, txn, format, &l->global);
-	if (rc != 0 || (*format != 0 && *format != LMDBLOG_FORMAT)) {
+	if (rc != 0 || *format > LMDBLOG_FORMAT) {
 		mdb_txn_abort(txn);
 		return rc;
 	}
 	rc = open_tables(l, txn);
-	if (rc == 0 && *format == 0) {
-		l->global.identity = random_nonzero();
-		l->global.epoch = now_ms;
-		rc = global_put(l, txn);
-	}
+	if (rc == 0)
+		rc = begin_format(l, txn, *format, now_ms);
 	if (rc != 0) {
 		mdb_txn_abort(txn);
 		return rc;
 	}
 	*format = LMDBLOG_FORMAT;
 	l->used = used_bytes(l, txn);
-	return mdb_txn_commit(txn);
-}
-
-/* The new files' names must be as durable as what is in them. */
-static int sync_directory(const char *path)
-{
-	int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	int rc = 0;
-
-	if (fd < 0)
-		return errno;
-	if (fsync(fd) != 0)
-		rc = errno;
-	close(fd);
+	rc = mdb_txn_commit(txn);
+	if (rc == 0)
+		history_replace(l, true, now_ms);
 	return rc;
 }
 
@@ -301,16 +307,21 @@ int lmdblog_open(struct lmdblog *l, const char *path, uint64_t map_bytes,
 		.idempotency_ms = idempotency_ms,
 		.hash_key = hash_key_random(),
 		.lock_fd = -1,
+		.dir_fd = -1,
+		.history_fd = -1,
 	};
-	rc = lock_directory(l, fault);
-	if (rc != 0)
-		return rc;
 	hmap_init(&l->cache);
+	rc = lock_directory(l, fault);
+	if (rc != 0) {
+		lmdblog_close(l);
+		return rc;
+	}
 	rc = open_env(l);
 	if (rc == 0)
 		rc = open_format(l, now_ms, &format);
-	if (rc == 0)
-		rc = sync_directory(path);
+	/* The new files' names must be as durable as what is in them. */
+	if (rc == 0 && fsync(l->dir_fd) != 0)
+		rc = errno;
 	if (rc == 0 && format == LMDBLOG_FORMAT)
 		return 0;
 	rc = explain(l, rc, format, fault);
@@ -318,18 +329,37 @@ int lmdblog_open(struct lmdblog *l, const char *path, uint64_t map_bytes,
 	return rc;
 }
 
-void lmdblog_close(struct lmdblog *l)
+static void cache_clear(struct lmdblog *l)
 {
 	struct hmap_node *node;
 
 	while ((node = hmap_iterate(&l->cache, NULL)))
 		log_forget(l, container_of(node, struct log, by_channel));
+}
+
+void cache_bound(struct lmdblog *l)
+{
+	if (l->cache.count > LMDBLOG_CACHED_LOGS)
+		cache_clear(l);
+}
+
+static void close_file(int fd)
+{
+	if (fd >= 0)
+		close(fd);
+}
+
+void lmdblog_close(struct lmdblog *l)
+{
+	cache_clear(l);
 	hmap_fini(&l->cache);
 	free(l->touched);
 	free(l->answers);
 	if (l->env)
 		mdb_env_close(l->env);
-	close(l->lock_fd);
+	close_file(l->history_fd);
+	close_file(l->dir_fd);
+	close_file(l->lock_fd);
 }
 
 /* --- after a failure --------------------------------------------------- */
@@ -350,7 +380,8 @@ static int take_room(const struct lmdblog *l)
 
 int lmdblog_recover(struct lmdblog *l)
 {
-	uint64_t identity = l->global.identity, format;
+	struct lmdblog_global before = l->global;
+	uint64_t format;
 	MDB_txn *txn;
 	int rc = MDB_PANIC;
 
@@ -363,11 +394,14 @@ int lmdblog_recover(struct lmdblog *l)
 	if (l->env)
 		mdb_env_close(l->env);
 	l->env = NULL;
+	cache_clear(l); /* the file may be another one now */
 	rc = open_env(l);
 	if (rc == 0)
-		rc = open_format(l, l->global.epoch, &format);
-	if (rc == 0 && l->global.identity != identity)
+		rc = open_format(l, before.epoch, &format);
+	if (rc == 0 && l->global.identity != before.identity)
 		rc = MDB_INVALID; /* somebody moved it away */
+	if (rc != 0)
+		l->global = before;
 	return rc ? rc : take_room(l);
 }
 
@@ -383,6 +417,7 @@ int write_begin(struct lmdblog *l, struct write_txn *t, uint64_t now_ms)
 		return rc;
 	t->before = l->global;
 	t->now_ms = now_ms;
+	t->eras = 0;
 	t->room = (int64_t)(l->map_bytes - l->map_bytes / 8) -
 		  (int64_t)used_bytes(l, t->txn);
 	rc = mdb_cursor_open(t->txn, l->records, &t->records);
@@ -401,25 +436,21 @@ static int why_not_committed(const struct lmdblog *l, int rc)
 
 static void give_up(struct lmdblog *l, struct write_txn *t)
 {
-	struct hmap_node *node;
-
 	l->global = t->before;
 	l->touched_count = 0;
 	l->answer_count = 0;
-	while ((node = hmap_iterate(&l->cache, NULL)))
-		log_forget(l, container_of(node, struct log, by_channel));
+	cache_clear(l);
 }
 
 static int put_touched(struct lmdblog *l, struct write_txn *t)
 {
 	for (size_t i = 0; i < l->touched_count; i++) {
 		struct log *log = l->touched[i];
-		uint8_t bytes[META_SIZE];
+		uint8_t bytes[META_SIZE_MAX];
 		MDB_val key = val_of(log->channel, strlen(log->channel));
-		MDB_val value = val_of(bytes, sizeof(bytes));
+		MDB_val value = val_of(bytes, meta_encode(bytes, &log->meta));
 		int rc;
 
-		le_put(bytes, (const uint64_t *)&log->meta, META_SIZE / 8);
 		rc = mdb_put(t->txn, l->logs, &key, &value, 0);
 		if (rc != 0)
 			return rc;
@@ -431,9 +462,13 @@ static int put_touched(struct lmdblog *l, struct write_txn *t)
 
 int write_end(struct lmdblog *l, struct write_txn *t, int rc)
 {
+	bool counts = l->touched_count > 0 ||
+		      memcmp(&l->global, &t->before, sizeof(t->before)) != 0;
+
+	l->global.commit += counts;
 	if (rc == 0)
 		rc = put_touched(l, t);
-	if (rc == 0 && memcmp(&l->global, &t->before, sizeof(t->before)) != 0)
+	if (rc == 0 && counts)
 		rc = global_put(l, t->txn);
 	mdb_cursor_close(t->records);
 	if (rc != 0) {
@@ -444,9 +479,13 @@ int write_end(struct lmdblog *l, struct write_txn *t, int rc)
 		if (rc != 0)
 			rc = why_not_committed(l, rc);
 	}
-	if (rc != 0)
+	if (rc != 0) {
 		give_up(l, t);
-	else
-		l->unsettled = true;
-	return rc;
+		return rc;
+	}
+	if (counts)
+		history_commit(l, t->now_ms);
+	l->eras += t->eras;
+	l->unsettled = true;
+	return 0;
 }

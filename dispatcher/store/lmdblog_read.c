@@ -1,4 +1,5 @@
 /* lmdblog_read.c - records and tops, from a read transaction. */
+#include "dispatcher/store/eras.h"
 #include "dispatcher/store/lmdblog_internal.h"
 
 #include <errno.h>
@@ -15,14 +16,10 @@ static int meta_get(const struct lmdblog *l, MDB_txn *txn, const char *channel,
 
 /* No log: a place before that of any log made after this transaction. Such a
  * log's epoch is greater than all that were before it, and than `now_ms`. */
-static int no_log(const struct lmdblog *l, MDB_txn *txn, uint64_t now_ms,
-		  struct store_place *place)
+static struct store_place no_log(const struct lmdblog_global *global,
+				 uint64_t now_ms)
 {
-	uint64_t epoch;
-	int rc = global_epoch(l, txn, &epoch);
-
-	*place = (struct store_place){max_of(epoch, now_ms), 0};
-	return rc;
+	return (struct store_place){max_of(global->epoch, now_ms), 0};
 }
 
 static int copy_record(struct store_record *to, struct arena *arena,
@@ -38,13 +35,14 @@ static int copy_record(struct store_record *to, struct arena *arena,
 }
 
 /* Records from..top, up to the read's limits. */
-static int read_records(MDB_cursor *cursor, struct store_read *r,
-			struct arena *arena, uint64_t from)
+static int read_records(MDB_cursor *cursor, const struct log_meta *meta,
+			struct store_read *r, struct arena *arena,
+			uint64_t from)
 {
 	uint64_t left =
 		min_of(r->top.offset + 1 - from, (uint64_t)r->records_max);
 	struct store_record *records;
-	struct pair_key pair = pair_key(r->top.epoch, from);
+	struct pair_key pair = pair_key(meta->id, from);
 	MDB_val key = val_of(pair.bytes, sizeof(pair.bytes)), value;
 	MDB_cursor_op op = MDB_SET_KEY;
 	size_t bytes = 0;
@@ -54,13 +52,15 @@ static int read_records(MDB_cursor *cursor, struct store_read *r,
 		return ENOMEM;
 	r->records = records;
 	for (; left > 0; left--, from++, op = MDB_NEXT) {
-		uint64_t epoch, offset;
+		uint64_t id, offset, ms;
 		int rc = must_exist(mdb_cursor_get(cursor, &key, &value, op));
 
 		if (rc == 0)
-			rc = pair_of(key, &epoch, &offset);
-		if (rc == 0 && (epoch != r->top.epoch || offset != from))
+			rc = pair_of(key, &id, &offset);
+		if (rc == 0 && (id != meta->id || offset != from))
 			rc = MDB_CORRUPTED;
+		if (rc == 0)
+			rc = record_decode(meta, offset, &value, &ms);
 		bytes += rc == 0 ? value.mv_size : 0;
 		if (rc == 0 && r->count > 0 && bytes > r->bytes_max)
 			return 0;
@@ -76,18 +76,25 @@ static int read_records(MDB_cursor *cursor, struct store_read *r,
 int lmdblog_read(const struct lmdblog *l, MDB_txn *txn, struct store_read *r,
 		 struct arena *arena, uint64_t now_ms)
 {
+	struct lmdblog_global global;
 	struct log_meta meta;
 	MDB_cursor *cursor;
 	uint64_t from;
 	int rc = meta_get(l, txn, r->channel, &meta);
 
 	r->first = 1;
-	if (rc == MDB_NOTFOUND)
-		return no_log(l, txn, now_ms, &r->top);
+	if (rc == MDB_NOTFOUND) {
+		rc = global_read(l, txn, &global);
+		if (rc == 0)
+			r->top = no_log(&global, now_ms);
+		return rc;
+	}
+	if (rc == 0)
+		rc = meta_first(l, txn, &meta, meta.top, now_ms, &r->first);
 	if (rc != 0)
 		return rc;
 	r->top = (struct store_place){meta.epoch, meta.top};
-	r->first = messages_expired(&meta, now_ms) ? meta.top + 1 : meta.first;
+	r->eras = meta.eras;
 	if (r->epoch != 0 && r->epoch != meta.epoch)
 		return 0;
 	if (r->first > meta.top || (!r->latest && r->after >= meta.top) ||
@@ -101,25 +108,33 @@ int lmdblog_read(const struct lmdblog *l, MDB_txn *txn, struct store_read *r,
 	rc = mdb_cursor_open(txn, l->records, &cursor);
 	if (rc != 0)
 		return rc;
-	rc = read_records(cursor, r, arena, from);
+	rc = read_records(cursor, &meta, r, arena, from);
 	mdb_cursor_close(cursor);
 	return rc;
 }
 
 int lmdblog_tops(const struct lmdblog *l, MDB_txn *txn, struct store_tops *t,
-		 uint64_t now_ms)
+		 uint64_t now_ms, bool *behind)
 {
-	for (size_t i = 0; i < t->count; i++) {
-		struct log_meta meta;
-		int rc = meta_get(l, txn, t->channels[i], &meta);
+	struct lmdblog_global global;
+	int rc = global_read(l, txn, &global);
 
-		if (rc == 0)
-			t->places[i] =
-				(struct store_place){meta.epoch, meta.top};
-		else if (rc == MDB_NOTFOUND)
-			rc = no_log(l, txn, now_ms, &t->places[i]);
-		if (rc != 0)
-			return rc;
+	*behind = false;
+	for (size_t i = 0; i < t->count && rc == 0; i++) {
+		struct log_meta meta = {.history = global.history};
+
+		rc = meta_get(l, txn, t->channels[i], &meta);
+		t->places[i] = (struct store_place){meta.epoch, meta.top};
+		if (rc == MDB_NOTFOUND) {
+			rc = 0;
+			t->places[i] = no_log(&global, now_ms);
+		}
+		if (t->eras)
+			t->eras[i] = meta.eras;
+		if (meta.history != global.history ||
+		    (t->known && t->known[i].epoch != 0 &&
+		     eras_behind(t->places[i], t->known[i])))
+			*behind = true;
 	}
-	return 0;
+	return rc;
 }

@@ -42,12 +42,34 @@ static int log_remove(struct lmdblog *l, struct write_txn *t, struct log *log)
 	return rc;
 }
 
+/* Nothing of the log is left to delete; what comes next, and when. A log that
+ * is in use is looked at again when an eighth of its messages' time has passed.
+ */
+static int log_next_due(struct lmdblog *l, struct write_txn *t, struct log *log)
+{
+	const struct log_meta *meta = &log->meta;
+	uint64_t ms, due_ms;
+	int rc;
+
+	if (meta->first <= meta->top) {
+		rc = record_time(l, t->txn, meta, meta->first, &ms);
+		due_ms = max_of(ms + meta->ttl_ms,
+				t->now_ms + meta->ttl_ms / 8 + 1);
+		return rc ? rc : log_set_due(l, t, log, due_ms);
+	}
+	due_ms = meta->last_ms + meta->ttl_ms +
+		 max_of(meta->ttl_ms, (uint64_t)LMDBLOG_LINGER_MS);
+	if (t->now_ms < due_ms)
+		return log_set_due(l, t, log, due_ms);
+	return log_remove(l, t, log);
+}
+
 /* `*done`: the entry has had its effect. Counts what was deleted in `steps`. */
 static int log_expire(struct lmdblog *l, struct write_txn *t,
 		      const char *channel, uint64_t due_ms, uint64_t *steps,
 		      bool *done)
 {
-	uint64_t expires_ms, forget_ms, count;
+	uint64_t before, left = LMDBLOG_TRIM_STEPS - *steps;
 	struct log *log;
 	int rc = log_load(l, t, channel, &log);
 
@@ -61,22 +83,13 @@ static int log_expire(struct lmdblog *l, struct write_txn *t,
 		log_touch(l, log);
 		return 0;
 	}
-	expires_ms = log->meta.last_ms + log->meta.ttl_ms;
-	if (t->now_ms < expires_ms)
-		return log_set_due(l, t, log, expires_ms);
-	log->meta.first = log->meta.top + 1;
-	count = min_of(log->meta.first - log->meta.kept,
-		       LMDBLOG_TRIM_STEPS - *steps);
-	*steps += count;
-	rc = log_delete(l, t, log, count);
-	*done = log->meta.kept == log->meta.first;
-	forget_ms = expires_ms +
-		    max_of(log->meta.ttl_ms, (uint64_t)LMDBLOG_LINGER_MS);
+	before = log->meta.kept;
+	rc = log_delete(l, t, log, left, true);
+	*steps += log->meta.kept - before;
+	*done = log->meta.kept - before < left;
 	if (rc != 0 || !*done)
 		return rc;
-	if (t->now_ms < forget_ms)
-		return log_set_due(l, t, log, forget_ms);
-	return log_remove(l, t, log);
+	return log_next_due(l, t, log);
 }
 
 /* One entry that is due. */

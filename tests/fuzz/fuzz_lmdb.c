@@ -1,8 +1,9 @@
 /* Fuzz target: what stands in an LMDB file's tables. The input is a series of
  * entries, each: table, kind of key, length of the key, length of the value,
- * key, value; they are put as they are. Then the file is read, appended to and
- * trimmed as a store does it. Whatever an entry holds is an error at most; and
- * what has been read is within what was asked for.
+ * key, value; they are put as they are. Then the file is read, appended to,
+ * given new epochs and trimmed as a store does it. Whatever an entry holds is
+ * an error at most; what has been read is within what was asked for, and a new
+ * epoch is greater than what was known.
  *
  * Pages of the file are LMDB's own business: it trusts them (CONTRIBUTING.md).
  */
@@ -20,6 +21,7 @@
 #define IDEM_MS	  5000
 #define START_MS  100000
 #define KEY_MAX	  511 /* LMDB's own limit */
+#define HISTORY	  7   /* under which the logs should have been counted */
 
 static const char *const channels[] = {"a", "b", "c"};
 #define KEY "key" /* for idempotency */
@@ -36,9 +38,9 @@ static void delete_file(void)
 	if (getpid() != owner)
 		return;
 	lmdblog_close(&log_);
-	for (unsigned i = 0; i < 3; i++) {
-		static const char *const names[] = {"data.mdb", "lock.mdb",
-						    "dispatcher.lock"};
+	for (unsigned i = 0; i < 4; i++) {
+		static const char *const names[] = {
+			"data.mdb", "lock.mdb", "history", "dispatcher.lock"};
 
 		snprintf(path, sizeof(path), "%s/%s", directory, names[i]);
 		unlink(path);
@@ -79,7 +81,9 @@ static MDB_txn *clear(void)
 	mdb_drop(txn, log_.records, 0);
 	mdb_drop(txn, log_.keys, 0);
 	mdb_drop(txn, log_.expiry, 0);
-	log_.global = (struct lmdblog_global){1, START_MS, 1};
+	log_.global = (struct lmdblog_global){1, START_MS, 1, 1, HISTORY};
+	rc = global_put(&log_, txn);
+	check(rc == 0);
 	return txn;
 }
 
@@ -109,13 +113,15 @@ static MDB_val key_of(uint8_t kind, uint8_t *bytes, size_t len,
 static void put_entry(MDB_txn *txn, struct fuzz_input *in)
 {
 	const MDB_dbi tables[] = {log_.logs, log_.records, log_.keys,
-				  log_.expiry};
+				  log_.expiry, log_.main};
 	MDB_dbi table = tables[fuzz_byte(in) % array_len(tables)];
 	uint8_t kind = fuzz_byte(in), room[KEY_MAX];
 	size_t key_len = fuzz_byte(in), len = fuzz_byte(in);
 	uint8_t *key_bytes = fuzz_bytes(in, &key_len);
 	uint8_t *bytes = fuzz_bytes(in, &len);
-	MDB_val key = key_of(kind, key_bytes, key_len, room);
+	MDB_val key = table == log_.main
+			      ? val_of("stentor", 7)
+			      : key_of(kind, key_bytes, key_len, room);
 	MDB_val value = val_of(bytes, len);
 
 	if (key.mv_size > 0)
@@ -157,6 +163,7 @@ static void read_all(uint64_t now_ms)
 				  .count = array_len(channels),
 				  .places = places};
 	MDB_txn *txn;
+	bool behind;
 	int rc = mdb_txn_begin(log_.env, NULL, MDB_RDONLY, &txn);
 
 	check(rc == 0);
@@ -165,8 +172,37 @@ static void read_all(uint64_t now_ms)
 		read_channel(txn, channels[i], 3, false, now_ms);
 		read_channel(txn, channels[i], 0, true, now_ms);
 	}
-	(void)!lmdblog_tops(&log_, txn, &tops, now_ms);
+	(void)!lmdblog_tops(&log_, txn, &tops, now_ms, &behind);
 	mdb_txn_abort(txn);
+}
+
+/* As if somebody had seen one more of each. */
+static void renew_all(uint64_t now_ms)
+{
+	struct store_place places[array_len(channels)];
+	struct store_place known[array_len(channels)];
+	struct store_eras eras[array_len(channels)] = {0};
+	struct store_tops tops = {.channels = channels,
+				  .count = array_len(channels),
+				  .places = places};
+	struct store_tops *all[] = {&tops};
+
+	if (lmdblog_renew(&log_, all, 1, now_ms) != 0)
+		return;
+	for (size_t i = 0; i < array_len(channels); i++)
+		known[i] = (struct store_place){places[i].epoch,
+						places[i].offset + 1};
+	tops.known = known;
+	tops.eras = eras;
+	if (lmdblog_renew(&log_, all, 1, now_ms) != 0)
+		return;
+	for (size_t i = 0; i < array_len(channels); i++) {
+		check(places[i].epoch > known[i].epoch);
+		check(eras[i].count <= STORE_ERAS_MAX);
+		check(places[i].offset == 0 ||
+		      (eras[i].era[0].epoch == known[i].epoch &&
+		       eras[i].era[0].offset == places[i].offset));
+	}
 }
 
 static void append_all(uint64_t now_ms)
@@ -207,6 +243,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	(void)!lmdblog_trim(&log_, START_MS + 1000, &more);
 	append_all(START_MS + 2000);
 	read_all(START_MS + 2000);
+	renew_all(START_MS + 3000);
+	append_all(START_MS + 4000);
+	read_all(START_MS + 4000);
 	(void)!lmdblog_trim(&log_, 2 * START_MS, &more);
 	read_all(2 * START_MS);
 	return 0;

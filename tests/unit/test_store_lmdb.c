@@ -1,5 +1,5 @@
-/* lmdb: under the conformance suite, killed, on a full disk, on a slow one, and
- * with a file that breaks.
+/* lmdb: under the conformance suite, killed, put back to a copy, on a full
+ *disk, on a slow one, and with a file that breaks.
  *
  * The program runs itself again for what has to happen in another process:
  *
@@ -7,6 +7,7 @@
  *	hold DIRECTORY		keeps LMDB's writer lock until stdin ends
  */
 #define CONFORMANCE_PERSISTENT 1
+#include "tests/unit/dir_copy.h"
 #include "tests/unit/store_conformance.h"
 
 #include <errno.h>
@@ -80,7 +81,8 @@ static void child_end(struct child *c)
 /* --- killed ------------------------------------------------------------ */
 
 #define STREAMS 16 /* appends under way, each to a channel of its own */
-#define KILL_AT 4000
+#define KILL_AT 1000
+#define KILLS	4
 
 /* What the child tells of each append that is done. */
 struct told {
@@ -196,11 +198,8 @@ static void assert_all_there(struct conformance *f, const struct told *last)
 	assert_in_range(r.r.top.offset, last->offset, last->offset + 1);
 }
 
-static void test_store_killed(void **state)
+static void kill_and_check(struct conformance *f, struct told last[STREAMS])
 {
-	struct conformance *f = *state;
-	struct told last[STREAMS] = {{0}};
-
 	conformance_close(f);
 	kill_in_the_midst(last);
 	conformance_open(f);
@@ -214,9 +213,97 @@ static void test_store_killed(void **state)
 		snprintf(p.channel, sizeof(p.channel), "c%u", i);
 		append_wait(&p);
 		assert_true(p.a.duplicate);
+		assert_int_equal(p.a.place.epoch, last[i].epoch);
 		assert_int_equal(p.a.place.offset, last[i].offset);
 		assert_string_equal(p.a.message_id, key);
 	}
+}
+
+/* Wherever in a commit a kill comes, nobody takes the file for an older one. */
+static void test_store_killed(void **state)
+{
+	struct conformance *f = *state;
+
+	for (unsigned i = 0; i < KILLS; i++) {
+		struct told last[STREAMS] = {{0}};
+
+		conformance_config(&f->config);
+		kill_and_check(f, last);
+		assert_int_equal(
+			metric_get(store_counters(f->store), SM_HISTORIES, 0),
+			0);
+	}
+}
+
+/* --- put back ---------------------------------------------------------- */
+
+/* Two acknowledged messages are lost with what was written after the copy. */
+static void test_store_put_back(void **state)
+{
+	struct conformance *f = *state;
+	struct store_place old, top, place;
+	struct store_eras eras;
+	struct appending p;
+	char copy[128];
+
+	snprintf(copy, sizeof(copy), "%s.copy", directory);
+	append_text(f, "a", "1");
+	append_text(f, "a", "2");
+	old = append_text(f, "a", "3");
+	append_text(f, "b", "1");
+	copy_directory(directory, copy, 0);
+	append_init(f, &p, "a", "k", "4");
+	append_wait(&p);
+	assert_int_equal(append_text(f, "a", "5").offset, 5);
+	conformance_close(f);
+	copy_one("data.mdb", copy, directory, COPY_TIMES);
+	conformance_open(f);
+	assert_int_equal(metric_get(store_counters(f->store), SM_HISTORIES, 0),
+			 1);
+
+	append_init(f, &p, "a", "k", "4");
+	append_wait(&p);
+	assert_int_equal(p.a.rc, 0);
+	assert_false(p.a.duplicate); /* nobody has that message */
+	assert_true(p.a.place.epoch > old.epoch);
+	assert_int_equal(p.a.place.offset, 4);
+	top = top_known(f, "a", &p.a.place, &eras);
+	assert_int_equal(top.epoch, p.a.place.epoch);
+	assert_int_equal(eras.count, 1);
+	assert_era(&eras, 0, old.epoch, 3);
+	top = top_known(f, "b", NULL, &eras);
+	assert_int_equal(top.offset, 1);
+	assert_int_equal(eras.count, 1);
+	place = append_text(f, "b", "2");
+	assert_int_equal(place.epoch, top.epoch);
+	assert_int_equal(metric_get(store_counters(f->store), SM_ERAS, 0), 2);
+	conformance_reopen(f);
+	assert_int_equal(metric_get(store_counters(f->store), SM_HISTORIES, 0),
+			 0);
+	assert_int_equal(top_of(f, "b").epoch, top.epoch);
+}
+
+/* What is told of a log that is behind what is known of it while nothing can be
+ * written; and the top of it all the same to who knows nothing. */
+static void assert_not_renewed(struct conformance *f, const char *channel)
+{
+	struct store_place top = top_of(f, channel);
+	struct store_place known = {top.epoch, top.offset + 1}, place;
+	char name[NAME_SIZE];
+	const char *names[] = {channel_name(f, name, channel)};
+	struct topping p = {
+		.f = f,
+		.t = {.channels = names,
+		      .known = &known,
+		      .count = 1,
+		      .places = &place,
+		      .done = on_tops},
+	};
+
+	store_tops(f->store, &p.t);
+	loop_until(f->l, p.done > 0);
+	assert_int_equal(p.t.rc, ERR_UNAVAILABLE);
+	assert_int_equal(top_of(f, channel).epoch, top.epoch);
 }
 
 /* --- a full disk ------------------------------------------------------- */
@@ -261,6 +348,7 @@ static void test_store_disk_full(void **state)
 	assert_false(store_state(f->store)->up);
 	assert_true(store_state(f->store)->fault[0] != '\0');
 	assert_int_equal(top_of(f, "a").offset, offset); /* reads go on */
+	assert_not_renewed(f, "a");
 	append_init(f, &p, "a", "", "y"); /* and appends fail at once */
 	append_wait(&p);
 	assert_int_equal(p.a.rc, ERR_FULL);
@@ -302,6 +390,7 @@ static void test_store_stalled(void **state)
 
 	f->config.timeout_ms = 300;
 	conformance_reopen(f);
+	append_text(f, "b", "1");
 	c = child_start("hold");
 	assert_int_equal(read(c.out, &byte, 1), 1);
 	append_init(f, &first, "a", "", "1");
@@ -315,6 +404,7 @@ static void test_store_stalled(void **state)
 	assert_non_null(strstr(store_state(f->store)->fault, "timeout_ms"));
 	assert_int_equal(first.done, 0);
 	assert_int_equal(top_of(f, "a").offset, 0);
+	assert_not_renewed(f, "b");
 	child_end(&c);
 	loop_until(f->l, first.done > 0);
 	assert_int_equal(first.a.rc, 0);
@@ -401,6 +491,7 @@ static int run_all(void)
 	const struct CMUnitTest tests[] = {
 		CONFORMANCE_TESTS,
 		CONFORMANCE_CASE(test_store_killed),
+		CONFORMANCE_CASE(test_store_put_back),
 		CONFORMANCE_CASE(test_store_disk_full),
 		CONFORMANCE_CASE(test_store_stalled),
 		CONFORMANCE_CASE(test_store_breaks),
