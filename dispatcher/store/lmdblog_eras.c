@@ -31,8 +31,8 @@ int log_load_counted(struct lmdblog *l, struct write_txn *t,
 static void renew_none(struct lmdblog *l, const struct write_txn *t,
 		       struct store_place known, struct store_place *place)
 {
-	*place = (struct store_place){max_of(l->global.epoch, t->now_ms - 1),
-				      0};
+	*place =
+		(struct store_place){max_of(l->global.epoch, t->now_ms - 1), 0};
 	if (known.epoch == 0 || !eras_behind(*place, known))
 		return;
 	l->global.epoch = max_of(place->epoch, known.epoch) + 1;

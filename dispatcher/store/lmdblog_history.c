@@ -1,14 +1,14 @@
 /* lmdblog_history.c - whether data.mdb has gone back to an earlier state.
  *
  * The file `history` beside it says how far data.mdb has got: the number of its
- * last commit, which data.mdb holds too. It is written after each commit and not
- * synced, so it may be behind data.mdb (a kill, a power failure), but is never
- * ahead: ahead means that an older data.mdb was put in its place. Both files may
- * have been put back together. So `history` names data.mdb and itself by inode
- * and time of birth, which no copy keeps; and it is made anew at each start and
- * in use up to ten times a second, so that what is put back by writing over the
- * files lands in an inode that it does not name. Neither chown nor chmod nor
- * moving the directory changes any of it.
+ * last commit, which data.mdb holds too. It is written after each commit and
+ * not synced, so it may be behind data.mdb (a kill, a power failure), but is
+ * never ahead: ahead means that an older data.mdb was put in its place. Both
+ * files may have been put back together. So `history` names data.mdb and itself
+ * by inode and time of birth, which no copy keeps; and it is made anew at each
+ * start and in use up to ten times a second, so that what is put back by
+ * writing over the files lands in an inode that it does not name. Neither chown
+ * nor chmod nor moving the directory changes any of it.
  *
  * Where there is doubt the store has a new history from then on: a log that was
  * counted under another one begins a new epoch first.
@@ -166,8 +166,8 @@ void history_replace(struct lmdblog *l, bool sync, uint64_t now_ms)
 
 	l->history_ms = now_ms;
 	(void)unlinkat(l->dir_fd, NAME_NEW, 0);
-	fd = openat(l->dir_fd, NAME_NEW,
-		    O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+	fd = openat(l->dir_fd, NAME_NEW, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC,
+		    0600);
 	if (fd < 0)
 		return;
 	filled = history_fill(l, fd) && (!sync || fsync(fd) == 0);

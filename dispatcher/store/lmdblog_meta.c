@@ -47,7 +47,13 @@ int meta_decode(struct log_meta *meta, MDB_val value)
 	     (count < META_NUMBERS || (count - META_NUMBERS) % 2 != 0)))
 		return MDB_CORRUPTED;
 	le_get(n, value.mv_data, count);
-	*meta = (struct log_meta){n[0], n[1], n[2], n[3], n[4], n[5], n[6],
+	*meta = (struct log_meta){n[0],
+				  n[1],
+				  n[2],
+				  n[3],
+				  n[4],
+				  n[5],
+				  n[6],
 				  .id = n[0],
 				  .timed = n[1] + 1,
 				  .untimed_ms = n[4]};
@@ -59,9 +65,9 @@ int meta_decode(struct log_meta *meta, MDB_val value)
 		eras = (count - META_NUMBERS) / 2;
 		meta->eras.count = (unsigned)eras;
 		for (size_t i = 0; i < eras; i++)
-			meta->eras.era[i] = (struct store_era){
-				n[META_NUMBERS + 2 * i],
-				n[META_NUMBERS + 2 * i + 1]};
+			meta->eras.era[i] =
+				(struct store_era){n[META_NUMBERS + 2 * i],
+						   n[META_NUMBERS + 2 * i + 1]};
 	}
 	return meta_valid(meta) ? 0 : MDB_CORRUPTED;
 }
@@ -69,9 +75,9 @@ int meta_decode(struct log_meta *meta, MDB_val value)
 size_t meta_encode(uint8_t to[META_SIZE_MAX], const struct log_meta *meta)
 {
 	uint64_t n[META_SIZE_MAX / 8] = {
-		meta->epoch,	meta->top,   meta->first,  meta->kept,
-		meta->last_ms,	meta->ttl_ms, meta->due_ms, meta->id,
-		meta->history,	meta->timed, meta->untimed_ms};
+		meta->epoch,   meta->top,    meta->first,     meta->kept,
+		meta->last_ms, meta->ttl_ms, meta->due_ms,    meta->id,
+		meta->history, meta->timed,  meta->untimed_ms};
 	size_t count = META_NUMBERS;
 
 	for (unsigned i = 0; i < meta->eras.count; i++) {

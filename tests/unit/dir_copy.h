@@ -1,5 +1,6 @@
 /* dir_copy.h - directories copied and put back, as people and tools do it; for
- * tests of stores that go back. Flat: a directory's files, not what lies deeper.
+ * tests of stores that go back. Flat: a directory's files, not what lies
+ * deeper.
  */
 #ifndef STENTOR_TESTS_DIR_COPY_H
 #define STENTOR_TESTS_DIR_COPY_H

@@ -883,6 +883,78 @@ static void test_lmdblog_put_back(void **state)
 	}
 }
 
+static void history_path(const struct fixture *f, char path[128])
+{
+	snprintf(path, 128, "%s/" HISTORY, f->directory);
+}
+
+/* Writes over `history`; len 0: it ends there. */
+static void history_spoil(const struct fixture *f, off_t offset, uint64_t n,
+			  size_t len)
+{
+	char path[128];
+	int fd;
+
+	history_path(f, path);
+	fd = open(path, O_RDWR | O_CLOEXEC);
+	assert_true(fd >= 0);
+	if (len == 0)
+		assert_int_equal(ftruncate(fd, offset), 0);
+	assert_int_equal(pwrite(fd, &n, len, offset), (ssize_t)len);
+	close(fd);
+}
+
+#define COMMIT_AT 24
+
+/* After a power failure `history` may be far behind, and then another file is
+ * put in the place of the one that is damaged. */
+static void test_lmdblog_put_back_unsynced(void **state)
+{
+	struct fixture *f = *state;
+	struct store_place lost;
+	char copy[128];
+
+	snprintf(copy, sizeof(copy), "%s.copy", f->directory);
+	append_at(f, T0, "b", "", "1");
+	for (unsigned i = 1; i <= 3; i++)
+		append_at(f, T0, "a", i == 3 ? "k3" : "", "x");
+	copy_directory(f->directory, copy, 0);
+	append_at(f, T0, "a", "k4", "4");
+	lost = append_at(f, T0, "a", "", "5").place;
+	lmdblog_close(&f->log);
+	history_spoil(f, COMMIT_AT, 1, 8);
+	copy_one(DATA, copy, f->directory, COPY_ANEW | COPY_TIMES);
+	open_log(f, MAP, T0);
+	assert_went_back(f, lost, T0);
+	nftw(copy, remove_entry, 8, FTW_DEPTH | FTW_PHYS);
+}
+
+/* Logs made faster than one a millisecond: their epochs are ahead of the clock,
+ * and those that are lost are not given again. */
+static void test_lmdblog_put_back_lost_epochs(void **state)
+{
+	struct fixture *f = *state;
+	struct store_place lost = {0, 0};
+	char copy[128], name[16];
+
+	snprintf(copy, sizeof(copy), "%s.copy", f->directory);
+	append_at(f, T0, "a", "", "1");
+	copy_directory(f->directory, copy, 0);
+	for (unsigned i = 0; i < 200; i++) {
+		snprintf(name, sizeof(name), "c%u", i);
+		lost = append_at(f, T0, name, "", "1").place;
+	}
+	assert_true(lost.epoch > T0 + 199);
+	lmdblog_close(&f->log);
+	copy_one(DATA, copy, f->directory, 0);
+	open_log(f, MAP, T0 + 100);
+	assert_true(append_at(f, T0 + 100, "a", "", "2").place.epoch >
+		    lost.epoch);
+	assert_true(append_at(f, T0 + 100, "c0", "", "1").place.epoch >
+		    lost.epoch);
+	nftw(copy, remove_entry, 8, FTW_DEPTH | FTW_PHYS);
+}
+
 /* The same copy again, and a later copy than what is there, of before. */
 static void test_lmdblog_put_back_again(void **state)
 {
@@ -910,29 +982,6 @@ static void test_lmdblog_put_back_again(void **state)
 	nftw(early, remove_entry, 8, FTW_DEPTH | FTW_PHYS);
 	nftw(late, remove_entry, 8, FTW_DEPTH | FTW_PHYS);
 }
-
-static void history_path(const struct fixture *f, char path[128])
-{
-	snprintf(path, 128, "%s/" HISTORY, f->directory);
-}
-
-/* Writes over `history`; len 0: it ends there. */
-static void history_spoil(const struct fixture *f, off_t offset, uint64_t n,
-			  size_t len)
-{
-	char path[128];
-	int fd;
-
-	history_path(f, path);
-	fd = open(path, O_RDWR | O_CLOEXEC);
-	assert_true(fd >= 0);
-	if (len == 0)
-		assert_int_equal(ftruncate(fd, offset), 0);
-	assert_int_equal(pwrite(fd, &n, len, offset), (ssize_t)len);
-	close(fd);
-}
-
-#define COMMIT_AT 24
 
 static void reopen_quietly(struct fixture *f, const char *what)
 {
@@ -1153,6 +1202,8 @@ int main(void)
 		CASE(test_lmdblog_format_1),
 		CASE(test_lmdblog_put_back),
 		CASE(test_lmdblog_put_back_again),
+		CASE(test_lmdblog_put_back_unsynced),
+		CASE(test_lmdblog_put_back_lost_epochs),
 		CASE(test_lmdblog_not_put_back),
 		CASE(test_lmdblog_history_spoilt),
 		CASE(test_lmdblog_renews),
