@@ -303,15 +303,19 @@ static void test_lmdblog_answer_of_no_log(void **state)
 	f->log.idempotency_ms = 2 * LMDBLOG_LINGER_MS;
 	append_at(f, T0, "a", "", "x");
 	assert_false(append_at(f, T0, "a", "k", "y").duplicate);
+	append_at(f, T0, "a", "l", "y");
 	trim_at(f, late - 1);
 	assert_true(append_at(f, late - 1, "a", "k", "z").duplicate);
 	trim_at(f, late);
-	assert_int_equal(entries(f, f->log.keys), 1);
+	assert_int_equal(entries(f, f->log.keys), 2);
 	a = append_at(f, late, "a", "k", "w");
 	assert_false(a.duplicate);
 	assert_int_equal(a.place.offset, 1);
 	assert_string_equal(append_at(f, late, "a", "k", "v").message_id,
 			    "id-w");
+	a = append_at(f, late, "a", "l", "u"); /* there is another log */
+	assert_false(a.duplicate);
+	assert_int_equal(a.place.offset, 2);
 }
 
 static void test_lmdblog_keys(void **state)

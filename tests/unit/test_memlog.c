@@ -204,6 +204,7 @@ static void test_memlog_answer_of_no_log(void **state)
 	m->idempotency_ms = 2 * late;
 	append_at(m, T0, "a", "", "x");
 	assert_false(append_at(m, T0, "a", "k", "y").duplicate);
+	append_at(m, T0, "a", "l", "y");
 	assert_true(append_at(m, late - 1, "a", "k", "z").duplicate);
 	a = append_at(m, late, "a", "k", "w");
 	assert_false(a.duplicate);
@@ -212,6 +213,9 @@ static void test_memlog_answer_of_no_log(void **state)
 	assert_true(a.duplicate);
 	assert_int_equal(a.place.offset, 1);
 	assert_string_equal(a.message_id, "id-w");
+	a = append_at(m, late, "a", "l", "u"); /* there is another log */
+	assert_false(a.duplicate);
+	assert_int_equal(a.place.offset, 2);
 }
 
 /* Full is told, changes nothing, and ends when something has expired. */

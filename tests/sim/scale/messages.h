@@ -3,7 +3,8 @@
  *
  * Each client follows a channel of its own and one of MATCHES that many follow.
  * Both keep history. The matches' logs are real (memlog.h); an own channel's is
- * two numbers in the client, which do the same by the same rule. Live messages
+ * two numbers in the client, which do the same by nearly the same rule: all
+ * that a client lacks is lost when the oldest of it is too old. Live messages
  * arrive at once: what is late or lost on a standing link is sim.c's subject.
  */
 #ifndef STENTOR_TESTS_SIM_SCALE_MESSAGES_H
@@ -23,7 +24,7 @@
 /* A client's places, and its own channel's log. */
 struct client_places {
 	uint32_t own_top, own_at; /* the log's, the client's */
-	uint32_t own_ms;	  /* when something was published last */
+	uint32_t own_ms; /* when the oldest that it lacks was published */
 	uint32_t match_at;
 };
 
@@ -95,7 +96,7 @@ static void own_resume(struct client_places *p, uint64_t at)
 	uint32_t now = (uint32_t)(world.now_ms - messages.began_ms);
 	uint64_t kept = p->own_top - min_of(p->own_top, (uint32_t)OWN_HISTORY);
 
-	if (now - p->own_ms >= HISTORY_TTL_MS)
+	if (at < p->own_top && now - p->own_ms >= HISTORY_TTL_MS)
 		kept = p->own_top;
 	messages.total.lost += kept - min_of(kept, at);
 	messages.total.resumed += p->own_top - max_of(kept, at);
@@ -157,8 +158,9 @@ static void messages_leave(uint32_t client, struct client_places *p)
 
 static void own_publish(struct client_places *p, bool connected)
 {
+	if (p->own_at == p->own_top)
+		p->own_ms = (uint32_t)(world.now_ms - messages.began_ms);
 	p->own_top++;
-	p->own_ms = (uint32_t)(world.now_ms - messages.began_ms);
 	messages.total.published++;
 	if (!connected)
 		return;
