@@ -5,7 +5,8 @@
  * not synced, so it may be behind data.mdb (a kill, a power failure), but is
  * never ahead: ahead means that an older data.mdb was put in its place. Both
  * files may have been put back together. So `history` names data.mdb and itself
- * by inode and time of birth, which no copy keeps; and it is made anew at each
+ * by inode and time of birth, which no copy keeps (a file system that tells no
+ * time of birth may give an inode again); and it is made anew at each
  * start and in use up to ten times a second, so that what is put back by
  * writing over the files lands in an inode that it does not name. Neither chown
  * nor chmod nor moving the directory changes any of it.
@@ -158,6 +159,17 @@ static bool history_fill(const struct lmdblog *l, int fd)
 	return pwrite(fd, bytes, sizeof(bytes), 0) == (ssize_t)sizeof(bytes);
 }
 
+/* An exchange, because ext4 writes a file out that is renamed over another one:
+ * that takes ten times as long, and producers wait. */
+static bool history_rename(const struct lmdblog *l)
+{
+	if (renameat2(l->dir_fd, NAME_NEW, l->dir_fd, NAME, RENAME_EXCHANGE) !=
+	    0)
+		return renameat(l->dir_fd, NAME_NEW, l->dir_fd, NAME) == 0;
+	(void)unlinkat(l->dir_fd, NAME_NEW, 0);
+	return true;
+}
+
 /* Where it fails (a full disk) the old one stays, and is only behind. */
 void history_replace(struct lmdblog *l, bool sync, uint64_t now_ms)
 {
@@ -171,7 +183,7 @@ void history_replace(struct lmdblog *l, bool sync, uint64_t now_ms)
 	if (fd < 0)
 		return;
 	filled = history_fill(l, fd) && (!sync || fsync(fd) == 0);
-	if (!filled || renameat(l->dir_fd, NAME_NEW, l->dir_fd, NAME) != 0) {
+	if (!filled || !history_rename(l)) {
 		close(fd);
 		return;
 	}

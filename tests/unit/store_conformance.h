@@ -790,6 +790,43 @@ static void assert_era(const struct store_eras *eras, unsigned i,
 	assert_int_equal(eras->era[i].offset, offset);
 }
 
+/* For tests in which a store really went back, by whatever means: the messages
+ * "1", "2" ... up to `kept` are left of an epoch that had them up to `lost`,
+ * each under its text as key. Appends one, and returns its position. */
+static inline struct store_place assert_gone_back(struct conformance *f,
+						  const char *channel,
+						  uint64_t kept,
+						  struct store_place lost)
+{
+	struct store_eras eras;
+	struct appending p;
+	struct reading r;
+	char text[24];
+
+	for (uint64_t i = 1; i <= kept + 1; i++) {
+		snprintf(text, sizeof(text), "%" PRIu64, i);
+		append_init(f, &p, channel, text, text);
+		append_wait(&p);
+		assert_int_equal(p.a.rc, 0);
+		/* The answer for a message that is lost is lost with it. */
+		assert_int_equal(p.a.duplicate, i <= kept);
+		assert_true(p.a.place.epoch > lost.epoch);
+		assert_int_equal(p.a.place.offset, i);
+	}
+	read_init(f, &r, channel, 0);
+	r.r.epoch = p.a.place.epoch;
+	read_wait(&r);
+	assert_int_equal(f->got_count, kept + 1);
+	for (uint64_t i = 1; i <= kept + 1; i++) {
+		snprintf(text, sizeof(text), "%" PRIu64, i);
+		assert_got(f, i - 1, i, text);
+	}
+	assert_era(&r.r.eras, 0, lost.epoch, kept);
+	top_known(f, channel, &lost, &eras);
+	assert_int_equal(eras.count, r.r.eras.count);
+	return p.a.place;
+}
+
 /* Messages 1 to 3, and somebody who has seen 5: that is the store gone back by
  * two. Returns the top it then has. */
 static struct store_place went_back(struct conformance *f, const char *channel,

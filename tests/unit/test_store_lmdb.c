@@ -241,45 +241,38 @@ static void test_store_killed(void **state)
 static void test_store_put_back(void **state)
 {
 	struct conformance *f = *state;
-	struct store_place old, top, place;
+	struct store_place lost, top, place;
 	struct store_eras eras;
 	struct appending p;
-	char copy[128];
+	char copy[128], text[8];
 
 	snprintf(copy, sizeof(copy), "%s.copy", directory);
-	append_text(f, "a", "1");
-	append_text(f, "a", "2");
-	old = append_text(f, "a", "3");
 	append_text(f, "b", "1");
-	copy_directory(directory, copy, 0);
-	append_init(f, &p, "a", "k", "4");
-	append_wait(&p);
-	assert_int_equal(append_text(f, "a", "5").offset, 5);
+	for (unsigned i = 1; i <= 5; i++) {
+		if (i == 4)
+			copy_directory(directory, copy, 0);
+		snprintf(text, sizeof(text), "%u", i);
+		append_init(f, &p, "a", text, text);
+		append_wait(&p);
+		lost = p.a.place;
+	}
+	assert_int_equal(lost.offset, 5);
 	conformance_close(f);
 	copy_one("data.mdb", copy, directory, COPY_TIMES);
 	conformance_open(f);
 	assert_int_equal(metric_get(store_counters(f->store), SM_HISTORIES, 0),
 			 1);
 
-	append_init(f, &p, "a", "k", "4");
-	append_wait(&p);
-	assert_int_equal(p.a.rc, 0);
-	assert_false(p.a.duplicate); /* nobody has that message */
-	assert_true(p.a.place.epoch > old.epoch);
-	assert_int_equal(p.a.place.offset, 4);
-	top = top_known(f, "a", &p.a.place, &eras);
-	assert_int_equal(top.epoch, p.a.place.epoch);
-	assert_int_equal(eras.count, 1);
-	assert_era(&eras, 0, old.epoch, 3);
+	place = assert_gone_back(f, "a", 3, lost);
 	top = top_known(f, "b", NULL, &eras);
 	assert_int_equal(top.offset, 1);
 	assert_int_equal(eras.count, 1);
-	place = append_text(f, "b", "2");
-	assert_int_equal(place.epoch, top.epoch);
+	assert_int_equal(append_text(f, "b", "2").epoch, top.epoch);
 	assert_int_equal(metric_get(store_counters(f->store), SM_ERAS, 0), 2);
 	conformance_reopen(f);
 	assert_int_equal(metric_get(store_counters(f->store), SM_HISTORIES, 0),
 			 0);
+	assert_int_equal(top_of(f, "a").epoch, place.epoch);
 	assert_int_equal(top_of(f, "b").epoch, top.epoch);
 }
 
