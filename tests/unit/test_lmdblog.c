@@ -161,6 +161,7 @@ static void test_lmdblog_ttl(void **state)
 	assert_int_equal(r.count, 2);
 	assert_int_equal(r.first, 2);
 	assert_int_equal(r.records[0].bytes[0], 'y');
+	assert_int_equal(read_at(f, T0 + TTL + 999, "a").first, 2);
 	assert_int_equal(entries(f, f->log.records), 3);
 	trim_at(f, T0 + TTL);
 	assert_int_equal(entries(f, f->log.records), 2);
