@@ -73,8 +73,9 @@ struct dispatcher {
 
 	uint64_t started_ms;
 	bool settled, draining;
-	bool ready;	   /* as told to health */
-	char unready[512]; /* dispatcher_unready() */
+	unsigned settle_missed; /* workers, when time was over */
+	bool ready;		/* as told to health */
+	char unready[512];	/* dispatcher_unready() */
 	void (*on_closed)(struct dispatcher *d);
 };
 

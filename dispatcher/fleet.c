@@ -33,7 +33,7 @@ static uint64_t spare_accepts(const struct node_worker *w)
 }
 
 /* Adds up its workers. Those that are not in the routing table yet, or drain,
- * take nobody. */
+ * take nobody; of those that are refused nothing is known. */
 static void look_at(struct node *node)
 {
 	node->sum = (struct node_sum){0};
@@ -41,6 +41,8 @@ static void look_at(struct node *node)
 		const struct node_worker *w = worker_at(each);
 		struct node_sum *sum = &node->sum;
 
+		if (w->phase == NODE_WORKER_REFUSED)
+			continue;
 		sum->connections += w->connections;
 		sum->connections_max += w->connections_max;
 		sum->accepts += w->load.accepts;

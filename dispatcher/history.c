@@ -122,6 +122,57 @@ static void fail_tops(struct history *h, struct node_worker *w, uint64_t id)
 	send_tops(h, w, &answer);
 }
 
+/* --- places ------------------------------------------------------------ */
+
+typedef Stentor__Link__V1__Place Place;
+typedef Stentor__Link__V1__Era Era;
+
+/* Places as messages: of `places` each with as many eras as it has. */
+struct told_places {
+	Place *places, **list;
+	Era *eras, **era_list;
+};
+
+static void told_places_init(struct told_places *told,
+			     const struct store_place *places,
+			     const struct store_eras *eras, size_t count)
+{
+	size_t all = 0;
+
+	for (size_t i = 0; i < count; i++)
+		all += eras[i].count;
+	*told = (struct told_places){
+		.places = xcalloc(count, sizeof(Place)),
+		.list = xcalloc(count, sizeof(Place *)),
+		.eras = xcalloc(all, sizeof(Era)),
+		.era_list = xcalloc(all, sizeof(Era *)),
+	};
+	all = 0;
+	for (size_t i = 0; i < count; i++) {
+		Place *place = told->list[i] = &told->places[i];
+
+		stentor__link__v1__place__init(place);
+		place->epoch = places[i].epoch;
+		place->offset = places[i].offset;
+		place->n_eras = eras[i].count;
+		place->eras = &told->era_list[all];
+		for (size_t k = 0; k < eras[i].count; k++, all++) {
+			stentor__link__v1__era__init(&told->eras[all]);
+			told->eras[all].epoch = eras[i].era[k].epoch;
+			told->eras[all].offset = eras[i].era[k].offset;
+			told->era_list[all] = &told->eras[all];
+		}
+	}
+}
+
+static void told_places_fini(struct told_places *told)
+{
+	free(told->places);
+	free(told->list);
+	free(told->eras);
+	free(told->era_list);
+}
+
 /* The next of a job's askers that is still there. */
 static struct node_worker *next_asker(struct history_job *job, uint64_t *id)
 {
@@ -179,16 +230,15 @@ static void on_read(struct store_read *r)
 	struct history_job *job = container_of(r, struct history_job, read);
 	struct history *h = job->history;
 	struct link_record records[HISTORY_MESSAGES_MAX];
-	Stentor__Link__V1__Place top = STENTOR__LINK__V1__PLACE__INIT;
+	struct told_places top;
 	LinkHistoryAnswer answer = STENTOR__LINK__V1__HISTORY_ANSWER__INIT;
 	struct node_worker *w;
 	size_t count;
 	uint64_t id;
 
 	count = take_records(h, r, records);
-	top.epoch = r->top.epoch;
-	top.offset = r->top.offset;
-	answer.top = &top;
+	told_places_init(&top, &r->top, &r->eras, 1);
+	answer.top = &top.places[0];
 	answer.first = r->first;
 	while ((w = next_asker(job, &id)) != NULL) {
 		struct frame *f;
@@ -207,6 +257,7 @@ static void on_read(struct store_read *r)
 			fail_history(h, w, id);
 		}
 	}
+	told_places_fini(&top);
 	job_done(job);
 }
 
@@ -216,7 +267,7 @@ static void on_tops(struct store_tops *t)
 	struct history *h = job->history;
 	Stentor__Link__V1__TopsAnswer answer =
 		STENTOR__LINK__V1__TOPS_ANSWER__INIT;
-	Stentor__Link__V1__Place places[STORE_TOPS_MAX], *tops[STORE_TOPS_MAX];
+	struct told_places tops;
 	uint64_t id;
 	struct node_worker *w = next_asker(job, &id);
 
@@ -225,16 +276,13 @@ static void on_tops(struct store_tops *t)
 	} else if (t->rc != 0) {
 		fail_tops(h, w, id);
 	} else {
-		for (size_t i = 0; i < t->count; i++) {
-			stentor__link__v1__place__init(&places[i]);
-			places[i].epoch = t->places[i].epoch;
-			places[i].offset = t->places[i].offset;
-			tops[i] = &places[i];
-		}
+		told_places_init(&tops, t->places, t->eras, t->count);
 		answer.id = id;
 		answer.n_tops = t->count;
-		answer.tops = tops;
+		answer.tops = tops.list;
 		send_tops(h, w, &answer);
+		told_places_fini(&tops);
+		w->compared |= w->questions == 0;
 	}
 	job_done(job);
 }
@@ -374,7 +422,8 @@ static size_t names_size(const TopsQuery *q)
 {
 	size_t size = 0;
 
-	if (q->n_channels > STORE_TOPS_MAX)
+	if (q->n_channels > STORE_TOPS_MAX ||
+	    (q->n_known != 0 && q->n_known != q->n_channels))
 		return 0;
 	for (size_t i = 0; i < q->n_channels; i++) {
 		if (!name_valid(q->channels[i]))
@@ -384,15 +433,45 @@ static size_t names_size(const TopsQuery *q)
 	return size;
 }
 
+/* What is kept for each channel of a question, beside its name. */
+#define TOPS_EACH                                                     \
+	(2 * sizeof(struct store_place) + sizeof(struct store_eras) + \
+	 sizeof(const char *))
+
+/* Lays the arrays and names of a question out in the job's memory. */
+static void copy_question(struct history_job *job, const TopsQuery *q)
+{
+	size_t count = q->n_channels;
+	struct store_place *known = (struct store_place *)job->names;
+	struct store_eras *eras;
+	const char **channels;
+	char *at;
+
+	job->tops.places = known + count;
+	eras = (struct store_eras *)(job->tops.places + count);
+	channels = (const char **)(eras + count);
+	at = (char *)(channels + count);
+	job->tops.known = q->n_known > 0 ? known : NULL;
+	job->tops.eras = eras;
+	job->tops.channels = channels;
+	job->tops.count = count;
+	for (size_t i = 0; i < count; i++) {
+		size_t len = strlen(q->channels[i]) + 1;
+
+		channels[i] = memcpy(at, q->channels[i], len);
+		at += len;
+		if (q->n_known > 0)
+			known[i] = (struct store_place){q->known[i]->epoch,
+							q->known[i]->offset};
+	}
+}
+
 void history_ask_tops(struct history *h, struct node_worker *w,
 		      const TopsQuery *q)
 {
 	size_t names = names_size(q);
-	size_t arrays = q->n_channels *
-			(sizeof(struct store_place) + sizeof(const char *));
+	size_t arrays = q->n_channels * TOPS_EACH;
 	struct history_job *job;
-	const char **channels;
-	char *at;
 
 	if (names == 0 || !may_ask(h, w, arrays + names)) {
 		fail_tops(h, w, q->id);
@@ -400,18 +479,8 @@ void history_ask_tops(struct history *h, struct node_worker *w,
 	}
 	job = job_new(h, arrays + names);
 	job->is_tops = true;
-	job->tops.places = (struct store_place *)job->names;
-	channels = (const char **)(job->tops.places + q->n_channels);
-	at = (char *)(channels + q->n_channels);
-	job->tops.channels = channels;
-	job->tops.count = q->n_channels;
+	copy_question(job, q);
 	job->tops.done = on_tops;
-	for (size_t i = 0; i < q->n_channels; i++) {
-		size_t len = strlen(q->channels[i]) + 1;
-
-		channels[i] = memcpy(at, q->channels[i], len);
-		at += len;
-	}
 	add_asker(job, w, q->id);
 	start_waiting(h);
 }

@@ -11,6 +11,10 @@
  * that is half full, or the store away: the answer is `failed`, and the worker
  * asks again later, or another dispatcher. A record that is none is left out.
  * An answer is at most about one batch, unless its only message is larger.
+ *
+ * A worker's question after tops carries what it has seen of each log, and the
+ * answers tell a log's eras (store.h): so both learn of it when a store has
+ * gone back. Once all of its questions are answered the worker is `compared`.
  */
 #ifndef STENTOR_DISPATCHER_HISTORY_H
 #define STENTOR_DISPATCHER_HISTORY_H

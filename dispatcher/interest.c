@@ -437,6 +437,8 @@ int interest_add(struct interest *t, uint64_t key, uint16_t worker)
 	int err = 0;
 
 	check(worker < INTEREST_WORKERS_MAX);
+	if (t->wants_all[worker])
+		return 0;
 	check(!t->dropped[worker]);
 	if (t->pairs >= t->pairs_max)
 		return ERR_FULL;
@@ -459,6 +461,8 @@ bool interest_remove(struct interest *t, uint64_t key, uint16_t worker)
 	struct interest_slot *slot = find(t, s, key);
 
 	check(worker < INTEREST_WORKERS_MAX);
+	if (t->wants_all[worker])
+		return false;
 	check(!t->dropped[worker]);
 	if (!slot || !slot_remove(t, s, slot, worker))
 		return false;
@@ -470,35 +474,83 @@ bool interest_remove(struct interest *t, uint64_t key, uint16_t worker)
 	return true;
 }
 
+/* Leaves out dropped workers of a slot's, and merges those that want
+ * everything in; both are ascending, and a worker is never in both. */
+static size_t merge(const struct interest *t, const uint16_t *all, size_t count)
+{
+	const uint16_t *extra = t->all, *extra_end = t->all + t->all_count;
+	size_t found = 0;
+
+	for (size_t i = 0; i < count; i++) {
+		if (t->dropped[all[i]])
+			continue;
+		while (extra < extra_end && *extra < all[i])
+			t->scratch[found++] = *extra++;
+		t->scratch[found++] = all[i];
+	}
+	while (extra < extra_end)
+		t->scratch[found++] = *extra++;
+	return found;
+}
+
 size_t interest_lookup(const struct interest *t, uint64_t key,
 		       const uint16_t **workers)
 {
 	const struct interest_shard *s = &t->shards[shard_of(t, key)];
 	const struct interest_slot *slot = find(t, s, key);
-	const uint16_t *all;
-	size_t count, alive = 0;
+	const uint16_t *all = NULL;
+	size_t count = 0;
 
-	if (!slot)
+	if (slot)
+		count = slot_workers(s, slot, &all);
+	else if (likely(t->all_count == 0))
 		return 0;
-	count = slot_workers(s, slot, &all);
 	*workers = all;
-	if (likely(t->garbage == 0))
+	if (likely(t->garbage == 0 && t->all_count == 0))
 		return count;
-	for (size_t i = 0; i < count; i++) {
-		t->scratch[alive] = all[i];
-		alive += !t->dropped[all[i]];
-	}
 	*workers = t->scratch;
-	return alive;
+	return merge(t, all, count);
+}
+
+static void drop_pairs(struct interest *t, uint16_t worker)
+{
+	if (t->dropped[worker] || t->worker_pairs[worker] == 0)
+		return;
+	t->dropped[worker] = true;
+	t->garbage += t->worker_pairs[worker];
+}
+
+int interest_want_all(struct interest *t, uint16_t worker)
+{
+	size_t at = position(t->all, t->all_count, worker);
+
+	check(worker < INTEREST_WORKERS_MAX);
+	if (t->wants_all[worker])
+		return 0;
+	check(!t->dropped[worker]);
+	if (t->all_count == INTEREST_ALL_MAX)
+		return ERR_FULL;
+	memmove(&t->all[at + 1], &t->all[at],
+		(t->all_count - at) * sizeof(t->all[0]));
+	t->all[at] = worker;
+	t->all_count++;
+	t->wants_all[worker] = true;
+	drop_pairs(t, worker);
+	return 0;
 }
 
 void interest_drop_worker(struct interest *t, uint16_t worker)
 {
 	check(worker < INTEREST_WORKERS_MAX);
-	if (t->dropped[worker] || t->worker_pairs[worker] == 0)
-		return;
-	t->dropped[worker] = true;
-	t->garbage += t->worker_pairs[worker];
+	drop_pairs(t, worker);
+	if (t->wants_all[worker]) {
+		size_t at = position(t->all, t->all_count, worker);
+
+		t->all_count--;
+		memmove(&t->all[at], &t->all[at + 1],
+			(t->all_count - at) * sizeof(t->all[0]));
+		t->wants_all[worker] = false;
+	}
 }
 
 /* Removes dropped workers from a slot; true if it is empty now. */
@@ -548,6 +600,16 @@ bool interest_sweep(struct interest *t, unsigned shards)
 		t->sweep_at = (t->sweep_at + 1) % INTEREST_SHARDS;
 	}
 	return t->garbage > 0;
+}
+
+bool interest_make_room(struct interest *t)
+{
+	while (t->pairs >= t->pairs_max) {
+		if (t->garbage == 0)
+			return false;
+		interest_sweep(t, 1);
+	}
+	return true;
 }
 
 bool interest_worker_clean(const struct interest *t, uint16_t worker)

@@ -12,6 +12,11 @@
  * A worker that is gone is dropped in O(1): lookups leave it out from then on,
  * and interest_sweep() removes its pairs in idle time. Only when it is clean
  * may its id be given to another worker.
+ *
+ * Full: interest_make_room() sweeps at once what it must. Where that does not
+ * help, a worker may be made to want everything: its pairs are dropped, and
+ * every lookup returns it, until it is dropped itself. At most
+ * INTEREST_ALL_MAX do, because each costs every message a delivery.
  */
 #ifndef STENTOR_DISPATCHER_INTEREST_H
 #define STENTOR_DISPATCHER_INTEREST_H
@@ -24,6 +29,7 @@
 
 #define INTEREST_WORKERS_MAX 4096
 #define INTEREST_SHARDS	     256
+#define INTEREST_ALL_MAX     64 /* workers that want everything */
 
 struct interest_slot;
 union interest_set_ref;
@@ -41,6 +47,9 @@ struct interest {
 	struct interest_shard shards[INTEREST_SHARDS];
 	uint32_t worker_pairs[INTEREST_WORKERS_MAX];
 	bool dropped[INTEREST_WORKERS_MAX]; /* and not clean yet */
+	bool wants_all[INTEREST_WORKERS_MAX];
+	uint16_t all[INTEREST_ALL_MAX]; /* these, ascending */
+	uint16_t all_count;
 	uint16_t *scratch; /* lookups that leave out dropped workers */
 	uint64_t mixer;	   /* secret odd multiplier, see interest.c */
 	uint64_t pairs;	   /* in the table */
@@ -54,8 +63,16 @@ void interest_init(struct interest *t, uint64_t pairs_max);
 void interest_fini(struct interest *t);
 
 /* Adds a pair. ERR_EXISTS where it is there already, ERR_FULL at pairs_max
- * (pairs that wait to be swept count). The worker is not a dropped one. */
+ * (pairs that wait to be swept count). The worker is not a dropped one. Of one
+ * that wants everything nothing is kept, and that is no fault. */
 int interest_add(struct interest *t, uint64_t key, uint16_t worker) MUST_CHECK;
+
+/* Sweeps until a pair fits. False: there is nothing to sweep, and none does. */
+bool interest_make_room(struct interest *t) MUST_CHECK;
+
+/* From now on the worker wants everything, instead of its pairs. ERR_FULL: too
+ * many do. The worker is not a dropped one. */
+int interest_want_all(struct interest *t, uint16_t worker) MUST_CHECK;
 
 /* False if there was no such pair. The worker is not a dropped one. */
 bool interest_remove(struct interest *t, uint64_t key, uint16_t worker);
@@ -66,7 +83,7 @@ bool interest_remove(struct interest *t, uint64_t key, uint16_t worker);
 size_t interest_lookup(const struct interest *t, uint64_t key,
 		       const uint16_t **workers);
 
-/* Forgets all pairs of a worker. */
+/* Forgets all pairs of a worker, and that it wants everything. */
 void interest_drop_worker(struct interest *t, uint16_t worker);
 
 /* Removes what is left of dropped workers from the next `shards` shards (one

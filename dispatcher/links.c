@@ -151,11 +151,25 @@ static void on_flush(uv_prepare_t *prepare)
 		uv_timer_start(&d->batch, on_batch_timer, 1, 0);
 }
 
-/* The workers had time to report, and all that did are in the table. */
+/* The workers had time to report, and those that began to are in the table; or
+ * it takes too long. */
 static bool settled(const struct dispatcher *d)
 {
-	return now_ms(d) - d->started_ms >= d->options.settle_ms &&
-	       nodes_settled(&d->nodes);
+	uint64_t passed_ms = now_ms(d) - d->started_ms;
+
+	return passed_ms >= d->options.settle_ms &&
+	       (nodes_settled(&d->nodes) ||
+		passed_ms >= d->options.settle_max_ms);
+}
+
+static void settle(struct dispatcher *d)
+{
+	d->settled = d->publisher.open = true;
+	d->settle_missed = nodes_awaited(&d->nodes);
+	log_info("SETTLED", "workers=%u missed=%u dialling=%u ms=%llu",
+		 d->nodes.in_phase[NODE_WORKER_READY], d->settle_missed,
+		 d->nodes.dialling,
+		 (unsigned long long)(now_ms(d) - d->started_ms));
 }
 
 const char *dispatcher_unready(struct dispatcher *d)
@@ -164,7 +178,7 @@ const char *dispatcher_unready(struct dispatcher *d)
 		return "draining";
 	if (!d->settled)
 		return "settling: waiting for workers to report";
-	if (d->keeps_history && d->nodes.refused > 0)
+	if (d->keeps_history && nodes_outvoted(&d->nodes))
 		return "another store is in use by the cluster";
 	if (!d->keeps_history || d->store == NULL ||
 	    now_ms(d) - d->store_up_ms <= STORE_GRACE_MS)
@@ -182,7 +196,7 @@ static void check_ready(struct dispatcher *d)
 	if (d->draining)
 		return;
 	if (!d->settled && settled(d))
-		d->settled = d->publisher.open = true;
+		settle(d);
 	unready = dispatcher_unready(d);
 	if (d->ready == (unready == NULL))
 		return;

@@ -120,6 +120,14 @@ static const struct link_family {
 	 "Deliveries sent since the link came up.", link_messages},
 };
 
+/* A name stands for the worker that has it, not for one that wants it too. */
+static bool has_its_name(const struct node_worker *w)
+{
+	return w->phase != NODE_WORKER_REFUSED ||
+	       w->refused_for !=
+		       STENTOR__LINK__V1__REFUSE_REASON__REFUSE_REASON_NAME;
+}
+
 static void render_links(const struct nodes *n, struct metrics_text *t)
 {
 	for (size_t f = 0; f < array_len(link_families); f++) {
@@ -129,7 +137,7 @@ static void render_links(const struct nodes *n, struct metrics_text *t)
 			const struct node_worker *w = n->by_id[id];
 			char labels[384] = "", index[16];
 
-			if (w == NULL)
+			if (w == NULL || !has_its_name(w))
 				continue;
 			snprintf(index, sizeof(index), "%u", w->index);
 			metrics_label(labels, sizeof(labels), "node",
@@ -242,14 +250,23 @@ static void render_counters(const struct nodes *n, struct metrics_text *t)
 	       "Memory of the routing table, bytes.",
 	       interest_bytes(&n->interest));
 	single(t, "interest_full_total", METRIC_COUNTER,
-	       "Announcements that found the routing table full.",
+	       "Times that a worker found the routing table full: it is sent "
+	       "everything then, or refused.",
 	       c->interest_full);
+	single(t, "interest_all_workers", METRIC_GAUGE,
+	       "Workers that are sent everything because the routing table "
+	       "was full; at most 64.",
+	       n->interest.all_count);
 	single(t, "link_batches_total", METRIC_COUNTER,
 	       "Batches of deliveries sent to workers.", c->batches);
 	single(t, "link_hellos_total", METRIC_COUNTER,
 	       "Greetings received from workers.", c->hellos);
 	single(t, "link_hellos_refused_total", METRIC_COUNTER,
 	       "Greetings turned down.", c->hellos_refused);
+	single(t, "names_taken_total", METRIC_COUNTER,
+	       "Workers refused because an elder one of their node name and "
+	       "index is alive.",
+	       c->names_taken);
 	single(t, "links_lost_total", METRIC_COUNTER,
 	       "Links that stood and ended.", c->links_lost);
 	single(t, "link_gaps_total", METRIC_COUNTER,
@@ -295,9 +312,10 @@ static void render_store(struct dispatcher *d, struct metrics_text *t)
 	const struct metrics *blocks[1];
 
 	single(t, "store_refused_workers", METRIC_GAUGE,
-	       "Workers whose positions come from another store; not 0: the "
-	       "cluster's dispatchers have different stores.",
-	       d->nodes.refused);
+	       "Workers that are refused because their positions come from "
+	       "another store; not 0: the cluster's dispatchers have "
+	       "different stores.",
+	       d->nodes.strangers);
 	single(t, "publish_stream_waiting", METRIC_GAUGE,
 	       "Results of streams that wait for their turn; at most 131072.",
 	       d->stream_items.used);
@@ -311,6 +329,17 @@ static void render_store(struct dispatcher *d, struct metrics_text *t)
 		return;
 	blocks[0] = store_counters(d->store);
 	metrics_render(t, blocks, 1);
+}
+
+static void render_settling(const struct dispatcher *d, struct metrics_text *t)
+{
+	single(t, "settled", METRIC_GAUGE,
+	       "1 when workers have had their time to report since the start.",
+	       d->settled);
+	single(t, "settle_missed_workers", METRIC_GAUGE,
+	       "Workers that were not waited for any longer when "
+	       "--settle-max-ms were over.",
+	       d->settle_missed);
 }
 
 static void render_fleet(const struct fleet *f, struct metrics_text *t)
@@ -377,6 +406,7 @@ void dispatcher_metrics_render(struct dispatcher *d, struct metrics_text *t)
 	render_counters(&d->nodes, t);
 	render_history(&d->history, t);
 	render_store(d, t);
+	render_settling(d, t);
 	render_fleet(&d->fleet, t);
 	render_auth(d, t);
 	single(t, "link_inbox_bytes", METRIC_GAUGE,

@@ -7,9 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-typedef Stentor__Link__V1__Hello Hello;
 typedef Stentor__Link__V1__Interest Interest;
-typedef Stentor__Link__V1__RefuseReason RefuseReason;
 
 void nodes_init(struct nodes *n, const struct nodes_config *config,
 		const struct nodes_ops *ops, void *ctx)
@@ -98,18 +96,6 @@ static void node_free_if_empty(struct node *node)
 	free(node);
 }
 
-static struct node_worker *worker_find(const struct node *node, uint32_t index)
-{
-	list_for_each (each, &node->workers) {
-		struct node_worker *w =
-			container_of(each, struct node_worker, in_node);
-
-		if (w->index == index)
-			return w;
-	}
-	return NULL;
-}
-
 struct node_worker *nodes_worker(const struct nodes *n, uint64_t epoch)
 {
 	hmap_for_each_hash (each, &n->by_epoch, epoch) {
@@ -135,6 +121,51 @@ static int free_id(struct nodes *n)
 	return -1;
 }
 
+void nodes_set_phase(struct nodes *n, struct node_worker *w,
+		     enum node_worker_phase phase)
+{
+	n->in_phase[w->phase]--;
+	n->strangers -= nodes_is_stranger(w);
+	w->phase = phase;
+	n->in_phase[w->phase]++;
+	n->strangers += nodes_is_stranger(w);
+}
+
+struct node_worker *nodes_worker_new(struct nodes *n, const LinkFrame *f,
+				     uint64_t now_ms)
+{
+	const Hello *hello = f->hello;
+	int id = n->worker_count < n->config.workers_max ? free_id(n) : -1;
+	struct node_worker *w;
+
+	if (id < 0)
+		return NULL;
+	w = xcalloc(1, sizeof(*w));
+	w->id = (uint16_t)id;
+	w->node = node_get(n, hello);
+	w->index = hello->worker;
+	w->incarnation = hello->incarnation;
+	w->started = hello->started;
+	w->logs = hello->logs;
+	w->connections_max = nodes_sane(hello->connections_max);
+	w->config_hash = hello->config_hash;
+	w->store = hello->store;
+	w->link_address = xstrdup(hello->link_address);
+	w->dialed = xstrdup(hello->dialed);
+	w->since_wall_ms = n->ops->wall_ms(n->ctx);
+	list_init(&w->in_pending);
+	list_insert_after(worker_before(w->node, w->index), &w->in_node);
+	linkq_init(&w->queue, n->config.queue_bytes);
+	link_state_init(&w->link, random_nonzero(), now_ms);
+	w->link.peer_epoch = f->sender_epoch;
+	hmap_insert(&n->by_epoch, &w->by_epoch, w->link.epoch);
+	n->by_id[id] = w;
+	n->worker_count++;
+	n->dialling++;
+	n->in_phase[w->phase]++;
+	return w;
+}
+
 static void worker_free(struct nodes *n, struct node_worker *w)
 {
 	struct node *node = w->node;
@@ -144,8 +175,9 @@ static void worker_free(struct nodes *n, struct node_worker *w)
 	hmap_remove(&n->by_epoch, &w->by_epoch);
 	n->by_id[w->id] = NULL;
 	n->worker_count--;
-	n->connecting -= w->phase == NODE_WORKER_CONNECTING;
-	n->refused -= w->phase == NODE_WORKER_REFUSED;
+	n->dialling -= !w->connected;
+	n->in_phase[w->phase]--;
+	n->strangers -= nodes_is_stranger(w);
 	for (unsigned i = 0; i < w->batch_count; i++)
 		frame_release(w->batch[i]);
 	linkq_clear(&w->queue);
@@ -157,8 +189,8 @@ static void worker_free(struct nodes *n, struct node_worker *w)
 	node_free_if_empty(node);
 }
 
-static void worker_drop(struct nodes *n, struct node_worker *w,
-			const char *reason)
+void nodes_worker_drop(struct nodes *n, struct node_worker *w,
+		       const char *reason)
 {
 	log_warn("WORKER-DOWN", "node=%s worker=%u reason=%s", w->node->name,
 		 w->index, reason);
@@ -190,9 +222,9 @@ void nodes_fini(struct nodes *n)
 
 /* --- sending ----------------------------------------------------------- */
 
-static int send_control(struct nodes *n, struct node_worker *w,
-			const struct link_header *h,
-			const struct frame *control, size_t *sent)
+int nodes_send_frame(struct nodes *n, struct node_worker *w,
+		     const struct link_header *h, const struct frame *control,
+		     size_t *sent)
 {
 	uint8_t head[LINK_HEADER_MAX];
 	struct iovec pieces[2] = {
@@ -212,7 +244,7 @@ int nodes_send_in_sequence(struct nodes *n, struct node_worker *w,
 {
 	struct link_header h = link_state_next(&w->link);
 	size_t sent;
-	int rc = send_control(n, w, &h, control, &sent);
+	int rc = nodes_send_frame(n, w, &h, control, &sent);
 
 	if (rc == 0) {
 		link_state_sent(&w->link, sent);
@@ -232,254 +264,6 @@ void nodes_send_control(struct nodes *n, struct node_worker *w,
 	frame_release(control);
 }
 
-/* Outside the sequence; the worker asks again if it gets lost. */
-static void send_greeting(struct nodes *n, struct node_worker *w,
-			  struct link_header h, LinkFrame *f)
-{
-	struct frame *control = link_control_encode(f);
-	size_t sent;
-	int rc = send_control(n, w, &h, control, &sent);
-
-	if (rc != 0)
-		log_debug("GREETING-LOST", "node=%s worker=%u err=%s",
-			  w->node->name, w->index, err_name(rc));
-	frame_release(control);
-}
-
-static void acknowledge_hello(struct nodes *n, struct node_worker *w)
-{
-	Stentor__Link__V1__HelloAck ack = STENTOR__LINK__V1__HELLO_ACK__INIT;
-	LinkFrame f = STENTOR__LINK__V1__FRAME__INIT;
-
-	ack.protocol = LINK_PROTOCOL;
-	ack.dispatcher = (char *)n->config.name;
-	ack.version = (char *)n->config.version;
-	ack.config_hash = n->config.config_hash;
-	ack.store = n->config.store;
-	ack.hash_key.len = sizeof(n->key);
-	ack.hash_key.data = (uint8_t *)&n->key;
-	f.hello_ack = &ack;
-	send_greeting(n, w, link_state_greeting(&w->link), &f);
-}
-
-/* Tells the worker, over its existing link, why an attempt is turned down. */
-static void refuse(struct nodes *n, struct node_worker *w, uint64_t epoch,
-		   RefuseReason reason, const char *text)
-{
-	Stentor__Link__V1__Refuse r = STENTOR__LINK__V1__REFUSE__INIT;
-	LinkFrame f = STENTOR__LINK__V1__FRAME__INIT;
-	struct link_header h = link_state_greeting(&w->link);
-
-	r.reason = reason;
-	r.text = (char *)text;
-	f.refuse = &r;
-	h.receiver_epoch = epoch;
-	send_greeting(n, w, h, &f);
-}
-
-/* --- one store for all ------------------------------------------------- */
-
-/* Two stores would hand out two truths about the same channel. */
-static bool store_differs(const struct nodes *n, uint64_t store)
-{
-	return store != 0 && n->config.store != 0 && store != n->config.store;
-}
-
-static const char *store_refusal(const struct nodes *n)
-{
-	return n->config.store_embedded
-		       ? "another dispatcher is in use, and this one's store "
-			 "(memory: or lmdb:) is not shared: start one "
-			 "dispatcher, or use redis://"
-		       : "the worker's positions come from another store: all "
-			 "dispatchers must have the same --store";
-}
-
-/* Says why; on the first time ends what there was between the two. */
-static void worker_refuse(struct nodes *n, struct node_worker *w)
-{
-	if (w->phase != NODE_WORKER_REFUSED) {
-		n->connecting -= w->phase == NODE_WORKER_CONNECTING;
-		n->refused++;
-		n->counters.stores_differ++;
-		w->phase = NODE_WORKER_REFUSED;
-		interest_drop_worker(&n->interest, w->id);
-		linkq_clear(&w->queue);
-		list_remove(&w->in_pending);
-		log_error("STORE-DIFFERS",
-			  "node=%s worker=%u ours=%016llx theirs=%016llx "
-			  "text=\"%s\"",
-			  w->node->name, w->index,
-			  (unsigned long long)n->config.store,
-			  (unsigned long long)w->store, store_refusal(n));
-	}
-	if (w->connected)
-		refuse(n, w, w->link.peer_epoch,
-		       STENTOR__LINK__V1__REFUSE_REASON__REFUSE_REASON_STORE,
-		       store_refusal(n));
-}
-
-void nodes_set_store(struct nodes *n, uint64_t identity)
-{
-	if (identity == n->config.store)
-		return;
-	n->config.store = identity;
-	for (unsigned i = 0; i < INTEREST_WORKERS_MAX; i++) {
-		struct node_worker *w = n->by_id[i];
-
-		if (w != NULL && store_differs(n, w->store))
-			worker_refuse(n, w);
-	}
-}
-
-/* --- greetings --------------------------------------------------------- */
-
-/* What is kept of a hello, from whoever says it. */
-static bool texts_too_long(const Hello *h)
-{
-	return strlen(h->link_address) > NODES_TEXT_MAX ||
-	       strlen(h->listen_address) > NODES_TEXT_MAX ||
-	       strlen(h->dialed) > NODES_TEXT_MAX ||
-	       strlen(h->version) > NODES_TEXT_MAX;
-}
-
-static const char *hello_fault(const struct nodes *n, const LinkFrame *f)
-{
-	const Hello *h = f->hello;
-
-	if (f->sender_epoch == 0 || h->incarnation == 0)
-		return "no epoch";
-	if (h->protocol + 1 < LINK_PROTOCOL || h->protocol > LINK_PROTOCOL + 1)
-		return "protocol version";
-	if (strcmp(h->token, n->config.token) != 0)
-		return "token";
-	if (h->node[0] == '\0' || strlen(h->node) > NODES_NAME_MAX)
-		return "node name";
-	if (strncmp(h->link_address, "tcp://", 6) != 0 &&
-	    strncmp(h->link_address, "tls+tcp://", 10) != 0)
-		return "link address";
-	if (texts_too_long(h))
-		return "text too long";
-	if (n->connecting >= NODES_CONNECTING_MAX)
-		return "too many workers are being dialled";
-	return NULL;
-}
-
-/* No node holds or does that much; sums of them overflow nothing. */
-static uint64_t sane(uint64_t told)
-{
-	return min_of(told, (uint64_t)1 << 40);
-}
-
-static void worker_add(struct nodes *n, const LinkFrame *f, uint64_t now_ms)
-{
-	const Hello *hello = f->hello;
-	int id = n->worker_count < n->config.workers_max ? free_id(n) : -1;
-	struct node_worker *w;
-
-	if (id < 0) {
-		n->counters.hellos_refused++;
-		log_warn("WORKERS-FULL", "node=%s worker=%u workers_max=%llu",
-			 hello->node, hello->worker,
-			 (unsigned long long)n->config.workers_max);
-		return;
-	}
-	w = xcalloc(1, sizeof(*w));
-	w->id = (uint16_t)id;
-	w->node = node_get(n, hello);
-	w->index = hello->worker;
-	w->incarnation = hello->incarnation;
-	w->connections_max = sane(hello->connections_max);
-	w->config_hash = hello->config_hash;
-	w->store = hello->store;
-	w->link_address = xstrdup(hello->link_address);
-	w->dialed = xstrdup(hello->dialed);
-	w->since_wall_ms = n->ops->wall_ms(n->ctx);
-	list_init(&w->in_pending);
-	list_insert_after(worker_before(w->node, w->index), &w->in_node);
-	linkq_init(&w->queue, n->config.queue_bytes);
-	link_state_init(&w->link, random_nonzero(), now_ms);
-	w->link.peer_epoch = f->sender_epoch;
-	hmap_insert(&n->by_epoch, &w->by_epoch, w->link.epoch);
-	n->by_id[id] = w;
-	n->worker_count++;
-	n->connecting++;
-	log_info("WORKER-HELLO", "node=%s worker=%u address=%s version=%s",
-		 hello->node, hello->worker, hello->link_address,
-		 hello->version);
-	if (n->ops->open(n->ctx, w) != 0)
-		worker_drop(n, w, "address");
-	else if (store_differs(n, w->store))
-		worker_refuse(n, w);
-}
-
-/* The worker says hello again within the same attempt. False: it may have
- * another one, for what it was refused for is over. */
-static bool greet_again(struct nodes *n, struct node_worker *w,
-			const Hello *hello)
-{
-	w->store = hello->store;
-	if (store_differs(n, w->store))
-		worker_refuse(n, w);
-	else if (w->phase == NODE_WORKER_REFUSED)
-		return false;
-	else if (w->connected)
-		acknowledge_hello(n, w);
-	return true;
-}
-
-static void take_hello(struct nodes *n, const LinkFrame *f, uint64_t now_ms)
-{
-	const Hello *hello = f->hello;
-	const char *fault = hello_fault(n, f);
-	struct node *node;
-	struct node_worker *old;
-
-	n->counters.hellos++;
-	if (fault != NULL) {
-		n->counters.hellos_refused++;
-		log_warn("HELLO-REFUSED", "fault=\"%s\"", fault);
-		return;
-	}
-	node = nodes_find(n, hello->node);
-	old = node ? worker_find(node, hello->worker) : NULL;
-	if (old != NULL && old->link.peer_epoch == f->sender_epoch &&
-	    greet_again(n, old, hello))
-		return;
-	if (old != NULL && old->incarnation == hello->incarnation &&
-	    strcmp(old->dialed, hello->dialed) != 0 &&
-	    !link_state_dead(&old->link, now_ms)) {
-		n->counters.hellos_refused++;
-		refuse(n, old, f->sender_epoch,
-		       STENTOR__LINK__V1__REFUSE_REASON__REFUSE_REASON_DUPLICATE,
-		       "this dispatcher is linked already, by another address");
-		return;
-	}
-	if (old != NULL)
-		worker_drop(n, old, "replaced");
-	worker_add(n, f, now_ms);
-}
-
-void nodes_connected(struct nodes *n, struct node_worker *w, uint64_t now_ms)
-{
-	w->connected = true;
-	w->link.last_rx_ms = now_ms;
-	if (w->phase == NODE_WORKER_REFUSED) {
-		worker_refuse(n, w);
-		return;
-	}
-	acknowledge_hello(n, w);
-	if (w->phase == NODE_WORKER_CONNECTING) {
-		w->phase = NODE_WORKER_SYNCING;
-		n->connecting--;
-	}
-}
-
-void nodes_disconnected(struct nodes *n, struct node_worker *w)
-{
-	worker_drop(n, w, "connection");
-}
-
 /* --- frames ------------------------------------------------------------ */
 
 static void brief(struct nodes *n, struct node_worker *w)
@@ -489,21 +273,42 @@ static void brief(struct nodes *n, struct node_worker *w)
 		n->ops->brief(n->ctx, w);
 }
 
+/* Keeps a key, or else sends the worker everything: it is told that what it
+ * announced stands. False: neither is possible, and its link has ended. */
+static bool keep_key(struct nodes *n, struct node_worker *w, uint64_t key)
+{
+	if (interest_add(&n->interest, key, w->id) != ERR_FULL)
+		return true;
+	if (interest_make_room(&n->interest))
+		return interest_add(&n->interest, key, w->id) != ERR_FULL;
+	n->counters.interest_full++;
+	if (interest_want_all(&n->interest, w->id) != 0) {
+		nodes_refuse(n, w, REFUSED_FOR(FULL));
+		return false;
+	}
+	log_error("INTEREST-FULL",
+		  "node=%s worker=%u interest_max=%llu "
+		  "what=\"it is sent everything\"",
+		  w->node->name, w->index,
+		  (unsigned long long)n->config.interest_max);
+	return true;
+}
+
 static void take_interest(struct nodes *n, struct node_worker *w,
 			  const Interest *in)
 {
 	for (size_t i = 0; i < in->n_add; i++) {
-		if (interest_add(&n->interest, in->add[i], w->id) == ERR_FULL)
-			n->counters.interest_full++;
+		if (!keep_key(n, w, in->add[i]))
+			return;
 	}
 	for (size_t i = 0; i < in->n_remove; i++)
 		interest_remove(&n->interest, in->remove[i], w->id);
+	w->keys += in->n_add;
+	w->keys -= min_of(w->keys, (uint64_t)in->n_remove);
 	if (in->snapshot_end && w->phase == NODE_WORKER_SYNCING) {
-		w->phase = NODE_WORKER_READY;
+		nodes_set_phase(n, w, NODE_WORKER_READY);
 		log_info("WORKER-READY", "node=%s worker=%u channels=%llu",
-			 w->node->name, w->index,
-			 (unsigned long long)interest_worker_entries(
-				 &n->interest, w->id));
+			 w->node->name, w->index, (unsigned long long)w->keys);
 		brief(n, w);
 	}
 	w->ack_due = true;
@@ -513,28 +318,28 @@ static void take_load(struct node_worker *w,
 		      const Stentor__Link__V1__Load *load)
 {
 	w->load = (struct node_load){
-		.accepts = sane(load->accepts),
-		.accepts_max = sane(load->accepts_max),
-		.sent_bytes = sane(load->sent_bytes),
-		.queue_age_us = sane(load->queue_age_us),
-		.fullness = sane(load->fullness),
-		.leave_per_ks = sane(load->leave_per_ks),
-		.drain_left_ms = sane(load->drain_left_ms),
+		.accepts = nodes_sane(load->accepts),
+		.accepts_max = nodes_sane(load->accepts_max),
+		.sent_bytes = nodes_sane(load->sent_bytes),
+		.queue_age_us = nodes_sane(load->queue_age_us),
+		.fullness = nodes_sane(load->fullness),
+		.leave_per_ks = nodes_sane(load->leave_per_ks),
+		.drain_left_ms = nodes_sane(load->drain_left_ms),
 	};
 }
 
 static void take_heartbeat(struct nodes *n, struct node_worker *w,
 			   const Stentor__Link__V1__Heartbeat *beat)
 {
-	w->connections = sane(beat->connections);
+	w->connections = nodes_sane(beat->connections);
 	w->draining = beat->draining;
 	w->store = beat->store;
 	if (beat->config_hash != 0)
 		w->config_hash = beat->config_hash;
 	if (beat->load != NULL)
 		take_load(w, beat->load);
-	if (store_differs(n, w->store))
-		worker_refuse(n, w);
+	if (nodes_store_differs(n, w->store))
+		nodes_refuse(n, w, REFUSED_FOR(STORE));
 }
 
 static void take_questions(struct nodes *n, struct node_worker *w,
@@ -562,9 +367,7 @@ static void take_frame(struct nodes *n, struct node_worker *w,
 		n->counters.gaps++;
 		/* The worker greets anew at once and so replaces this link; if
 		 * it does not hear us, silence ends the link. */
-		refuse(n, w, w->link.peer_epoch,
-		       STENTOR__LINK__V1__REFUSE_REASON__REFUSE_REASON_RESET,
-		       "a frame is missing");
+		nodes_reset(n, w, "a frame is missing");
 		return;
 	}
 	if (rc != 0) {
@@ -577,6 +380,8 @@ static void take_frame(struct nodes *n, struct node_worker *w,
 		return;
 	if (f->interest != NULL)
 		take_interest(n, w, f->interest);
+	if (w->phase == NODE_WORKER_REFUSED)
+		return;
 	for (size_t i = 0; i < f->n_count_answers; i++)
 		n->ops->counted(n->ctx, f->count_answers[i]->id,
 				f->count_answers[i]->subscribers);
@@ -597,7 +402,7 @@ void nodes_receive(struct nodes *n, const void *bytes, size_t len,
 	if (f == NULL) {
 		n->counters.frames_malformed++;
 	} else if (f->hello != NULL) {
-		take_hello(n, f, now_ms);
+		nodes_take_hello(n, f, now_ms);
 	} else if ((w = nodes_worker(n, f->receiver_epoch)) != NULL) {
 		take_frame(n, w, f, len, now_ms);
 	} else {
@@ -608,6 +413,14 @@ void nodes_receive(struct nodes *n, const void *bytes, size_t len,
 
 /* --- time -------------------------------------------------------------- */
 
+/* One that is refused is greeted seldom. */
+static bool silent(const struct node_worker *w, uint64_t now_ms)
+{
+	if (w->phase == NODE_WORKER_REFUSED && w->connected)
+		return now_ms - w->link.last_rx_ms >= NODES_REFUSED_MS;
+	return link_state_dead(&w->link, now_ms);
+}
+
 static void tick_worker(struct nodes *n, struct node_worker *w, uint64_t now_ms)
 {
 	Stentor__Link__V1__Heartbeat beat = STENTOR__LINK__V1__HEARTBEAT__INIT;
@@ -615,10 +428,11 @@ static void tick_worker(struct nodes *n, struct node_worker *w, uint64_t now_ms)
 	LinkFrame f = STENTOR__LINK__V1__FRAME__INIT;
 	struct frame *control;
 
-	if (link_state_dead(&w->link, now_ms)) {
-		worker_drop(n, w,
-			    w->phase == NODE_WORKER_CONNECTING ? "unreachable"
-							       : "silent");
+	if (silent(w, now_ms)) {
+		nodes_worker_drop(n, w,
+				  w->phase == NODE_WORKER_CONNECTING
+					  ? "unreachable"
+					  : "silent");
 		return;
 	}
 	if (w->untold && w->phase == NODE_WORKER_READY)
@@ -639,6 +453,29 @@ static void tick_worker(struct nodes *n, struct node_worker *w, uint64_t now_ms)
 	frame_release(control);
 }
 
+/* Has one worker that is sent everything greet anew when what it announces
+ * fits by now, with some to spare so that this does not go on and on. */
+static void renew_interest(struct nodes *n, uint64_t now_ms)
+{
+	const struct interest *t = &n->interest;
+	uint64_t spare = t->pairs_max / NODES_RENEW_SPARE;
+
+	if (t->all_count == 0 || now_ms < n->renew_at_ms)
+		return;
+	n->renew_at_ms = now_ms + NODES_RENEW_MS;
+	for (unsigned i = 0; i < t->all_count; i++) {
+		struct node_worker *w = n->by_id[t->all[i]];
+
+		if (w->phase != NODE_WORKER_READY ||
+		    t->pairs + w->keys + spare > t->pairs_max)
+			continue;
+		log_info("INTEREST-FITS", "node=%s worker=%u channels=%llu",
+			 w->node->name, w->index, (unsigned long long)w->keys);
+		nodes_reset(n, w, "what it announces fits now");
+		return;
+	}
+}
+
 void nodes_tick(struct nodes *n, uint64_t now_ms)
 {
 	for (unsigned i = 0; i < INTEREST_WORKERS_MAX; i++) {
@@ -646,21 +483,24 @@ void nodes_tick(struct nodes *n, uint64_t now_ms)
 			tick_worker(n, n->by_id[i], now_ms);
 	}
 	interest_sweep(&n->interest, NODES_SWEEP_SHARDS);
+	renew_interest(n, now_ms);
 }
 
-bool nodes_settled(const struct nodes *n)
+/* A worker that has positions compares them with a store that no other
+ * dispatcher has: if that has gone back, nothing may be appended before. */
+static bool compares(const struct nodes *n, const struct node_worker *w)
 {
-	list_for_each (each, &n->nodes) {
-		struct node *node = container_of(each, struct node, in_nodes);
+	return w->phase == NODE_WORKER_READY && n->config.store_embedded &&
+	       w->logs > 0 && !w->compared;
+}
 
-		list_for_each (in_node, &node->workers) {
-			struct node_worker *w = container_of(
-				in_node, struct node_worker, in_node);
+unsigned nodes_awaited(const struct nodes *n)
+{
+	unsigned count = n->in_phase[NODE_WORKER_SYNCING];
 
-			if (w->phase == NODE_WORKER_CONNECTING ||
-			    w->phase == NODE_WORKER_SYNCING)
-				return false;
-		}
-	}
-	return true;
+	if (!n->config.store_embedded)
+		return count;
+	for (unsigned i = 0; i < INTEREST_WORKERS_MAX; i++)
+		count += n->by_id[i] != NULL && compares(n, n->by_id[i]);
+	return count;
 }

@@ -7,9 +7,17 @@
  *	hello --> CONNECTING --socket up: hello_ack--> SYNCING
  *	SYNCING --end of its snapshot--> READY
  *	any --its positions come from another store--> REFUSED
- *	any --silent LINK_DEAD_MS, gap, socket gone, newer hello--> dropped
+ *	hello of a younger process than the living one of its name--> REFUSED
+ *	any --silent LINK_DEAD_MS (REFUSED, but connected: NODES_REFUSED_MS),
+ *		gap, socket gone, newer hello--> dropped
  *
- * A REFUSED worker is told why, at each hello, and is not routed to.
+ * A REFUSED worker is told why, at each hello, and is not routed to. That is
+ * between it and us: only when those with another store are more than those
+ * that are READY is it us who is wrong (nodes_outvoted()). A worker counts for
+ * that only if it could be dialled, because anybody can say hello.
+ *
+ * What a worker announces is kept, or the worker is not told so: where the
+ * routing table is full it is sent everything, or if too many are, refused.
  *
  * Dropping takes the worker out of the routing table at once; it comes back
  * by a hello under a new epoch and with a new snapshot.
@@ -48,6 +56,13 @@
 #define NODES_CONNECTING_MAX 256
 #define NODES_TEXT_MAX	     300 /* of its addresses and version, each */
 #define NODES_SWEEP_SHARDS   4	 /* of the routing table, at each tick */
+/* Silence that ends one that is refused, but connected: it says hello every
+ * 5 s, and what it is counted for shall not come and go with that. */
+#define NODES_REFUSED_MS 12000
+/* How often a worker that is sent everything, because the routing table was
+ * full, is looked at; the part of the table that must be free then. */
+#define NODES_RENEW_MS	  10000
+#define NODES_RENEW_SPARE 16
 
 typedef Stentor__Link__V1__HistoryQuery HistoryQuery;
 typedef Stentor__Link__V1__TopsQuery TopsQuery;
@@ -58,6 +73,7 @@ enum node_worker_phase {
 	NODE_WORKER_READY,
 	NODE_WORKER_REFUSED
 };
+#define NODE_WORKER_PHASES 4
 
 /* What its workers say together; fleet.c adds up. */
 struct node_sum {
@@ -92,15 +108,21 @@ struct node_worker {
 	uint32_t index;
 	uint16_t id; /* in the routing table */
 	uint64_t incarnation, config_hash, connections, connections_max;
+	uint64_t started; /* milliseconds since 1970; 0: it does not tell */
 	struct node_load load;
 	uint64_t store;	    /* that its positions come from; 0: none */
+	uint64_t keys;	    /* that it has announced */
+	uint64_t logs;	    /* that it had when it said hello */
+	bool compared;	    /* it has been told their tops (history.c) */
 	uint32_t questions; /* not answered yet (history.c) */
 	char *link_address, *dialed;
 	void *socket; /* the owner's */
 	bool connected, draining, ack_due;
-	bool untold; /* there was no room for what all are told */
-	bool prompt; /* what waits goes at the end of this turn */
+	bool dialled; /* back: it, or whom it replaced, has been connected */
+	bool untold;  /* there was no room for what all are told */
+	bool prompt;  /* what waits goes at the end of this turn */
 	enum node_worker_phase phase;
+	Stentor__Link__V1__RefuseReason refused_for; /* in phase REFUSED */
 	struct link_state link;
 	struct linkq queue;
 	struct frame *batch[NODES_BATCH_FRAMES]; /* taken, not yet sent */
@@ -152,6 +174,7 @@ struct nodes_config {
 struct nodes_counters {
 	uint64_t hellos, hellos_refused, frames_stale, frames_malformed;
 	uint64_t gaps, links_lost, batches, interest_full, stores_differ;
+	uint64_t names_taken;
 };
 
 struct nodes {
@@ -164,8 +187,11 @@ struct nodes {
 	struct hmap by_epoch;
 	struct node_worker *by_id[INTEREST_WORKERS_MAX];
 	unsigned worker_count;
-	unsigned connecting, refused; /* workers in these phases */
+	unsigned in_phase[NODE_WORKER_PHASES];
+	unsigned dialling;  /* that are not connected, whatever their phase */
+	unsigned strangers; /* REFUSED for their store, and were dialled */
 	uint16_t next_id;
+	uint64_t renew_at_ms;
 	/* Deliveries queued less NODES_CALM_PER_MS: a leaky bucket. */
 	uint64_t pressure;
 	uint64_t flushed_ms;
@@ -187,6 +213,10 @@ void nodes_disconnected(struct nodes *n, struct node_worker *w);
 /* What identifies our store; 0: no channel keeps history, or not known yet.
  * Workers whose positions come from another one are refused from now on. */
 void nodes_set_store(struct nodes *n, uint64_t identity);
+/* More workers have positions of another store than are READY here: we are the
+ * one that has the wrong one. (As many: we go on; who has no majority against
+ * him is as right as anybody, and both sides alarm.) */
+bool nodes_outvoted(const struct nodes *n);
 /* NULL: there is none of this name. */
 struct node *nodes_find(const struct nodes *n, const char *name);
 /* The worker of a link, by our epoch of it; NULL: it is gone. */
@@ -214,8 +244,14 @@ bool nodes_flush(struct nodes *n, uint64_t now_ms);
 /* Every 100 ms or so: heartbeats, silence, sweeping. */
 void nodes_tick(struct nodes *n, uint64_t now_ms);
 
-/* True when no worker is between its hello and the end of its snapshot (a
- * refused one is not waited for). */
-bool nodes_settled(const struct nodes *n);
+/* Workers that are worth waiting for before publishes are taken: those in the
+ * middle of their snapshot, and with an embedded store those that have not been
+ * told yet what it has of their logs. One that could not be dialled is not
+ * waited for: maybe it never can. */
+unsigned nodes_awaited(const struct nodes *n);
+static inline bool nodes_settled(const struct nodes *n)
+{
+	return nodes_awaited(n) == 0;
+}
 
 #endif

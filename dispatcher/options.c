@@ -70,6 +70,9 @@ static const struct option options[] = {
 	ROW_UINT("settle-ms", AT(settle_ms), "2000", 0, 60000, "ms",
 		 "after start, time for workers to report before publishes are "
 		 "taken"),
+	ROW_UINT("settle-max-ms", AT(settle_max_ms), "10000", 0, 600000, "ms",
+		 "after start, when publishes are taken even if some workers "
+		 "are still reporting"),
 	ROW_UINT("drain-seconds", AT(drain_seconds), "10", 0, 3600, "s",
 		 "after SIGTERM, time for calls under way"),
 	ROW_BOOL("rebalance", AT(rebalance), "true",

@@ -13,7 +13,7 @@ struct dispatcher_options {
 	uint64_t store_replicas, idempotency_seconds;
 	uint64_t data_bytes_max;
 	uint64_t link_queue_bytes, workers_max, interest_max;
-	uint64_t settle_ms, drain_seconds;
+	uint64_t settle_ms, settle_max_ms, drain_seconds;
 	bool rebalance;
 	uint64_t rebalance_margin, rebalance_rate, rebalance_calm_ms;
 	uint64_t publish_rate_max, publish_burst_max; /* of one token */

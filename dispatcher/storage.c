@@ -57,7 +57,7 @@ const char *storage_fault(struct dispatcher *d)
 
 	if (d->store == NULL)
 		return "shutting down";
-	if (d->nodes.refused > 0)
+	if (nodes_outvoted(&d->nodes))
 		return "another store is in use by the cluster";
 	state = store_state(d->store);
 	if (state->up)

@@ -193,19 +193,19 @@ static inline uint64_t interest_key(const struct nodes_fixture *f,
 	return hash_bytes(&f->nodes.key, channel, strlen(channel));
 }
 
-/* A worker that is linked and wants one channel (NULL: none). */
-static inline struct node_worker *add_worker(struct nodes_fixture *f,
-					     const char *node, uint32_t index,
-					     uint64_t epoch,
-					     const char *channel)
+/* The worker that says this hello, linked; it wants one channel (NULL: none).
+ */
+static inline struct node_worker *greet_worker(struct nodes_fixture *f,
+					       Stentor__Link__V1__Hello *h,
+					       uint64_t epoch,
+					       const char *channel)
 {
-	Stentor__Link__V1__Hello h = hello_of(node, index);
 	Stentor__Link__V1__Interest in = STENTOR__LINK__V1__INTEREST__INIT;
 	LinkFrame content = FRAME_INIT;
 	uint64_t key;
 	struct node_worker *w;
 
-	say_hello(f, &h, epoch, 1000);
+	say_hello(f, h, epoch, 1000);
 	w = worker_of(f, epoch);
 	assert_non_null(w);
 	nodes_connected(&f->nodes, w, 1000);
@@ -221,6 +221,34 @@ static inline struct node_worker *add_worker(struct nodes_fixture *f,
 	nodes_flush(&f->nodes, 1000);
 	sent_clear(&f->sent);
 	return w;
+}
+
+static inline struct node_worker *add_worker(struct nodes_fixture *f,
+					     const char *node, uint32_t index,
+					     uint64_t epoch,
+					     const char *channel)
+{
+	Stentor__Link__V1__Hello h = hello_of(node, index);
+
+	return greet_worker(f, &h, epoch, channel);
+}
+
+/* A delivery of `len` bytes of data. */
+static inline void queue_some(struct nodes_fixture *f, struct node_worker *w,
+			      size_t len)
+{
+	static uint8_t data[NODES_BATCH_BYTES_MAX];
+	LinkDelivery d = STENTOR__LINK__V1__DELIVERY__INIT;
+	struct frame *encoded;
+
+	d.channel = (char *)"a";
+	d.data.data = data;
+	d.data.len = len;
+	encoded = link_delivery_encode(&d);
+	assert_int_equal(nodes_queue(&f->nodes, w, encoded, PRIORITY_NORMAL,
+				     PRIORITY_NORMAL),
+			 0);
+	frame_release(encoded);
 }
 
 #endif

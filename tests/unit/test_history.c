@@ -395,6 +395,82 @@ static void test_history_tops(void **state)
 	assert_true(sent_decode(&f->n->sent, 1)->tops_answers[0]->failed);
 }
 
+/* What the worker has seen goes to the store; the eras come back. */
+static void test_history_known_and_eras(void **state)
+{
+	struct fixture *f = *state;
+	struct node_worker *w = add_worker(f->n, "n", 0, 11, NULL);
+	TopsQuery q = STENTOR__LINK__V1__TOPS_QUERY__INIT;
+	Stentor__Link__V1__Place none = STENTOR__LINK__V1__PLACE__INIT;
+	Stentor__Link__V1__Place seen = STENTOR__LINK__V1__PLACE__INIT;
+	Stentor__Link__V1__Place *known[2] = {&none, &seen};
+	const Stentor__Link__V1__Place *top;
+	char *names[] = {(char *)"score:1", (char *)"score:2"};
+	struct store_tops *t;
+	struct store_read *r;
+
+	q.channels = names;
+	q.n_channels = 2;
+	q.known = known;
+	q.n_known = 1; /* neither none nor of each */
+	history_ask_tops(&f->h, w, &q);
+	assert_int_equal(f->h.counters.failed, 1);
+	flush(f);
+	seen.epoch = 7;
+	seen.offset = 9;
+	q.n_known = 2;
+	history_ask_tops(&f->h, w, &q);
+	t = fakestore_take_tops(&f->store);
+	assert_int_equal(t->known[0].epoch, 0);
+	assert_int_equal(t->known[1].epoch, 7);
+	assert_int_equal(t->known[1].offset, 9);
+	t->places[0] = (struct store_place){8, 0};
+	t->places[1] = (struct store_place){8, 5};
+	t->eras[1] = (struct store_eras){2, {{7, 5}, {6, 2}}};
+	assert_false(w->compared);
+	t->done(t);
+	assert_true(w->compared);
+	flush(f);
+	top = sent_decode(&f->n->sent, 1)->tops_answers[0]->tops[0];
+	assert_int_equal(top->n_eras, 0);
+	top = sent_decode(&f->n->sent, 1)->tops_answers[0]->tops[1];
+	assert_int_equal(top->offset, 5);
+	assert_int_equal(top->n_eras, 2);
+	assert_int_equal(top->eras[0]->epoch, 7);
+	assert_int_equal(top->eras[1]->epoch, 6);
+	assert_int_equal(top->eras[1]->offset, 2);
+	ask(f, w, 3);
+	r = fakestore_take_read(&f->store);
+	r->top = (struct store_place){8, 5};
+	r->eras = (struct store_eras){1, {{7, 5}}};
+	r->done(r);
+	flush(f);
+	top = answered(f, 2)->top;
+	assert_int_equal(top->n_eras, 1);
+	assert_int_equal(top->eras[0]->offset, 5);
+}
+
+/* Not before the last of its questions has its answer, and it is one. */
+static void test_history_compared(void **state)
+{
+	struct fixture *f = *state;
+	struct node_worker *w = add_worker(f->n, "n", 0, 11, NULL);
+	TopsQuery q = STENTOR__LINK__V1__TOPS_QUERY__INIT;
+	char *names[] = {(char *)"score:1"};
+
+	q.channels = names;
+	q.n_channels = 1;
+	history_ask_tops(&f->h, w, &q);
+	history_ask_tops(&f->h, w, &q);
+	for (int i = 0; i < 2; i++) {
+		struct store_tops *t = fakestore_take_tops(&f->store);
+
+		t->rc = i == 1 ? ERR_UNAVAILABLE : 0;
+		t->done(t);
+		assert_false(w->compared);
+	}
+}
+
 /* The store closes: what waits is forgotten, what is under way ends. */
 static void test_history_close(void **state)
 {
@@ -429,6 +505,8 @@ int main(void)
 		TEST(test_history_leaves_room),
 		TEST(test_history_bad_questions),
 		TEST(test_history_tops),
+		TEST(test_history_known_and_eras),
+		TEST(test_history_compared),
 		TEST(test_history_close),
 	};
 

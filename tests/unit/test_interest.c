@@ -109,6 +109,100 @@ static void test_interest_full(void **state)
 	interest_fini(&t);
 }
 
+/* What waits to be swept gives way before anybody is told that it is full. */
+static void test_interest_make_room(void **state)
+{
+	struct interest t;
+	const uint16_t *workers;
+
+	(void)state;
+	interest_init(&t, 1000);
+	for (unsigned i = 0; i < 1000; i++)
+		assert_int_equal(interest_add(&t, key_of(i), i < 600 ? 1 : 2),
+				 0);
+	assert_int_equal(interest_add(&t, key_of(1000), 3), ERR_FULL);
+	assert_false(interest_make_room(&t));
+	interest_drop_worker(&t, 1);
+	for (unsigned i = 0; i < 600; i++) {
+		if (interest_add(&t, key_of(i), 3) == ERR_FULL) {
+			assert_true(interest_make_room(&t));
+			assert_int_equal(interest_add(&t, key_of(i), 3), 0);
+		}
+	}
+	assert_false(interest_make_room(&t));
+	for (unsigned i = 0; i < 1000; i++) {
+		assert_int_equal(interest_lookup(&t, key_of(i), &workers), 1);
+		assert_int_equal(workers[0], i < 600 ? 3 : 2);
+	}
+	interest_fini(&t);
+}
+
+static void assert_workers(const struct interest *t, uint64_t key, size_t count,
+			   const uint16_t *expected)
+{
+	const uint16_t *workers;
+
+	assert_int_equal(interest_lookup(t, key, &workers), count);
+	if (count > 0)
+		assert_memory_equal(workers, expected,
+				    count * sizeof(*expected));
+}
+
+static void test_interest_wants_all(void **state)
+{
+	struct interest t;
+
+	(void)state;
+	interest_init(&t, 1000);
+	for (uint16_t i = 10; i < 15; i++)
+		assert_int_equal(interest_add(&t, 1, i), 0);
+	assert_int_equal(interest_add(&t, 2, 12), 0);
+	assert_int_equal(interest_want_all(&t, 12), 0);
+	assert_int_equal(interest_want_all(&t, 12), 0); /* again: no change */
+	assert_int_equal(interest_want_all(&t, 3), 0);
+	/* Once each, in order, also where it had a pair. */
+	assert_workers(&t, 1, 6, (uint16_t[]){3, 10, 11, 12, 13, 14});
+	assert_workers(&t, 2, 2, (uint16_t[]){3, 12});
+	assert_workers(&t, 99, 2, (uint16_t[]){3, 12});
+	assert_int_equal(interest_want_all(&t, 90), 0);
+	assert_workers(&t, 1, 7, (uint16_t[]){3, 10, 11, 12, 13, 14, 90});
+	interest_drop_worker(&t, 90);
+	/* Its pairs make room; nothing is kept of it. */
+	sweep_all(&t);
+	assert_true(interest_worker_clean(&t, 12));
+	assert_int_equal(interest_add(&t, 5, 12), 0);
+	assert_int_equal(interest_entries(&t), 4);
+	assert_false(interest_remove(&t, 5, 12));
+	assert_workers(&t, 1, 6, (uint16_t[]){3, 10, 11, 12, 13, 14});
+	interest_drop_worker(&t, 3);
+	assert_workers(&t, 99, 1, (uint16_t[]){12});
+	interest_drop_worker(&t, 12);
+	assert_workers(&t, 99, 0, NULL);
+	assert_workers(&t, 1, 4, (uint16_t[]){10, 11, 13, 14});
+	/* The id is as good as new. */
+	assert_int_equal(interest_add(&t, 5, 12), 0);
+	assert_workers(&t, 5, 1, (uint16_t[]){12});
+	interest_fini(&t);
+}
+
+static void test_interest_wants_all_is_bounded(void **state)
+{
+	struct interest t;
+	const uint16_t *workers;
+
+	(void)state;
+	interest_init(&t, 1000);
+	for (uint16_t i = 0; i < INTEREST_ALL_MAX; i++)
+		assert_int_equal(interest_want_all(&t, (uint16_t)(2 * i)), 0);
+	assert_int_equal(interest_want_all(&t, 1), ERR_FULL);
+	assert_int_equal(interest_lookup(&t, 7, &workers), INTEREST_ALL_MAX);
+	interest_drop_worker(&t, 4);
+	assert_int_equal(interest_want_all(&t, 1), 0);
+	assert_int_equal(interest_lookup(&t, 7, &workers), INTEREST_ALL_MAX);
+	assert_int_equal(workers[1], 1);
+	interest_fini(&t);
+}
+
 static void test_interest_drop(void **state)
 {
 	struct interest t;
@@ -369,6 +463,9 @@ int main(void)
 		cmocka_unit_test(test_interest_pairs),
 		cmocka_unit_test(test_interest_set_grows_and_shrinks),
 		cmocka_unit_test(test_interest_full),
+		cmocka_unit_test(test_interest_make_room),
+		cmocka_unit_test(test_interest_wants_all),
+		cmocka_unit_test(test_interest_wants_all_is_bounded),
 		cmocka_unit_test(test_interest_drop),
 		cmocka_unit_test(test_interest_like_the_model),
 		cmocka_unit_test(test_interest_long_runs),

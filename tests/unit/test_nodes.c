@@ -10,22 +10,6 @@ static size_t interested(struct nodes_fixture *f, const char *channel)
 			       &ids);
 }
 
-static void queue(struct nodes_fixture *f, struct node_worker *w, size_t len)
-{
-	static uint8_t data[NODES_BATCH_BYTES_MAX];
-	LinkDelivery d = STENTOR__LINK__V1__DELIVERY__INIT;
-	struct frame *encoded;
-
-	d.channel = (char *)"a";
-	d.data.data = data;
-	d.data.len = len;
-	encoded = link_delivery_encode(&d);
-	assert_int_equal(nodes_queue(&f->nodes, w, encoded, PRIORITY_NORMAL,
-				     PRIORITY_NORMAL),
-			 0);
-	frame_release(encoded);
-}
-
 static void test_nodes_link_comes_up(void **state)
 {
 	struct nodes_fixture *f = *state;
@@ -40,8 +24,8 @@ static void test_nodes_link_comes_up(void **state)
 	w = worker_of(f, 11);
 	assert_int_equal(f->opened, 1);
 	assert_int_equal(w->phase, NODE_WORKER_CONNECTING);
-	assert_false(nodes_settled(&f->nodes));
-	say_hello(f, &h, 11, 1000); /* again: nothing new */
+	assert_true(nodes_settled(&f->nodes)); /* maybe it never can be */
+	say_hello(f, &h, 11, 1000);	       /* again: nothing new */
 	assert_ptr_equal(worker_of(f, 11), w);
 	assert_int_equal(f->sent.count, 0);
 	nodes_connected(&f->nodes, w, 1001);
@@ -157,7 +141,7 @@ static void test_nodes_newer_hello_replaces(void **state)
 	struct node_worker *w = add_worker(f, "n", 0, 11, "a");
 	Stentor__Link__V1__Hello h = hello_of("n", 0);
 
-	queue(f, w, 100);
+	queue_some(f, w, 100);
 	say_hello(f, &h, 12, 2000);
 	assert_null(worker_of(f, 11));
 	assert_non_null(worker_of(f, 12));
@@ -266,14 +250,14 @@ static void test_nodes_batches(void **state)
 
 	/* An idle link sends at the end of the turn, all in one. */
 	for (unsigned i = 0; i < 10; i++)
-		queue(f, w, 100);
+		queue_some(f, w, 100);
 	assert_int_equal(f->sent.count, 0);
 	assert_false(nodes_flush(&f->nodes, 3000));
 	assert_int_equal(f->sent.count, 1);
 	assert_int_equal(w->messages_sent, 10);
 	/* No batch is larger than its limit. */
 	for (unsigned i = 0; i < 10; i++)
-		queue(f, w, NODES_BATCH_BYTES_MAX / 2 - 100);
+		queue_some(f, w, NODES_BATCH_BYTES_MAX / 2 - 100);
 	assert_false(nodes_flush(&f->nodes, 3001));
 	assert_int_equal(f->sent.count, 6);
 	for (unsigned i = 1; i < 6; i++)
@@ -289,10 +273,10 @@ static void test_nodes_busy_link_gathers(void **state)
 
 	nodes_flush(&f->nodes, 3000);
 	for (unsigned i = 0; i < 500; i++)
-		queue(f, w, 10);
+		queue_some(f, w, 10);
 	assert_false(nodes_flush(&f->nodes, 3000));
 	sent_clear(&f->sent);
-	queue(f, w, 10);
+	queue_some(f, w, 10);
 	assert_true(nodes_flush(&f->nodes, 3000));
 	assert_int_equal(f->sent.count, 0);
 	assert_false(nodes_flush(&f->nodes, 3000 + NODES_BATCH_MS));
@@ -306,7 +290,7 @@ static void test_nodes_credit(void **state)
 	unsigned under_way;
 
 	for (unsigned i = 0; i < 100; i++)
-		queue(f, w, 16000);
+		queue_some(f, w, 16000);
 	/* What waits for credit asks for no timer. */
 	assert_false(nodes_flush(&f->nodes, 3000));
 	under_way = f->sent.count;
@@ -330,7 +314,7 @@ static void test_nodes_push_back_keeps_the_batch(void **state)
 	struct node_worker *w = add_worker(f, "n", 0, 11, "a");
 	uint64_t seq = w->link.tx_seq;
 
-	queue(f, w, 100);
+	queue_some(f, w, 100);
 	f->sent.answer = ERR_AGAIN;
 	assert_true(nodes_flush(&f->nodes, 3000));
 	assert_true(nodes_flush(&f->nodes, 3005));
@@ -340,31 +324,146 @@ static void test_nodes_push_back_keeps_the_batch(void **state)
 	assert_int_equal(sent_decode(&f->sent, 0)->seq, seq + 1);
 	assert_int_equal(w->messages_sent, 1);
 	/* A batch that is never taken is released with its worker. */
-	queue(f, w, 100);
+	queue_some(f, w, 100);
 	f->sent.answer = ERR_AGAIN;
 	assert_true(nodes_flush(&f->nodes, 3010));
 	assert_int_equal(w->batch_count, 1);
 	f->sent.answer = 0;
 }
 
-static void test_nodes_interest_is_bounded(void **state)
+static void announce(struct nodes_fixture *f, struct node_worker *w,
+		     unsigned from, unsigned count, uint64_t now_ms)
+{
+	Stentor__Link__V1__Interest in = STENTOR__LINK__V1__INTEREST__INIT;
+	LinkFrame content = FRAME_INIT;
+	uint64_t keys[1100];
+
+	for (unsigned i = 0; i < count; i++)
+		keys[i] = (from + i) * 0x9e3779b97f4a7c15u;
+	in.add = keys;
+	in.n_add = count;
+	content.interest = &in;
+	worker_speaks(f, w, &content, now_ms);
+}
+
+/* How many of so many keys reach the worker. */
+static unsigned routed(struct nodes_fixture *f, const struct node_worker *w,
+		       unsigned from, unsigned count)
+{
+	unsigned found = 0;
+
+	for (unsigned i = from; i < from + count; i++) {
+		const uint16_t *ids;
+		size_t n = interest_lookup(&f->nodes.interest,
+					   i * 0x9e3779b97f4a7c15u, &ids);
+
+		for (size_t k = 0; k < n; k++)
+			found += ids[k] == w->id;
+	}
+	return found;
+}
+
+/* A worker that comes back finds its own garbage in the way, and is whole. */
+static void test_nodes_full_table_is_swept(void **state)
 {
 	struct nodes_fixture *f = *state;
 	struct node_worker *w = add_worker(f, "n", 0, 11, NULL);
-	Stentor__Link__V1__Interest in = STENTOR__LINK__V1__INTEREST__INIT;
-	LinkFrame content = FRAME_INIT;
-	uint64_t keys[1010];
 
-	for (unsigned i = 0; i < array_len(keys); i++)
-		keys[i] = i * 0x9e3779b97f4a7c15u;
-	in.add = keys;
-	in.n_add = array_len(keys);
-	content.interest = &in;
-	worker_speaks(f, w, &content, 2000);
-	assert_int_equal(interest_entries(&f->nodes.interest), 1000);
-	assert_int_equal(f->nodes.counters.interest_full, 10);
-	worker_speaks(f, w, &content, 2000); /* the same again */
-	assert_int_equal(interest_entries(&f->nodes.interest), 1000);
+	announce(f, w, 0, 600, 2000);
+	nodes_disconnected(&f->nodes, w);
+	w = add_worker(f, "n", 0, 12, NULL);
+	announce(f, w, 0, 600, 2100);
+	assert_int_equal(routed(f, w, 0, 600), 600);
+	assert_int_equal(interest_worker_entries(&f->nodes.interest, w->id),
+			 600);
+	assert_int_equal(f->nodes.counters.interest_full, 0);
+}
+
+/* What does not fit is not forgotten: the worker is sent everything, until
+ * what it has fits again. */
+static void test_nodes_full_table_routes_everything(void **state)
+{
+	struct nodes_fixture *f = *state;
+	struct node_worker *other = add_worker(f, "m", 0, 10, NULL);
+	struct node_worker *w = add_worker(f, "n", 0, 11, NULL);
+
+	announce(f, other, 5000, 500, 2000);
+	announce(f, w, 0, 600, 2000);
+	assert_int_equal(f->nodes.counters.interest_full, 1);
+	assert_int_equal(routed(f, w, 0, 600), 600);
+	assert_int_equal(routed(f, w, 9000, 10), 10);
+	assert_int_equal(routed(f, other, 5000, 500), 500);
+	sent_clear(&f->sent);
+	nodes_flush(&f->nodes, 2000);
+	assert_true(f->sent.count > 0); /* acknowledged: it is kept */
+	nodes_tick(&f->nodes, 2000);
+	sent_clear(&f->sent);
+	worker_speaks(f, w, NULL, 12000);
+	worker_speaks(f, other, NULL, 12000);
+	nodes_tick(&f->nodes, 2000 + NODES_RENEW_MS);
+	assert_int_equal(f->sent.count, 2); /* heartbeats: nothing fits yet */
+	nodes_disconnected(&f->nodes, other);
+	sent_clear(&f->sent);
+	while (interest_sweep(&f->nodes.interest, 1))
+		;
+	worker_speaks(f, w, NULL, 22000);
+	nodes_tick(&f->nodes, 2000 + 2 * NODES_RENEW_MS);
+	assert_int_equal(
+		sent_decode(&f->sent, f->sent.count - 1)->refuse->reason,
+		REASON(RESET));
+	w = add_worker(f, "n", 0, 12, NULL);
+	announce(f, w, 0, 600, 22100);
+	assert_int_equal(routed(f, w, 0, 600), 600);
+	assert_int_equal(routed(f, w, 9000, 10), 0);
+	assert_int_equal(f->nodes.interest.all_count, 0);
+}
+
+/* Too many want everything: refused, and nothing was acknowledged. */
+static void test_nodes_full_table_refuses(void **state)
+{
+	struct nodes_fixture *f = *state;
+	struct node_worker *other = add_worker(f, "m", 0, 10, NULL);
+	struct node_worker *w = add_worker(f, "n", 0, 11, NULL);
+	const LinkFrame *answer;
+
+	for (uint16_t i = 0; i < INTEREST_ALL_MAX; i++)
+		assert_int_equal(interest_want_all(&f->nodes.interest,
+						   (uint16_t)(100 + i)),
+				 0);
+	announce(f, other, 5000, 500, 2000);
+	nodes_flush(&f->nodes, 2000);
+	sent_clear(&f->sent);
+	announce(f, w, 0, 600, 2000);
+	assert_int_equal(w->phase, NODE_WORKER_REFUSED);
+	assert_int_equal(routed(f, w, 0, 600), 0);
+	nodes_flush(&f->nodes, 2000);
+	assert_int_equal(f->sent.count, 1);
+	answer = sent_decode(&f->sent, 0);
+	assert_int_equal(answer->refuse->reason, REASON(FULL));
+	assert_int_equal(answer->seq, 0);
+	assert_false(nodes_outvoted(&f->nodes));
+	for (uint16_t i = 0; i < INTEREST_ALL_MAX; i++)
+		interest_drop_worker(&f->nodes.interest, (uint16_t)(100 + i));
+	w = add_worker(f, "n", 0, 12, NULL);
+	assert_int_equal(w->phase, NODE_WORKER_READY);
+}
+
+/* With a store of our own, what workers have seen is compared first. */
+static void test_nodes_settled_when_compared(void **state)
+{
+	struct nodes_fixture *f = *state;
+	Stentor__Link__V1__Hello h = hello_of("n", 0);
+	struct node_worker *w;
+
+	h.logs = 3;
+	w = greet_worker(f, &h, 11, "a");
+	assert_true(nodes_settled(&f->nodes));
+	f->nodes.config.store_embedded = true;
+	assert_int_equal(nodes_awaited(&f->nodes), 1);
+	w->compared = true;
+	assert_true(nodes_settled(&f->nodes));
+	add_worker(f, "m", 0, 12, "a"); /* it has none */
+	assert_true(nodes_settled(&f->nodes));
 }
 
 static void test_nodes_strangers(void **state)
@@ -376,121 +475,6 @@ static void test_nodes_strangers(void **state)
 	assert_int_equal(f->nodes.counters.frames_malformed, 1);
 	nodes_feed(f, (struct link_header){1, 2, 3, 4, 5}, &content, 1000);
 	assert_int_equal(f->nodes.counters.frames_stale, 1);
-}
-
-/* --- one store for all ------------------------------------------------- */
-
-static const Stentor__Link__V1__Refuse *refusal(struct nodes_fixture *f,
-						unsigned i)
-{
-	const Stentor__Link__V1__Refuse *r = sent_decode(&f->sent, i)->refuse;
-
-	assert_non_null(r);
-	assert_int_equal(r->reason,
-			 STENTOR__LINK__V1__REFUSE_REASON__REFUSE_REASON_STORE);
-	return r;
-}
-
-static void test_nodes_tell_their_store(void **state)
-{
-	struct nodes_fixture *f = *state;
-	Stentor__Link__V1__Hello h = hello_of("n", 0);
-	struct node_worker *w;
-
-	nodes_set_store(&f->nodes, 5);
-	h.store = 5;
-	say_hello(f, &h, 11, 1000);
-	w = worker_of(f, 11);
-	nodes_connected(&f->nodes, w, 1000);
-	assert_int_equal(sent_decode(&f->sent, 0)->hello_ack->store, 5);
-	worker_speaks(f, w, NULL, 1000);
-	nodes_tick(&f->nodes, 3000);
-	assert_int_equal(sent_decode(&f->sent, 1)->heartbeat->store, 5);
-	assert_int_equal(f->nodes.refused, 0);
-}
-
-static void test_nodes_refuse_another_store(void **state)
-{
-	struct nodes_fixture *f = *state;
-	Stentor__Link__V1__Hello h = hello_of("n", 0);
-	struct node_worker *w;
-
-	f->nodes.config.store_embedded = true;
-	nodes_set_store(&f->nodes, 5);
-	h.store = 6;
-	say_hello(f, &h, 11, 1000);
-	w = worker_of(f, 11);
-	assert_int_equal(w->phase, NODE_WORKER_REFUSED);
-	assert_int_equal(f->nodes.refused, 1);
-	assert_int_equal(f->nodes.connecting, 0);
-	assert_true(nodes_settled(&f->nodes));
-	nodes_connected(&f->nodes, w, 1000);
-	assert_int_equal(f->sent.count, 1);
-	assert_non_null(strstr(refusal(f, 0)->text, "start one dispatcher"));
-	/* Told again with each hello, and gone with its silence. */
-	say_hello(f, &h, 11, 1500);
-	assert_int_equal(f->sent.count, 2);
-	refusal(f, 1);
-	assert_int_equal(f->nodes.counters.stores_differ, 1);
-	nodes_tick(&f->nodes, 1000 + LINK_DEAD_MS + 1);
-	assert_int_equal(f->nodes.refused, 0);
-	assert_int_equal(f->nodes.worker_count, 0);
-	assert_int_equal(f->nodes.counters.links_lost, 0);
-}
-
-/* Its positions come from nowhere any more: it is welcome. */
-static void test_nodes_store_differs_no_longer(void **state)
-{
-	struct nodes_fixture *f = *state;
-	Stentor__Link__V1__Hello h = hello_of("n", 0);
-
-	nodes_set_store(&f->nodes, 5);
-	h.store = 6;
-	say_hello(f, &h, 11, 1000);
-	nodes_connected(&f->nodes, worker_of(f, 11), 1000);
-	refusal(f, 0);
-	h.store = 0;
-	say_hello(f, &h, 11, 1500);
-	assert_int_equal(f->nodes.refused, 0);
-	assert_int_equal(worker_of(f, 11)->phase, NODE_WORKER_CONNECTING);
-	nodes_connected(&f->nodes, worker_of(f, 11), 1500);
-	assert_non_null(sent_decode(&f->sent, 1)->hello_ack);
-}
-
-/* A link that stands ends when either side learns of its store. */
-static void test_nodes_store_is_known_later(void **state)
-{
-	struct nodes_fixture *f = *state;
-	struct node_worker *w = add_worker(f, "n", 0, 11, "a");
-	struct node_worker *other = add_worker(f, "m", 0, 12, "a");
-	Stentor__Link__V1__Heartbeat beat = STENTOR__LINK__V1__HEARTBEAT__INIT;
-	LinkFrame content = FRAME_INIT;
-	const uint16_t *ids;
-
-	beat.store = 6;
-	content.heartbeat = &beat;
-	worker_speaks(f, w, &content, 1100);
-	assert_int_equal(w->phase, NODE_WORKER_READY);
-	queue(f, w, 100);
-	nodes_set_store(&f->nodes, 5);
-	assert_int_equal(w->phase, NODE_WORKER_REFUSED);
-	assert_int_equal(other->phase, NODE_WORKER_READY);
-	assert_int_equal(f->sent.count, 1);
-	refusal(f, 0);
-	/* Not routed to, and nothing more is said. */
-	assert_int_equal(
-		interest_lookup(&f->nodes.interest, interest_key(f, "a"), &ids),
-		1);
-	assert_int_equal(ids[0], other->id);
-	assert_false(nodes_flush(&f->nodes, 2000));
-	assert_int_equal(f->sent.count, 1);
-	/* The other one has its positions from another store meanwhile. */
-	worker_speaks(f, other, &content, 1200);
-	assert_int_equal(other->phase, NODE_WORKER_REFUSED);
-	assert_int_equal(f->nodes.refused, 2);
-	/* What it still sends is not looked at. */
-	worker_speaks(f, other, NULL, 1300);
-	assert_int_equal(f->nodes.refused, 2);
 }
 
 /* --- what all workers are told ----------------------------------------- */
@@ -612,12 +596,11 @@ int main(void)
 		TEST(test_nodes_busy_link_gathers),
 		TEST(test_nodes_credit),
 		TEST(test_nodes_push_back_keeps_the_batch),
-		TEST(test_nodes_interest_is_bounded),
+		TEST(test_nodes_full_table_is_swept),
+		TEST(test_nodes_full_table_routes_everything),
+		TEST(test_nodes_full_table_refuses),
+		TEST(test_nodes_settled_when_compared),
 		TEST(test_nodes_strangers),
-		TEST(test_nodes_tell_their_store),
-		TEST(test_nodes_refuse_another_store),
-		TEST(test_nodes_store_differs_no_longer),
-		TEST(test_nodes_store_is_known_later),
 		TEST(test_nodes_tell_all),
 		TEST(test_nodes_brief_a_newcomer),
 		TEST(test_nodes_tell_again_who_had_no_room),
