@@ -28,6 +28,9 @@ static void test_h1_answers(void **state)
 		     "Content-Length: 5\r\n\r\n\x12\x03hey",
 		 "\r\n\r\n\n\x03hey"},
 		{SAY JSON "Content-Length: 1\r\n\r\n{", "400 Bad Request"},
+		{SAY JSON "Content-Length: 19\r\n\r\n{\"data\":\"a\\u0000b\"}",
+		 "{\"code\":\"invalid_argument\",\"message\":\"data: must not "
+		 "contain NUL characters\"}"},
 		{SAY JSON "Content-Encoding: br\r\nContent-Length: 2\r\n\r\n{}",
 		 "501 Not Implemented"},
 		{SAY JSON "Transfer-Encoding: chunked\r\n\r\n"

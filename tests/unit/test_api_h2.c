@@ -227,6 +227,8 @@ static void test_grpc_answers(void **state)
 		{SAY, "application/grpc", BODY("\0\0\0\0\1\xff"), "200", "13"},
 		{SAY, "application/grpc", BODY("\0\0\0\0\4\x12\2\xc3\x28"),
 		 "200", "3"},
+		{SAY, "application/grpc", BODY("\0\0\0\0\5\x12\3a\0b"), "200",
+		 "3"},
 		{SAY, "application/grpc", BODY("\0\xff\xff\xff\xff"), "200",
 		 "8"},
 		{STREAM, "application/grpc", "", 0, "200", "0"},
@@ -275,6 +277,10 @@ static void test_grpc_body_and_message(void **state)
 	until(f, c, a->closed);
 	assert_string_equal(a->message, "no \"%C3%BC\" 100%25");
 	assert_int_equal(a->len, 0);
+	a = grpc(c, SAY, BODY("\0\0\0\0\5\x12\3a\0b"));
+	until(f, c, a->closed);
+	assert_string_equal(a->message,
+			    "data: must not contain NUL characters");
 	client_free(c);
 	api_end(f, 1000);
 }
