@@ -52,6 +52,7 @@ static int start(struct dispatcher *d)
 		return rc;
 	publisher_init(&d->publisher, &d->nodes, &d->rules, o->data_bytes_max,
 		       &store);
+	d->publisher.idempotency_s = o->idempotency_seconds;
 	d->services[0] = publisher_service(d);
 	d->services[1] = channel_service(d);
 	d->services[2] = cluster_service(d);

@@ -1,7 +1,7 @@
 /* pbwire.h - an encoded protobuf message as its bytes stand (pure).
  *
- * protobuf-c hands out strings as C strings: one with a NUL in it comes out cut,
- * and nothing tells. So strings are looked at here, before anything is
+ * protobuf-c hands out strings as C strings: one with a NUL in it comes out
+ * cut, and nothing tells. So strings are looked at here, before anything is
  * unpacked. What this takes for a field is what protobuf-c takes for one; where
  * encodings are not minimal, it refuses rather more.
  */
