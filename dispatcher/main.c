@@ -52,6 +52,7 @@ static int start(struct dispatcher *d)
 		return rc;
 	publisher_init(&d->publisher, &d->nodes, &d->rules, o->data_bytes_max,
 		       &store);
+	d->publisher.idempotency_s = o->idempotency_seconds;
 	d->services[0] = publisher_service(d);
 	d->services[1] = channel_service(d);
 	d->services[2] = cluster_service(d);
@@ -95,7 +96,8 @@ static void on_drained(void *ctx)
 	storage_close(ctx, on_store_closed);
 }
 
-/* First signal: finish in order. Second: at once. */
+/* First signal: finish in order. Second: at once. Nobody should come to us any
+ * more, but who has is served: the publisher stays open. */
 static void on_term(uv_signal_t *handle, int number)
 {
 	struct dispatcher *d = handle->data;
@@ -103,7 +105,6 @@ static void on_term(uv_signal_t *handle, int number)
 	if (d->draining)
 		_exit(0);
 	d->draining = true;
-	d->publisher.open = false;
 	health_set_all(d->health, d->services, false);
 	log_info("DRAIN", "signal=%d", number);
 	api_drain(d->api, d->options.drain_seconds * 1000, on_drained, d);

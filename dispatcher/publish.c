@@ -268,7 +268,16 @@ static void explain(const struct publisher *p, const struct store_append *a,
 {
 	const char *fault = p->store.fault(p->store.ctx);
 
-	if (a->rc == ERR_FULL)
+	if (a->rc == ERR_EXISTS)
+		fail(r, GRPC_ALREADY_EXISTS,
+		     "idempotency_key: was used for another message on this "
+		     "channel within the last %llu s; nothing was published",
+		     (unsigned long long)p->idempotency_s);
+	else if (a->rc == ERR_FULL && a->busy)
+		fail(r, GRPC_UNAVAILABLE,
+		     "too many messages wait for the store; nothing was "
+		     "published, retry");
+	else if (a->rc == ERR_FULL)
 		fail(r, GRPC_RESOURCE_EXHAUSTED,
 		     "the store is full; nothing was published");
 	else if (a->rc == ERR_IO)
@@ -344,6 +353,37 @@ static struct frame *admit(struct publisher *p, const Request *q, size_t len,
 	return record;
 }
 
+static void put64(uint8_t *to, uint64_t value)
+{
+	for (int i = 0; i < 8; i++)
+		to[i] = (uint8_t)(value >> (8 * i));
+}
+
+/* What a key stands for: all that a subscriber could see or miss of the
+ * message, as the request has it, but for the channel, which the key belongs
+ * to. Kept beside keys in stores that dispatchers of several versions share, so
+ * it never changes: SipHash, key 0, of the numbers below, each of 8 bytes, the
+ * least first. Lengths stand beside hashes, so that fields can't run together.
+ */
+static uint64_t digest_of(const Request *q)
+{
+	static const struct hash_key zero;
+	const char *texts[] = {q->data, q->event, q->conflation_key};
+	uint8_t all[8 * (2 * array_len(texts) + 2)], *at = all;
+	uint64_t digest;
+
+	for (size_t i = 0; i < array_len(texts); i++, at += 16) {
+		size_t len = strlen(texts[i]);
+
+		put64(at, len);
+		put64(at + 8, hash_bytes(&zero, texts[i], len));
+	}
+	put64(at, q->ttl_ms);
+	put64(at + 8, (uint64_t)q->priority);
+	digest = hash_bytes(&zero, all, sizeof(all));
+	return digest != 0 ? digest : 1; /* 0: none */
+}
+
 static void append(struct publisher *p, const Request *q,
 		   const struct rule *rule, struct frame *record,
 		   publish_done_cb done, void *ctx)
@@ -366,6 +406,7 @@ static void append(struct publisher *p, const Request *q,
 		.size = rule->history_size,
 		.ttl_ms = rule->history_ttl_ms,
 		.idempotency_key = m->idempotency_key,
+		.digest = q->idempotency_key[0] != '\0' ? digest_of(q) : 0,
 		.done = on_appended,
 	};
 	write_id(p, m->append.message_id);

@@ -46,10 +46,11 @@ struct publisher {
 	struct nodes *nodes;
 	const struct rules *rules; /* may be exchanged on reload */
 	struct publish_store store;
-	uint64_t data_max; /* bytes of PublishRequest.data */
-	uint64_t instance; /* first part of message ids */
-	uint64_t accepted; /* second part: 1, 2, 3 ... */
-	uint64_t routes;   /* messages that were looked up: node.seen */
+	uint64_t data_max;	/* bytes of PublishRequest.data */
+	uint64_t idempotency_s; /* the store's window, for texts */
+	uint64_t instance;	/* first part of message ids */
+	uint64_t accepted;	/* second part: 1, 2, 3 ... */
+	uint64_t routes;	/* messages that were looked up: node.seen */
 	/* Not before the workers have had time to report: a message accepted
 	 * by a dispatcher that knows no workers would reach nobody. */
 	bool open;

@@ -415,9 +415,9 @@ static void on_stream_message(struct rpc_call *call, const ProtobufCMessage *m)
 	stream_limit(s);
 }
 
-static void on_stream_drain(struct rpc_call *call)
+static void on_stream_drain(struct rpc_call *call, const char *why)
 {
-	stream_stop(stream_of(call), GRPC_UNAVAILABLE, "shutting down");
+	stream_stop(stream_of(call), GRPC_UNAVAILABLE, why);
 }
 
 void publisher_service_look(struct dispatcher *d)

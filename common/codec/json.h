@@ -6,8 +6,8 @@
  * (numbers are accepted), bytes as base64, enums by name (numbers are
  * accepted), maps as objects, absent and default values left out. Unknown
  * fields are refused with their name, unless `lenient`. Depth, duplicate keys,
- * non-finite numbers, lone surrogates and NUL characters in strings are
- * refused.
+ * non-finite numbers, lone surrogates and NUL characters in strings, raw or
+ * escaped, are refused.
  */
 #ifndef STENTOR_CODEC_JSON_H
 #define STENTOR_CODEC_JSON_H
@@ -26,12 +26,15 @@ int json_to_message(const ProtobufCMessageDescriptor *type, const char *text,
 		    size_t len, bool lenient, ProtobufCMessage **out, char *why,
 		    size_t why_size) MUST_CHECK;
 
+/* The same for an element of a message whose field is at `path`
+ * ("messages[3]"), which errors begin with. Not lenient; empty input is no
+ * element. */
+int json_to_element(const ProtobufCMessageDescriptor *type, const char *path,
+		    const char *text, size_t len, ProtobufCMessage **out,
+		    char *why, size_t why_size) MUST_CHECK;
+
 /* A new zero-terminated JSON text, to be freed with free(). Never NULL. */
 char *json_from_message(const ProtobufCMessage *message, size_t *len);
-
-/* True if every string field of the message, at any depth, is valid UTF-8
- * without NUL (protobuf-c does not check). On false, `field` names it. */
-bool message_strings_valid(const ProtobufCMessage *message, const char **field);
 
 /* Is it well-formed UTF-8 (RFC 3629: no surrogates, no overlong forms)? */
 bool utf8_valid(const void *bytes, size_t len);

@@ -1,7 +1,6 @@
 #include "common/codec/json_field.h"
 
 #include "common/base/check.h"
-#include "common/codec/json.h"
 
 #include <string.h>
 
@@ -65,71 +64,4 @@ bool json_field_is_map(const ProtobufCFieldDescriptor *f)
 			return false;
 	}
 	return strcmp(entry, "Entry") == 0;
-}
-
-/* --- strings ----------------------------------------------------------- */
-
-static bool message_valid(const ProtobufCMessage *m, const char **field,
-			  int depth);
-
-static bool value_valid(const ProtobufCFieldDescriptor *f, const void *value,
-			const char **field, int depth)
-{
-	if (f->type == PROTOBUF_C_TYPE_MESSAGE) {
-		const ProtobufCMessage *m;
-
-		memcpy(&m, value, sizeof(m));
-		return !m || message_valid(m, field, depth + 1);
-	} else {
-		const char *text;
-
-		memcpy(&text, value, sizeof(text));
-		*field = f->name;
-		return !text || utf8_valid(text, strlen(text));
-	}
-}
-
-static bool field_valid(const ProtobufCMessage *m,
-			const ProtobufCFieldDescriptor *f, const char **field,
-			int depth)
-{
-	const char *member = (const char *)m + f->offset;
-	const void *quantifier = (const char *)m + f->quantifier_offset;
-	size_t count = 1;
-
-	if (f->label == PROTOBUF_C_LABEL_REPEATED) {
-		memcpy(&count, quantifier, sizeof(count));
-		memcpy(&member, (const void *)member, sizeof(member));
-	} else if (f->flags & PROTOBUF_C_FIELD_FLAG_ONEOF) {
-		uint32_t which;
-
-		memcpy(&which, quantifier, sizeof(which));
-		count = which == f->id;
-	}
-	for (size_t i = 0; i < count; i++) {
-		if (!value_valid(f, member + i * json_value_size(f), field,
-				 depth))
-			return false;
-	}
-	return true;
-}
-
-static bool message_valid(const ProtobufCMessage *m, const char **field,
-			  int depth)
-{
-	check(depth < JSON_DEPTH_MAX);
-	for (unsigned i = 0; i < m->descriptor->n_fields; i++) {
-		const ProtobufCFieldDescriptor *f = &m->descriptor->fields[i];
-
-		if ((f->type == PROTOBUF_C_TYPE_STRING ||
-		     f->type == PROTOBUF_C_TYPE_MESSAGE) &&
-		    !field_valid(m, f, field, depth))
-			return false;
-	}
-	return true;
-}
-
-bool message_strings_valid(const ProtobufCMessage *message, const char **field)
-{
-	return message_valid(message, field, 0);
 }

@@ -27,7 +27,13 @@
 /* One bit each in `seen`: no message of ours has more fields. */
 #define FIELDS_MAX 64
 
+#define NUL_REFUSED "must not contain NUL characters"
+
+/* NULs are let through to be refused with the name of their field. */
+#define LOAD_FLAGS (JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL)
+
 struct reader {
+	size_t flags; /* jansson's */
 	bool lenient;
 	char *why;
 	size_t why_size;
@@ -241,6 +247,10 @@ static int read_value(struct reader *r, const ProtobufCFieldDescriptor *f,
 	ProtobufCMessage *m;
 	char *text;
 
+	/* Whatever it is to become: C strings are cut there. */
+	if (json_is_string(json) &&
+	    strlen(json_string_value(json)) != json_string_length(json))
+		return fail(r, NUL_REFUSED);
 	switch (f->type) {
 	case PROTOBUF_C_TYPE_BOOL:
 		if (!json_is_boolean(json))
@@ -421,33 +431,78 @@ static int read_message(struct reader *r, ProtobufCMessage *m,
 	return 0;
 }
 
-int json_to_message(const ProtobufCMessageDescriptor *type, const char *text,
-		    size_t len, bool lenient, ProtobufCMessage **out, char *why,
-		    size_t why_size)
+/* A raw NUL is no JSON anywhere. To name the field that it is in, the text is
+ * read once more with the first of them escaped. */
+static json_t *load_escaped(const char *text, size_t len, const char *nul,
+			    size_t flags, json_error_t *error)
 {
-	struct reader r = {
-		.lenient = lenient, .why = why, .why_size = why_size};
+	static const char escape[] = "\\u0000";
+	size_t before = (size_t)(nul - text), rest = len - before - 1;
+	char *copy = xmalloc(len + sizeof(escape));
+	json_t *json;
+
+	memcpy(copy, text, before);
+	memcpy(copy + before, escape, sizeof(escape) - 1);
+	memcpy(copy + before + sizeof(escape) - 1, nul + 1, rest);
+	len = before + sizeof(escape) - 1 + rest;
+	for (size_t i = before; i < len; i++)
+		copy[i] = copy[i] == '\0' ? ' ' : copy[i];
+	json = json_loadb(copy, len, flags, error);
+	free(copy);
+	return json;
+}
+
+static int read_text(struct reader *r, const ProtobufCMessageDescriptor *type,
+		     const char *text, size_t len, ProtobufCMessage **out)
+{
+	const char *nul = len > 0 ? memchr(text, '\0', len) : NULL;
 	ProtobufCMessage *m;
 	json_error_t error;
-	json_t *json;
+	json_t *json = nul ? load_escaped(text, len, nul, r->flags, &error)
+			   : json_loadb(text, len, r->flags, &error);
 	int err;
 
 	*out = NULL;
-	if (len == 0) {
-		*out = message_new(type);
-		return 0;
-	}
-	json = json_loadb(text, len, JSON_REJECT_DUPLICATES, &error);
 	if (!json)
-		return fail(&r, "invalid JSON: %s (line %d, column %d)",
+		return fail(r, "invalid JSON: %s (line %d, column %d)",
 			    error.text, error.line, error.column);
 	m = message_new(type);
-	err = read_message(&r, m, json, 0);
+	err = read_message(r, m, json, 0);
 	json_decref(json);
+	if (!err && nul)
+		err = fail(r, NUL_REFUSED);
 	if (err) {
 		protobuf_c_message_free_unpacked(m, NULL);
 		return err;
 	}
 	*out = m;
 	return 0;
+}
+
+int json_to_message(const ProtobufCMessageDescriptor *type, const char *text,
+		    size_t len, bool lenient, ProtobufCMessage **out, char *why,
+		    size_t why_size)
+{
+	struct reader r = {.flags = LOAD_FLAGS,
+			   .lenient = lenient,
+			   .why = why,
+			   .why_size = why_size};
+
+	if (len == 0) {
+		*out = message_new(type);
+		return 0;
+	}
+	return read_text(&r, type, text, len, out);
+}
+
+int json_to_element(const ProtobufCMessageDescriptor *type, const char *path,
+		    const char *text, size_t len, ProtobufCMessage **out,
+		    char *why, size_t why_size)
+{
+	struct reader r = {.flags = LOAD_FLAGS | JSON_DECODE_ANY,
+			   .why = why,
+			   .why_size = why_size};
+
+	path_push(&r, "%s", path);
+	return read_text(&r, type, text, len, out);
 }

@@ -1,6 +1,7 @@
 #include "common/codec/linkwire.h"
 
 #include "common/codec/pbarena.h"
+#include "common/codec/pbwire.h"
 
 #include <string.h>
 
@@ -284,8 +285,15 @@ struct frame *link_control_encode(LinkFrame *control)
 LinkFrame *link_frame_decode(struct arena *arena, const void *bytes, size_t len)
 {
 	ProtobufCAllocator allocator = pbarena_allocator(arena);
+	LinkFrame *f = stentor__link__v1__frame__unpack(&allocator, len, bytes);
+	char why[64];
 
-	return stentor__link__v1__frame__unpack(&allocator, len, bytes);
+	/* Names of a peer live long, and a hello is rare. */
+	if (f != NULL && f->hello != NULL &&
+	    pbwire_check_strings(f->base.descriptor, bytes, len, "", why,
+				 sizeof(why)) != 0)
+		return NULL;
+	return f;
 }
 
 struct link_header link_frame_header(const LinkFrame *f)

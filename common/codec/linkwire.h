@@ -73,8 +73,8 @@ struct frame *link_history_encode(const LinkHistoryAnswer *answer,
  * one reference, the caller's. */
 struct frame *link_control_encode(LinkFrame *f);
 
-/* Decodes into `arena` (valid until it is reset). NULL: malformed, or more
- * than the arena may hold. */
+/* Decodes into `arena` (valid until it is reset). NULL: malformed, more than
+ * the arena may hold, or a hello with texts that are not UTF-8 without NUL. */
 LinkFrame *link_frame_decode(struct arena *arena, const void *bytes,
 			     size_t len) MUST_CHECK;
 

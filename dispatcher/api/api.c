@@ -118,14 +118,33 @@ static void api_maybe_drained(struct api *api)
 	uv_close((uv_handle_t *)&api->tls_refresh, on_handle_closed);
 }
 
+static void on_listener_closed(struct listener *l)
+{
+	api_maybe_drained(l->ctx);
+}
+
+/* Who has begun to connect is not refused. */
+static void stop_listening(struct api *api, uint64_t now)
+{
+	if (!api->listening ||
+	    (now - api->drain_ms < API_DRAIN_LISTEN_MS && now < api->cut_ms))
+		return;
+	api->listening = false;
+	listener_close(&api->listener, on_listener_closed);
+}
+
 static void on_tick(uv_timer_t *t)
 {
 	struct api *api = t->data;
-	uint64_t now = api_now(api);
+	uint64_t now = api_now(api), every = api->sweep_every_ms;
 
 	wheel_run(&api->wheel, now, UINT32_MAX, on_wheel, api);
+	if (api->draining) {
+		stop_listening(api, now);
+		every = min_of(every, (uint64_t)API_DRAIN_SWEEP_MS);
+	}
 	api_maybe_drained(api);
-	if (api->drained || now - api->swept_ms < api->sweep_every_ms)
+	if (api->drained || now - api->swept_ms < every)
 		return;
 	api->swept_ms = now;
 	list_for_each_safe (node, &api->connections) {
@@ -238,6 +257,7 @@ int api_start(uv_loop_t *loop, const char *address,
 	metrics_init(&api->metrics, metric_table, API_METRICS, NULL);
 	wheel_init(&api->wheel, API_WHEEL_SLOTS, API_TICK_MS, uv_now(loop));
 	api->swept_ms = uv_now(loop);
+	api->listening = true;
 	handshakes_init(&api->handshakes, limits->tls_handshakes_max);
 	uv_idle_init(loop, &api->spin);
 	api->spin.data = api;
@@ -261,21 +281,16 @@ uint16_t api_port(const struct api *api)
 	return api->listener.port;
 }
 
-static void on_listener_closed(struct listener *l)
-{
-	api_maybe_drained(l->ctx);
-}
-
 void api_drain(struct api *api, uint64_t grace_ms,
 	       void (*on_drained)(void *ctx), void *ctx)
 {
 	if (api->draining)
 		return;
 	api->draining = true;
-	api->cut_ms = api_now(api) + grace_ms;
+	api->drain_ms = api_now(api);
+	api->cut_ms = api->drain_ms + grace_ms;
 	api->on_drained = on_drained;
 	api->on_drained_ctx = ctx;
-	listener_close(&api->listener, on_listener_closed);
 	list_for_each_safe (node, &api->connections) {
 		conn_leave(container_of(node, struct conn, in_api), CLOSE_DONE);
 	}

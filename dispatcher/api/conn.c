@@ -140,8 +140,7 @@ static bool admit(struct api *api, struct conn *c, enum api_reject *why)
 {
 	*why = API_REJECT_FAILED;
 	if (uv_accept((uv_stream_t *)&api->listener.tcp,
-		      (uv_stream_t *)&c->tcp) != 0 ||
-	    api->draining)
+		      (uv_stream_t *)&c->tcp) != 0)
 		return false;
 	*why = API_REJECT_FULL;
 	if (api->connection_count >= api->limits.connections_max)
@@ -178,6 +177,8 @@ void conn_accept(struct api *api)
 	c->age_max_ms = jittered(api->limits.connection_age_ms);
 	api->connection_count++;
 	metric_add(&api->metrics, API_CONNECTIONS_ACCEPTED, 0, 1);
+	if (api->draining)
+		conn_leave(c, CLOSE_DONE);
 }
 
 void conn_mark_dirty(struct conn *c)
@@ -250,13 +251,18 @@ static void conn_finish(struct conn *c, enum close_reason why)
 
 	if (c->tls)
 		conn_tls_goodbye(c);
-	if (!c->linger || c->half_closed) {
+	/* A peer that says nothing while it is asked to leave has nothing on
+	 * the wire that could reset the connection. */
+	if (!c->linger || c->half_closed ||
+	    (c->leaving != CLOSE_NONE && c->input_ms < c->leaving_ms) ||
+	    uv_fileno((uv_handle_t *)&c->tcp, &fd) != 0) {
 		conn_close(c, why);
-	} else if (c->linger_ms == 0 &&
-		   uv_fileno((uv_handle_t *)&c->tcp, &fd) == 0) {
-		c->linger_ms = api_now(c->api);
-		shutdown(fd, SHUT_WR);
+		return;
 	}
+	c->linger_ms = api_now(c->api);
+	c->ended = why;
+	shutdown(fd, SHUT_WR);
+	update_reading(c);
 }
 
 static bool has_output(struct conn *c)
@@ -269,6 +275,8 @@ void conn_flush(struct conn *c)
 	enum close_reason why = CLOSE_NONE;
 
 	list_remove(&c->in_dirty);
+	if (c->ended != CLOSE_NONE)
+		return;
 	while (!c->closing) {
 		if (c->front)
 			why = c->front->produce(c);
@@ -295,11 +303,22 @@ void conn_leave(struct conn *c, enum close_reason why)
 	if (c->leaving == CLOSE_NONE) {
 		c->leaving = why;
 		c->leaving_ms = api_now(c->api);
+		c->linger |= why == CLOSE_DONE;
 	}
 	if (c->front)
 		c->front->drain(c);
-	else
-		conn_close(c, why);
+}
+
+bool conn_quiet(const struct conn *c, uint64_t now_ms)
+{
+	const struct api *api = c->api;
+
+	if (api->draining)
+		return now_ms - max_of(c->input_ms, api->drain_ms) >=
+		       API_DRAIN_IDLE_MS;
+	return c->leaving == CLOSE_IDLE_TIMEOUT ||
+	       (c->leaving != CLOSE_NONE &&
+		now_ms - c->input_ms >= API_AGE_IDLE_MS);
 }
 
 /* A clock that has run out: the connection ends at once. */
@@ -309,8 +328,9 @@ static enum close_reason overdue(struct conn *c, uint64_t now_ms)
 
 	if (c->api->draining && now_ms >= c->api->cut_ms)
 		return CLOSE_CUT;
-	if (c->linger_ms != 0 && now_ms - c->linger_ms >= API_LINGER_MS)
-		return CLOSE_DONE;
+	if (c->ended != CLOSE_NONE)
+		return now_ms - c->linger_ms >= API_LINGER_MS ? c->ended
+							      : CLOSE_NONE;
 	if ((c->write_pending || c->out.len > 0) &&
 	    now_ms - c->progress_ms >= l->write_timeout_ms)
 		return CLOSE_WRITE_TIMEOUT;
@@ -320,6 +340,8 @@ static enum close_reason overdue(struct conn *c, uint64_t now_ms)
 		return CLOSE_IDLE_TIMEOUT;
 	if (c->front)
 		return c->front->sweep(c, now_ms);
+	if (conn_quiet(c, now_ms))
+		return c->leaving;
 	return now_ms - c->accepted_ms >= l->head_timeout_ms
 		       ? CLOSE_HEAD_TIMEOUT
 		       : CLOSE_NONE;
@@ -360,6 +382,8 @@ void conn_close(struct conn *c, enum close_reason reason)
 	if (c->closing)
 		return;
 	c->closing = true;
+	if (c->ended != CLOSE_NONE)
+		reason = c->ended;
 	metric_add(&c->api->metrics, API_CONNECTIONS_CLOSED, reason - 1, 1);
 	if (c->api->tls)
 		conn_tls_closing(c, reason);

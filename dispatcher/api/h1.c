@@ -27,6 +27,7 @@ struct h1 {
 	struct http1 *parser;
 	struct buf rest;	/* input that came while a call ran */
 	struct h1_call *call;	/* NULL: none is running */
+	size_t behind;		/* input behind the request that is handled */
 	bool last;		/* no request after this answer */
 	bool continued;		/* said "100 Continue" for this request */
 	uint64_t started_ms;	/* of the request; 0: none has begun */
@@ -75,7 +76,9 @@ static void respond(struct h1 *h1, const struct request *r, int status,
 	struct buf extra;
 	int rv = 0;
 
-	if (h1->conn->leaving != CLOSE_NONE || !keep_alive)
+	/* What was sent behind it is answered too, whatever we said. */
+	if (!keep_alive || (h1->conn->leaving != CLOSE_NONE &&
+			    h1->rest.len == 0 && h1->behind == 0))
 		h1->last = true;
 	buf_init(&extra, 4096);
 	if (status == 401)
@@ -371,7 +374,9 @@ static size_t parse(struct h1 *h1, const uint8_t *bytes, size_t len)
 		}
 		at += used;
 		account(h1, 0);
+		h1->behind = len - at;
 		whole_request(h1, q);
+		h1->behind = 0;
 	}
 	return at;
 }
@@ -429,30 +434,37 @@ static enum close_reason h1_finished(const struct conn *c)
 	return c->leaving != CLOSE_NONE ? c->leaving : CLOSE_DONE;
 }
 
-static enum close_reason h1_sweep(struct conn *c, uint64_t now_ms)
+/* No request has begun, so that closing loses none but what is on the wire. */
+static bool between_requests(const struct h1 *h1)
 {
-	struct h1 *h1 = c->state;
-	const struct api_limits *l = &c->api->limits;
-
-	if (h1->call || h1->last || h1->started_ms == 0)
-		return CLOSE_NONE;
-	if (h1->head_ms == 0 && now_ms - h1->started_ms >= l->head_timeout_ms)
-		return CLOSE_HEAD_TIMEOUT;
-	if (h1->head_ms != 0 && now_ms - h1->head_ms >= l->body_timeout_ms)
-		return CLOSE_BODY_TIMEOUT;
-	return CLOSE_NONE;
+	return !h1->call && h1->started_ms == 0 && h1->rest.len == 0;
 }
 
 static void h1_drain(struct conn *c)
 {
 	struct h1 *h1 = c->state;
 
-	/* A request that has begun to arrive is still served. */
-	if (!h1->call && h1->started_ms == 0)
+	if (between_requests(h1) && conn_quiet(c, api_now(c->api)))
 		h1->last = true;
-	if (h1->call)
-		h1->call->keep_alive = false;
 	conn_mark_dirty(c);
+}
+
+static enum close_reason h1_sweep(struct conn *c, uint64_t now_ms)
+{
+	struct h1 *h1 = c->state;
+	const struct api_limits *l = &c->api->limits;
+
+	if (h1->last || h1->call)
+		return CLOSE_NONE;
+	if (c->leaving != CLOSE_NONE)
+		h1_drain(c);
+	if (h1->started_ms == 0)
+		return CLOSE_NONE;
+	if (h1->head_ms == 0 && now_ms - h1->started_ms >= l->head_timeout_ms)
+		return CLOSE_HEAD_TIMEOUT;
+	if (h1->head_ms != 0 && now_ms - h1->head_ms >= l->body_timeout_ms)
+		return CLOSE_BODY_TIMEOUT;
+	return CLOSE_NONE;
 }
 
 static void h1_free(struct conn *c)

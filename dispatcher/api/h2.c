@@ -81,18 +81,15 @@ static int on_header(nghttp2_session *s, const nghttp2_frame *f,
 	return 0;
 }
 
-static void end_stream(struct h2_call *call)
-{
-	if (call->rpc.method->on_drain != NULL)
-		call->rpc.method->on_drain(&call->rpc);
-	else
-		h2_call_abort(call, GRPC_UNAVAILABLE, "shutting down");
-}
-
 /* Streams have no natural end: after what they have answered, they end, and
  * their clients go on elsewhere. */
 static void end_streams(struct h2 *h2)
 {
+	const char *why =
+		h2->conn->api->draining
+			? "shutting down"
+			: "the connection has come of age; make another";
+
 	list_for_each_safe (node, &h2->calls) {
 		struct h2_call *call =
 			container_of(node, struct h2_call, in_session);
@@ -100,7 +97,7 @@ static void end_streams(struct h2 *h2)
 		if (call->running && !call->ended &&
 		    (call->rpc.method->client_streaming ||
 		     call->rpc.method->server_streaming))
-			end_stream(call);
+			h2_call_drain(call, why);
 	}
 }
 
@@ -111,8 +108,7 @@ static void drain_final(struct h2 *h2)
 		h2->session, NGHTTP2_FLAG_NONE,
 		nghttp2_session_get_last_proc_stream_id(h2->session),
 		NGHTTP2_NO_ERROR, NULL, 0);
-	if (h2->conn->api->draining)
-		end_streams(h2);
+	end_streams(h2);
 	conn_mark_dirty(h2->conn);
 }
 
@@ -304,6 +300,8 @@ void h2_start(struct conn *c)
 	h2->session = session_new(h2, &c->api->limits);
 	c->state = h2;
 	c->front = &h2_front;
+	if (c->leaving != CLOSE_NONE)
+		h2_front.drain(c);
 }
 
 static enum close_reason h2_input(struct conn *c, const uint8_t *bytes,
@@ -369,6 +367,10 @@ static enum close_reason h2_finished(const struct conn *c)
 
 	if (h2->doomed != CLOSE_NONE)
 		return h2->doomed;
+	/* Without calls nghttp2 would be done with the first GOAWAY, but calls
+	 * may be on the wire for a round trip. */
+	if (h2->drain == DRAIN_NOTICED)
+		return CLOSE_NONE;
 	if (nghttp2_session_want_read(h2->session) ||
 	    nghttp2_session_want_write(h2->session))
 		return CLOSE_NONE;
@@ -382,8 +384,7 @@ static void h2_drain(struct conn *c)
 	struct h2 *h2 = c->state;
 
 	if (h2->drain == DRAIN_FINAL) {
-		if (c->api->draining)
-			end_streams(h2);
+		end_streams(h2);
 		conn_mark_dirty(c);
 		return;
 	}

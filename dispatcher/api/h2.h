@@ -70,6 +70,7 @@ struct h2_call {
 	bool paused;	 /* requests wait: see held, and API_SEND_QUEUE_MAX */
 	bool held;	 /* the handler takes no requests now */
 	bool overflow;	 /* its answers exceed a limit */
+	const char *drain_why; /* ends when what has come is answered */
 	bool head_too_large;
 	uint32_t head_bytes;
 	struct request request;
@@ -106,6 +107,10 @@ void h2_call_attend(struct h2_call *call);
 /* Ends a call whose stream is open from our side; cancels it if a handler has
  * it. */
 void h2_call_abort(struct h2_call *call, enum grpc_code code, const char *text);
+
+/* A stream that runs ends in order, after what has come of its requests. May
+ * run twice. */
+void h2_call_drain(struct h2_call *call, const char *why);
 
 /* h2_answer.c: what goes out on a stream. */
 extern const struct rpc_front_ops h2_front_ops;

@@ -241,8 +241,11 @@ static void feed(struct h2_call *call, const uint8_t *bytes, size_t len)
 			break;
 		deliver(call, message, message_len, compressed);
 	}
-	nghttp2_session_consume_stream(call->h2->session, call->stream_id,
-				       call->paused ? len - left : len);
+	/* A stream that is to end gets no more room. */
+	if (!call->drain_why)
+		nghttp2_session_consume_stream(call->h2->session,
+					       call->stream_id,
+					       call->paused ? len - left : len);
 }
 
 /* The length that a unary gRPC request announces exceeds the limit: say so
@@ -372,6 +375,19 @@ void h2_call_attend(struct h2_call *call)
 		forget_body(call);
 	else if (call->body_whole)
 		h2_call_body_done(call);
+	else if (call->drain_why && !call->paused)
+		h2_call_drain(call, call->drain_why);
+}
+
+void h2_call_drain(struct h2_call *call, const char *why)
+{
+	/* The requests that wait, a window of them at most, come first. */
+	if (call->paused && call->body.len > 0)
+		call->drain_why = why;
+	else if (call->rpc.method->on_drain != NULL)
+		call->rpc.method->on_drain(&call->rpc, why);
+	else
+		h2_call_abort(call, GRPC_UNAVAILABLE, why);
 }
 
 void h2_call_stream_closed(struct h2_call *call)

@@ -4,6 +4,7 @@
 #include "common/base/err.h"
 #include "common/codec/json.h"
 #include "common/codec/pbarena.h"
+#include "common/codec/pbwire.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -43,20 +44,16 @@ static int decode_proto(struct message_arena *a,
 			const uint8_t *bytes, size_t len,
 			ProtobufCMessage **out, char *why)
 {
-	const char *field = "";
+	int rv = pbwire_check_strings(type, bytes, len, "", why,
+				      MESSAGE_WHY_MAX);
 
+	if (rv != 0)
+		return rv;
 	*out = protobuf_c_message_unpack(type, &a->allocator, len, bytes);
-	if (!*out) {
-		snprintf(why, MESSAGE_WHY_MAX, "not a valid %s message",
-			 type->name);
-		return ERR_MALFORMED;
-	}
-	if (!message_strings_valid(*out, &field)) {
-		snprintf(why, MESSAGE_WHY_MAX,
-			 "field %s is not valid UTF-8 without NUL", field);
-		return ERR_REFUSED;
-	}
-	return 0;
+	if (*out)
+		return 0;
+	snprintf(why, MESSAGE_WHY_MAX, "not a valid %s message", type->name);
+	return ERR_MALFORMED;
 }
 
 int message_decode(struct message_arena *a,

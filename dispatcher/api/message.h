@@ -32,9 +32,10 @@ struct message_arena {
 void message_arena_init(struct message_arena *a);
 void message_arena_fini(struct message_arena *a);
 
-/* Decodes and checks that strings are UTF-8. Returns 0, ERR_MALFORMED,
- * ERR_REFUSED (well-formed, but a string is not) or ERR_TOO_LARGE, with a text
- * for the client in `why` (MESSAGE_WHY_MAX bytes). */
+/* Decodes and checks that strings are UTF-8 without NUL. Returns 0,
+ * ERR_MALFORMED, ERR_REFUSED (well-formed, but a string is not) or
+ * ERR_TOO_LARGE, with a text for the client in `why` (MESSAGE_WHY_MAX bytes).
+ */
 int message_decode(struct message_arena *a,
 		   const ProtobufCMessageDescriptor *type,
 		   enum message_codec codec, const uint8_t *bytes, size_t len,

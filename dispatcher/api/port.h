@@ -29,18 +29,22 @@
 
 #include <uv.h>
 
-#define API_READ_BYTES	   (64u << 10)
-#define API_OUT_HIGH	   (256u << 10) /* a connection's ready bytes */
-#define API_TICK_MS	   10		/* precision of deadlines */
-#define API_SWEEP_MAX_MS   1000		/* precision of timeouts, at most */
-#define API_GATHER_MS	   1		/* requests, answers of a busy stream */
-#define API_GATHER_BYTES   (8u << 10)	/* are sent without waiting */
-#define API_GATHER_PROMPT  64		/* answers at once in a ping-pong */
-#define API_GOAWAY_WAIT_MS 1000		/* for the round trip of a GOAWAY */
-#define API_KEEPALIVE_S	   60	/* silence before TCP asks if a peer lives */
-#define API_LINGER_MS	   2000 /* for a refused peer to read why */
-#define API_SCRATCH_MAX	   (64u << 20) /* an inflated message */
-#define API_PLAIN_BYTES	   (16u << 10) /* a TLS record, decrypted */
+#define API_READ_BYTES	    (64u << 10)
+#define API_OUT_HIGH	    (256u << 10) /* a connection's ready bytes */
+#define API_TICK_MS	    10		 /* precision of deadlines */
+#define API_SWEEP_MAX_MS    1000	 /* precision of timeouts, at most */
+#define API_GATHER_MS	    1	       /* requests, answers of a busy stream */
+#define API_GATHER_BYTES    (8u << 10) /* are sent without waiting */
+#define API_GATHER_PROMPT   64	       /* answers at once in a ping-pong */
+#define API_GOAWAY_WAIT_MS  1000       /* for the round trip of a GOAWAY */
+#define API_DRAIN_LISTEN_MS 100	       /* accepts what has begun to connect */
+#define API_DRAIN_IDLE_MS   1000       /* a request may be on the wire */
+#define API_AGE_IDLE_MS	    10000      /* one hardly comes any more */
+#define API_DRAIN_SWEEP_MS  50
+#define API_KEEPALIVE_S	    60	 /* silence before TCP asks if a peer lives */
+#define API_LINGER_MS	    2000 /* for a refused peer to read why */
+#define API_SCRATCH_MAX	    (64u << 20) /* an inflated message */
+#define API_PLAIN_BYTES	    (16u << 10) /* a TLS record, decrypted */
 /* nghttp2 hands out a frame at a time, at most 16 KiB and its head; h1 a whole
  * answer. */
 #define CONN_OUT_MAX (API_OUT_HIGH + API_ANSWER_MAX + (64u << 10))
@@ -112,8 +116,9 @@ struct api {
 	struct metrics metrics;
 	size_t body_bytes;   /* of requests that are not complete */
 	size_t queued_bytes; /* of answers that are not sent */
-	bool draining, drained;
-	uint64_t cut_ms; /* when draining ends connections by force */
+	bool listening, draining, drained;
+	uint64_t drain_ms; /* since when */
+	uint64_t cut_ms;   /* when draining ends connections by force */
 	unsigned handles;
 	void (*on_drained)(void *ctx);
 	void *on_drained_ctx;
@@ -152,7 +157,7 @@ struct conn_front {
 	enum close_reason (*finished)(const struct conn *c);
 	/* Looks at its clocks. */
 	enum close_reason (*sweep)(struct conn *c, uint64_t now_ms);
-	/* Ends in order: the calls under way finish, no new ones. */
+	/* Ends in order: calls under way, or on the wire, are answered. */
 	void (*drain)(struct conn *c);
 	/* Cancels its calls and frees itself. */
 	void (*free)(struct conn *c);
@@ -175,10 +180,11 @@ struct conn {
 	uv_write_t write;
 	bool write_pending, reading, closing, half_closed;
 	bool resting; /* not read until its answers have gathered */
-	/* The peer was refused while it may still be sending: closing at once
-	 * would reset the connection before it reads why. */
+	/* The peer may still be sending: closing at once would reset the
+	 * connection before it has read the last that was said. */
 	bool linger;
 	uint64_t linger_ms;	   /* since when; 0: not yet */
+	enum close_reason ended;   /* lingers, because of: */
 	enum close_reason leaving; /* it ends in order: why */
 	uint64_t leaving_ms;	   /* since when */
 	unsigned calls; /* that keep it from being idle; kept by the front */
@@ -198,8 +204,10 @@ void conn_accept(struct api *api);
 void conn_mark_dirty(struct conn *c);
 void conn_flush(struct conn *c);
 void conn_sweep(struct conn *c, uint64_t now_ms);
-/* Ends it in order: the calls under way finish, then it closes. */
+/* Ends it in order: what is on the wire is served, then it closes. */
 void conn_leave(struct conn *c, enum close_reason why);
+/* It leaves, and a request on the wire would have come by now. */
+bool conn_quiet(const struct conn *c, uint64_t now_ms);
 /* Idempotent, asynchronous. Never from inside a front's callbacks. */
 void conn_close(struct conn *c, enum close_reason reason);
 /* For conn_tls.c: bytes of the peer; its end; writes c->writing, all of which

@@ -46,10 +46,11 @@ struct rpc_method {
 	/* Nobody waits for the answer any more. NULL: a streaming call ends by
 	 * itself; the handler of any other ends it when its work is done. */
 	void (*on_cancel)(struct rpc_call *call);
-	/* Streaming: the port drains. The handler answers what it has begun
-	 * and then ends the call. May run twice. NULL: the call is cancelled.
-	 */
-	void (*on_drain)(struct rpc_call *call);
+	/* Streaming: the port drains, or the connection has come of age. The
+	 * handler answers what it has begun and then ends the call with
+	 * UNAVAILABLE and `why`, a literal. May run twice. NULL: the call is
+	 * cancelled. */
+	void (*on_drain)(struct rpc_call *call, const char *why);
 };
 
 struct rpc_service {
@@ -126,7 +127,8 @@ struct api_limits {
 	uint64_t body_timeout_ms;    /* 30 s: a request's body */
 	uint64_t idle_timeout_ms;    /* 5 min without a call or byte */
 	uint64_t write_timeout_ms;   /* 30 s without a byte taken */
-	uint64_t connection_age_ms;  /* 0: for ever; else GOAWAY, +-10 % */
+	/* 0: for ever; else +-10 %: GOAWAY, or `Connection: close` */
+	uint64_t connection_age_ms;
 	/* RST_STREAM received, a second and at once: 1000, 10000. Our own
 	 * resets of faulty streams and empty DATA frames likewise. */
 	uint64_t reset_rate, reset_burst;
@@ -152,11 +154,12 @@ int api_start(uv_loop_t *loop, const char *address,
 /* Looks for new certificates now; it also does so every TLS_REFRESH_MS. */
 void api_tls_refresh(struct api *api);
 uint16_t api_port(const struct api *api);
-/* Orderly end: no new connections, GOAWAY on every h2 connection (twice, a
- * round trip apart), unary calls under way finish, streams end with UNAVAILABLE
- * after what they have answered or, with on_drain, begun, then on_drained;
- * connections that are left after `grace_ms` are cut. on_drained waits for
- * every handler to have ended its calls. */
+/* Orderly end: GOAWAY on every h2 connection (twice, a round trip apart), and
+ * HTTP/1.1 answers with `Connection: close`; calls under way, and on the wire
+ * when this begins, are served; streams end with UNAVAILABLE after what they
+ * have answered or, with on_drain, begun; then no connections are left, and
+ * on_drained. Those that are there after `grace_ms` are cut. on_drained waits
+ * for every handler to have ended its calls. */
 void api_drain(struct api *api, uint64_t grace_ms,
 	       void (*on_drained)(void *ctx), void *ctx);
 /* After on_drained: frees. */

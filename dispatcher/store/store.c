@@ -150,7 +150,7 @@ void store_append(struct store *s, struct store_append *a)
 	s->state.queue_bytes += append_cost(a);
 	a->started_ns = clock_monotonic_ns();
 	a->rc = 0;
-	a->definite = a->duplicate = false;
+	a->definite = a->duplicate = a->busy = false;
 	a->place = (struct store_place){0, 0};
 	list_init(&a->in_store);
 	if (s->state.queue_bytes <= s->config.queue_bytes) {
@@ -158,6 +158,7 @@ void store_append(struct store *s, struct store_append *a)
 		return;
 	}
 	a->rc = ERR_FULL;
+	a->busy = true;
 	list_push_back(&s->refused, &a->in_store);
 	uv_idle_start(&s->refusal, on_refusal);
 }

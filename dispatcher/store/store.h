@@ -109,6 +109,7 @@ struct store_append {
 	/* out */
 	int rc;
 	bool definite; /* failed, and certainly not appended */
+	bool busy;     /* ERR_FULL, of queue_bytes alone: passes by itself */
 	bool duplicate;
 	struct store_place place;
 	/* private */

@@ -1,13 +1,19 @@
 """SIGTERM: gentle, paced, in time; a second one is at once."""
 import contextlib
+import http.client
+import json
+import queue
 import signal
+import socket
+import threading
 import time
 
 import grpc
 import pytest
 
 import rpc
-from harness import wait_until
+from harness import SLOW, wait_until
+from relay import Relay
 from sse import Sse, pump_all
 
 DRAIN = 3
@@ -188,3 +194,167 @@ def test_dispatcher_second_sigterm(make_cluster, channel):
     with contextlib.suppress(ProcessLookupError):
         c.d.signal(signal.SIGTERM)
     c.d.wait_exit(3)
+
+
+# --- what is on the wire when a dispatcher is told to end ---
+
+RULES = 'rules:\n  - {match: "log:*", history: {size: 1000, ttl: 1h}}\n'
+DELAY = 0.02 * SLOW  # one way
+CALLS = 32
+
+
+@pytest.fixture
+def one(make_cluster):
+    return make_cluster(1, 1, 1, rules=RULES)
+
+
+@pytest.mark.parametrize("name", ["log:wire", "wire"])
+def test_calls_on_the_wire_are_answered(one, name):
+    """32 calls are under way in the link when SIGTERM comes; none fails."""
+    with Relay(one.d.api_port, DELAY) as relay, \
+            Sse(one.n.port, name) as sub:
+        sub.wait_ready()
+        stubs = rpc.Stubs(f"127.0.0.1:{relay.port}")
+        stubs.publish(channel=name, data="before")
+        call = stubs.channel.unary_unary(
+            f"/{rpc.PUBLISHER}/Publish", rpc.PublishRequest.SerializeToString,
+            rpc.PublishResponse.FromString)
+        futures = [call.future(rpc.PublishRequest(channel=name, data=str(i)),
+                               timeout=rpc.TIMEOUT) for i in range(CALLS)]
+        time.sleep(DELAY / 4)
+        one.d.signal(signal.SIGTERM)
+        wait_until(lambda: one.d.ready() == 503, 1, "not ready at once")
+        assert {f.code() for f in futures} == {grpc.StatusCode.OK}
+        assert one.d.wait_exit(10) == 0
+        stubs.close()
+        sub.wait_messages(1 + CALLS)
+
+
+def test_http1_requests_on_the_wire_are_answered(one, channel):
+    """Kept-alive connections: each has its next request under way."""
+    body = json.dumps({"channel": channel, "data": "x"})
+    head = {"Content-Type": "application/json"}
+    path = f"/{rpc.PUBLISHER}/Publish"
+    with Relay(one.d.api_port, DELAY) as relay:
+        clients = [http.client.HTTPConnection("127.0.0.1", relay.port,
+                                              timeout=rpc.TIMEOUT)
+                   for _ in range(8)]
+        for c in clients:
+            c.request("POST", path, body, head)
+            assert c.getresponse().read()
+        for c in clients:
+            c.request("POST", path, body, head)
+        one.d.signal(signal.SIGTERM)
+        for c in clients:
+            answer = c.getresponse()
+            assert answer.status == 200, answer.read()
+            assert answer.headers["Connection"] == "close"
+            answer.read()
+            c.close()
+        assert one.d.wait_exit(10) == 0
+
+
+def test_http1_pipelined_requests_are_answered(one, channel):
+    """Two in flight on one connection; answers in their order."""
+    body = json.dumps({"channel": channel, "data": "x"}).encode()
+    request = (f"POST /{rpc.PUBLISHER}/Publish HTTP/1.1\r\nHost: x\r\n"
+               "Content-Type: application/json\r\n"
+               f"Content-Length: {len(body)}\r\n\r\n").encode() + body
+    with Relay(one.d.api_port, DELAY) as relay, socket.create_connection(
+            ("127.0.0.1", relay.port), timeout=rpc.TIMEOUT) as s:
+        s.sendall(request)
+        assert s.recv(4096).startswith(b"HTTP/1.1 200 ")
+        s.sendall(request * 2)
+        one.d.signal(signal.SIGTERM)
+        got = b""
+        while part := s.recv(4096):
+            got += part
+        assert got.count(b"HTTP/1.1 200 ") == 2
+        assert got.count(b"Connection: close") == 1
+    assert one.d.wait_exit(10) == 0
+
+
+def test_publish_stream_ends_in_order(one):
+    """Results for what was received, then UNAVAILABLE; nothing in between."""
+    requests = queue.Queue()
+    call = one.d.grpc.publish_stream(iter(requests.get, None), timeout=20)
+    for i in range(100):
+        requests.put(rpc.PublishRequest(channel="log:s", data=str(i)))
+    offsets = [next(call).response.position.offset for _ in range(50)]
+    wait_until(lambda: one.d.history("log:s")["top"]["offset"] == "100",
+               what="all have arrived")
+    one.d.signal(signal.SIGTERM)
+    with pytest.raises(grpc.RpcError) as e:
+        for result in call:
+            offsets.append(result.response.position.offset)
+    assert e.value.code() == grpc.StatusCode.UNAVAILABLE
+    assert e.value.details() == "shutting down"
+    assert offsets == list(range(1, 101))
+    requests.put(None)
+    assert one.d.wait_exit(10) == 0
+    one.d.close_grpc()
+
+
+# --- connections of age ---
+
+AGE_MS = 300
+
+
+def test_age_never_resets_an_idle_connection(make_cluster, channel):
+    """Kept-alive connections with pauses: http.client does not retry."""
+    c = make_cluster(1, 1, 1, dispatcher_options={
+        "api_connection_age_ms": AGE_MS})
+    body = json.dumps({"channel": channel, "data": "x"})
+    closes, errors = [0], []
+
+    def client(pause):
+        conn = http.client.HTTPConnection("127.0.0.1", c.d.api_port,
+                                          timeout=rpc.TIMEOUT)
+        end = time.monotonic() + 4
+        try:
+            while time.monotonic() < end:
+                conn.request("POST", f"/{rpc.PUBLISHER}/Publish", body,
+                             {"Content-Type": "application/json"})
+                answer = conn.getresponse()
+                assert answer.status == 200, answer.read()
+                answer.read()
+                closes[0] += answer.headers["Connection"] == "close"
+                time.sleep(pause)
+        except Exception as e:
+            errors.append(repr(e))
+        finally:
+            conn.close()
+    threads = [threading.Thread(target=client, args=(p,)) for p in
+               (0, 0.001, 0.01, 0.03, 0.1, 0.31, 0.9, 1.5)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    assert not errors
+    assert closes[0] > 20, "connections do come of age"
+
+
+def test_age_moves_publish_streams(make_cluster):
+    c = make_cluster(1, 1, 1, rules=RULES, dispatcher_options={
+        "api_connection_age_ms": AGE_MS})
+    sent = results = 0
+    start = time.monotonic()
+    for _ in range(3):  # each on a new connection
+        requests = queue.Queue()
+        call = c.d.grpc.publish_stream(iter(requests.get, None), timeout=20)
+        try:
+            while True:
+                requests.put(rpc.PublishRequest(channel="log:a",
+                                                data=str(sent)))
+                sent += 1
+                assert next(call).response.position.offset == results + 1
+                results += 1
+                time.sleep(0.01)
+        except grpc.RpcError as e:
+            assert e.code() == grpc.StatusCode.UNAVAILABLE
+            assert "come of age" in e.details()
+        requests.put(None)
+    assert results >= sent - 3 and results > 30
+    assert time.monotonic() - start < 10 * SLOW
+    # the one whose stream ended under it is in no log, or has its place
+    assert int(c.d.history("log:a")["top"]["offset"]) in (results, sent)

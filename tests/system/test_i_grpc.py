@@ -1,5 +1,6 @@
 """gRPC as stock clients and the specification have it."""
 import gzip
+import json
 import struct
 import threading
 import time
@@ -231,6 +232,104 @@ def test_status_message_is_percent_encoded(h):
     assert h.status(s) == 3
     block = h.trailers.get(s) or h.headers[s]
     assert all(0x20 <= ord(ch) < 0x7f for ch in block["grpc-message"])
+
+
+# --- strings that C would cut ---
+
+NUL = "must not contain NUL characters"
+
+
+def strings_of(message, depth=0):
+    """(path as errors have it, fields that lead to it) of each string."""
+    for f in message.fields:
+        repeated = f.label == f.LABEL_REPEATED
+        name = f.name + ("[0]" if repeated else "")
+        if f.type == f.TYPE_STRING:
+            yield name, [f]
+        elif f.type == f.TYPE_MESSAGE and depth < 5:
+            for path, fields in strings_of(f.message_type, depth + 1):
+                yield f"{name}.{path}", [f, *fields]
+
+
+def encoded(fields, value):
+    """A message in which only this string is set."""
+    def chunk(number, body):
+        head = number << 3 | 2
+        assert head < 128 and len(body) < 128
+        return bytes([head, len(body)]) + body
+    body = value
+    for f in reversed(fields):
+        body = chunk(f.number, body)
+    return body
+
+
+def in_json(fields, value):
+    for f in reversed(fields):
+        value = {f.json_name: [value] if f.label == f.LABEL_REPEATED
+                 else value}
+    return value
+
+
+def every_string():
+    for service in (rpc.PUBLISHER, rpc.CHANNEL, rpc.CLUSTER, HEALTH,
+                    "externalscaler.ExternalScaler",
+                    "grpc.reflection.v1.ServerReflection",
+                    "grpc.reflection.v1alpha.ServerReflection"):
+        for method in rpc.messages.service(service).methods:
+            for path, fields in strings_of(method.input_type):
+                yield f"{service}/{method.name}", path, fields
+
+
+def test_nul_is_refused_by_name_everywhere(cluster):
+    """protobuf-c's strings end at a NUL: what would be stored is not what was
+    sent."""
+    tried = set()
+    for method, path, fields in every_string():
+        if "original_request" in path:
+            continue  # only of answers
+        call = cluster.d.grpc.channel.stream_stream("/" + method, None, None)
+        with pytest.raises(grpc.RpcError) as e:
+            list(call(iter([encoded(fields, b"a\0b")]), timeout=rpc.TIMEOUT))
+        assert e.value.code() == Code.INVALID_ARGUMENT, (method, path)
+        assert e.value.details() == f"{path}: {NUL}", method
+        tried.add((method.split("/")[0], path))
+    assert (rpc.PUBLISHER, "messages[0].data") in tried
+    assert ("externalscaler.ExternalScaler",
+            "scaledObjectRef.scalerMetadata[0].value") in tried
+    assert len(tried) > 25
+
+
+def test_connect_refuses_nul_by_name(cluster):
+    for method, path, fields in every_string():
+        descriptor = rpc.messages.service(method.split("/")[0])
+        m = descriptor.FindMethodByName(method.split("/")[1])
+        if any(f.message_type and f.message_type.GetOptions().map_entry
+               for f in fields) or "original_request" in path:
+            continue  # JSON's keys are refused by its parser
+        status, _, answer = rpc.connect(
+            cluster.d.api_port, method, encoded(fields, b"a\0b"),
+            "application/proto")
+        if status == 415:  # a stream
+            continue
+        assert (status, NUL) == (400, NUL) and NUL in answer.decode(), m.name
+        json_path = ".".join(
+            f.json_name + ("[0]" if f.label == f.LABEL_REPEATED else "")
+            for f in fields)
+        text = json.dumps(in_json(fields, "a\0b"))
+        for body in (text, text.replace("\\u0000", "\0")):
+            status, _, answer = rpc.connect(
+                cluster.d.api_port, method, body.encode(), "application/json")
+            assert status == 400, (m.name, body)
+            assert json.loads(answer)["message"] == f"{json_path}: {NUL}"
+
+
+def test_a_batch_with_nul_names_the_message(cluster, channel):
+    batch = [dict(channel=channel, data="x")] * 3 + [
+        dict(channel=channel, data="before\0after")]
+    with pytest.raises(grpc.RpcError) as e:
+        cluster.d.grpc.publish_batch(batch)
+    assert e.value.code() == Code.INVALID_ARGUMENT
+    assert e.value.details() == f"messages[3].data: {NUL}"
 
 
 # --- compression ---

@@ -1076,7 +1076,7 @@ static void test_store_queue_full(void **state)
 			assert_int_equal(p[i].a.place.offset, ++offset);
 		} else {
 			assert_int_equal(p[i].a.rc, ERR_FULL);
-			assert_true(p[i].a.definite);
+			assert_true(p[i].a.definite && p[i].a.busy);
 		}
 	}
 	assert_true(offset > 0 && offset < MANY);

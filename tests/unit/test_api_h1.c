@@ -28,6 +28,9 @@ static void test_h1_answers(void **state)
 		     "Content-Length: 5\r\n\r\n\x12\x03hey",
 		 "\r\n\r\n\n\x03hey"},
 		{SAY JSON "Content-Length: 1\r\n\r\n{", "400 Bad Request"},
+		{SAY JSON "Content-Length: 19\r\n\r\n{\"data\":\"a\\u0000b\"}",
+		 "{\"code\":\"invalid_argument\",\"message\":\"data: must not "
+		 "contain NUL characters\"}"},
 		{SAY JSON "Content-Encoding: br\r\nContent-Length: 2\r\n\r\n{}",
 		 "501 Not Implemented"},
 		{SAY JSON "Transfer-Encoding: chunked\r\n\r\n"
@@ -316,6 +319,89 @@ static void test_port_drain_finishes_calls(void **state)
 	peer_free(busy);
 }
 
+/* Its client may have sent a request before it could know. */
+static void test_port_drain_serves_what_is_on_the_wire(void **state)
+{
+	struct api_fixture *f = *state;
+	struct peer *idle, *mute, *late;
+
+	api_begin(f, &api_test_limits);
+	idle = peer_new(f);
+	mute = peer_new(f);
+	peer_say(idle, SAY HELLO);
+	loop_until(f->l, peer_count(idle, "hey") == 1);
+	loop_until(f->l, api_counter(f, "stentor_api_connections ") == 2);
+	api_drain(f->api, 60000, api_on_drained, f);
+	late = peer_new(f);
+	loop_until(f->l, api_counter(f, "stentor_api_connections ") == 3);
+	peer_say(idle, SAY HELLO);
+	peer_say(mute, SAY HELLO);
+	peer_say(late, SAY HELLO);
+	loop_until(f->l, peer_count(idle, "hey") == 2);
+	loop_until(f->l, peer_count(mute, "hey") == 1);
+	loop_until(f->l, peer_count(late, "hey") == 1);
+	assert_int_equal(peer_count(idle, "Connection: close"), 1);
+	assert_int_equal(peer_count(mute, "Connection: close"), 1);
+	assert_int_equal(peer_count(late, "Connection: close"), 1);
+	/* An end, and no reset, though more was sent. */
+	peer_say(idle, SAY HELLO);
+	loop_until(f->l, (peer_read(idle), idle->ended));
+	peer_free(idle);
+	peer_free(mute);
+	peer_free(late);
+	loop_until(f->l, f->drained);
+	api_free(f->api);
+}
+
+/* What was sent behind a call is answered too; the last says close. */
+static void test_port_drain_serves_pipelined(void **state)
+{
+	struct api_fixture *f = *state;
+	struct peer *p;
+	char *close_at;
+
+	api_begin(f, &api_test_limits);
+	p = peer_new(f);
+	peer_say(p, SAY HOLD SAY HELLO SAY HELLO);
+	loop_until(f->l, f->held != NULL);
+	api_drain(f->api, 60000, api_on_drained, f);
+	echo_reply(f->held, "first");
+	loop_until(f->l, peer_count(p, "HTTP/1.1 200 OK") == 3);
+	assert_int_equal(peer_count(p, "Connection: close"), 1);
+	close_at = strstr(p->bytes, "Connection: close");
+	assert_null(strstr(close_at, "HTTP/1.1 200 OK"));
+	peer_free(p);
+	loop_until(f->l, f->drained);
+	api_free(f->api);
+}
+
+/* A connection that has come of age is not closed under a client that may be
+ * about to use it: the next answer says that it ends. */
+static void test_port_age_waits_for_an_answer(void **state)
+{
+	struct api_limits limits = api_test_limits;
+	struct api_fixture *f = *state;
+	struct peer *p, *other;
+
+	limits.connection_age_ms = 40;
+	api_begin(f, &limits);
+	p = peer_new(f);
+	peer_say(p, SAY HELLO);
+	loop_until(f->l, peer_count(p, "hey") == 1);
+	other = peer_new(f);
+	peer_say(other, SAY "Connect-Timeout-Ms: 200\r\n" HOLD);
+	loop_until(f->l, peer_count(other, "deadline_exceeded") == 1);
+	echo_reply(f->held, "goes nowhere");
+	assert_false(p->ended);
+	peer_say(p, SAY HELLO);
+	loop_until(f->l, peer_count(p, "hey") == 2);
+	assert_int_equal(peer_count(p, "Connection: close"), 1);
+	loop_until(f->l, (peer_read(p), p->ended));
+	peer_free(p);
+	peer_free(other);
+	api_end(f, 1000);
+}
+
 static void test_port_drain_cuts_after_grace(void **state)
 {
 	struct api_fixture *f = *state;
@@ -368,6 +454,9 @@ int main(void)
 		TEST(test_port_connection_limit),
 		TEST(test_port_connections_of_an_address),
 		TEST(test_port_drain_finishes_calls),
+		TEST(test_port_drain_serves_what_is_on_the_wire),
+		TEST(test_port_drain_serves_pipelined),
+		TEST(test_port_age_waits_for_an_answer),
 		TEST(test_port_drain_cuts_after_grace),
 		TEST(test_port_cors),
 	};

@@ -227,6 +227,8 @@ static void test_grpc_answers(void **state)
 		{SAY, "application/grpc", BODY("\0\0\0\0\1\xff"), "200", "13"},
 		{SAY, "application/grpc", BODY("\0\0\0\0\4\x12\2\xc3\x28"),
 		 "200", "3"},
+		{SAY, "application/grpc", BODY("\0\0\0\0\5\x12\3a\0b"), "200",
+		 "3"},
 		{SAY, "application/grpc", BODY("\0\xff\xff\xff\xff"), "200",
 		 "8"},
 		{STREAM, "application/grpc", "", 0, "200", "0"},
@@ -275,6 +277,10 @@ static void test_grpc_body_and_message(void **state)
 	until(f, c, a->closed);
 	assert_string_equal(a->message, "no \"%C3%BC\" 100%25");
 	assert_int_equal(a->len, 0);
+	a = grpc(c, SAY, BODY("\0\0\0\0\5\x12\3a\0b"));
+	until(f, c, a->closed);
+	assert_string_equal(a->message,
+			    "data: must not contain NUL characters");
 	client_free(c);
 	api_end(f, 1000);
 }
@@ -711,6 +717,106 @@ static void test_h2_drain(void **state)
 	client_free(c);
 }
 
+/* Bytes that wait for the client. */
+static bool something_came(const struct h2_client *c, size_t least)
+{
+	uint8_t bytes[256];
+
+	return recv(c->peer->fd, bytes, sizeof(bytes), MSG_PEEK) >=
+	       (ssize_t)least;
+}
+
+/* A call that its client made before it saw the GOAWAY, on a connection that
+ * has no other. */
+static void test_h2_drain_serves_what_is_on_the_wire(void **state)
+{
+	struct api_fixture *f = *state;
+	struct h2_client *c;
+	struct answer *a;
+
+	api_begin(f, &api_test_limits);
+	c = client_new(f, 65535);
+	a = grpc(c, SAY, BODY(HELLO));
+	until(f, c, a->closed);
+	api_drain(f->api, 60000, api_on_drained, f);
+	/* GOAWAY and PING are there, and it makes two more. */
+	loop_until(f->l, something_came(c, 17 + 17));
+	a = grpc(c, SAY, BODY(HELLO));
+	until(f, c, a->closed);
+	assert_string_equal(a->grpc_status, "0");
+	until(f, c, c->goaways == 2);
+	until(f, c, c->peer->ended);
+	client_free(c);
+	loop_until(f->l, f->drained);
+	api_free(f->api);
+}
+
+/* A client that does not answer the PING holds nothing up for long. */
+static void test_h2_drain_without_a_round_trip(void **state)
+{
+	struct api_fixture *f = *state;
+	struct h2_client *c;
+	struct answer *a;
+
+	api_begin(f, &api_test_limits);
+	c = client_new(f, 65535);
+	a = grpc(c, SAY, BODY(HELLO));
+	until(f, c, a->closed);
+	api_drain(f->api, 60000, api_on_drained, f);
+	loop_until(f->l, f->drained);
+	api_free(f->api);
+	client_free(c);
+}
+
+/* Streams would live for ever: they end in order and are begun elsewhere. */
+static void test_h2_connection_age_moves_streams(void **state)
+{
+	struct api_limits limits = api_test_limits;
+	struct api_fixture *f = *state;
+	struct h2_client *c;
+	struct answer *a;
+
+	limits.connection_age_ms = 100;
+	api_begin(f, &limits);
+	c = client_new(f, 65535);
+	a = request(c, STREAM, "application/grpc", BODY(HELLO), true, NULL,
+		    NULL);
+	until(f, c, f->messages == 1);
+	until(f, c, a->closed);
+	assert_string_equal(a->grpc_status, "14");
+	assert_non_null(strstr(a->message, "come of age"));
+	assert_int_equal(a->len, 12); /* what it had answered came first */
+	until(f, c, c->peer->ended);
+	client_free(c);
+	api_end(f, 1000);
+}
+
+/* Requests that have come are answered before the stream ends. */
+static void test_h2_drain_answers_what_waits(void **state)
+{
+	static const uint8_t body[] = HOLD HELLO HELLO;
+	struct api_fixture *f = *state;
+	struct h2_client *c;
+	struct answer *a;
+
+	api_begin(f, &api_test_limits);
+	c = client_new(f, 1 << 20);
+	a = request(c, STREAM, "application/grpc", body, sizeof(body) - 1, true,
+		    NULL, NULL);
+	until(f, c, f->held != NULL);
+	api_drain(f->api, 60000, api_on_drained, f);
+	until(f, c, c->goaways == 2);
+	assert_false(a->closed);
+	assert_int_equal(f->messages, 1);
+	rpc_resume(f->held);
+	until(f, c, a->closed);
+	assert_int_equal(f->messages, 3);
+	assert_string_equal(a->grpc_status, "14");
+	client_free(c);
+	loop_until(f->l, f->drained);
+	api_free(f->api);
+}
+
 static void test_h2_connection_age(void **state)
 {
 	struct api_limits limits = api_test_limits;
@@ -842,7 +948,11 @@ int main(void)
 		TEST(test_h2_pings_between_answers),
 		TEST(test_h2_provoked_resets),
 		TEST(test_h2_drain),
+		TEST(test_h2_drain_serves_what_is_on_the_wire),
+		TEST(test_h2_drain_without_a_round_trip),
+		TEST(test_h2_drain_answers_what_waits),
 		TEST(test_h2_connection_age),
+		TEST(test_h2_connection_age_moves_streams),
 		TEST(test_h2_idle_connection_leaves),
 		TEST(test_health_check_and_watch),
 		TEST(test_reflection),

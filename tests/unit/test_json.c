@@ -2,6 +2,7 @@
  * descriptor is written by hand below (none of ours has maps or floats). */
 #include "common/base/err.h"
 #include "common/codec/json.h"
+#include "common/codec/pbwire.h"
 #include "stentor/v1/cluster.pb-c.h"
 #include "stentor/v1/publisher.pb-c.h"
 
@@ -78,12 +79,15 @@ static const ProtobufCFieldDescriptor entry_fields[] = {
 	PLAIN(entry, key, "key", 1, INT32),
 	PLAIN(entry, value, "value", 2, STRING),
 };
+static const ProtobufCIntRange entry_ranges[] = {{1, 0}, {0, 2}};
 static const ProtobufCMessageDescriptor entry_type = {
 	.magic = PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
 	.short_name = "LabelsEntry",
 	.sizeof_message = sizeof(struct entry),
 	.n_fields = 2,
 	.fields = entry_fields,
+	.n_field_ranges = 1,
+	.field_ranges = entry_ranges,
 	.message_init = entry_init,
 };
 static const ProtobufCFieldDescriptor every_fields[] = {
@@ -101,12 +105,15 @@ static const ProtobufCFieldDescriptor every_fields[] = {
 	ONE_OF(left, 12, STRING, NULL),
 	ONE_OF(right, 13, MESSAGE, &stentor__v1__position__descriptor),
 };
+static const ProtobufCIntRange every_ranges[] = {{1, 0}, {0, 13}};
 static const ProtobufCMessageDescriptor every_type = {
 	.magic = PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
 	.short_name = "Every",
 	.sizeof_message = sizeof(struct every),
 	.n_fields = 13,
 	.fields = every_fields,
+	.n_field_ranges = 1,
+	.field_ranges = every_ranges,
 	.message_init = every_init,
 };
 
@@ -332,7 +339,7 @@ static void test_json_refuses_bad_text(void **state)
 		"{",
 		"{}x",
 		"{\"channel\":\"a\",\"channel\":\"b\"}",
-		"{\"channel\":\"\\u0000\"}",
+		"{\"chan\\u0000nel\":\"a\"}",
 		"{\"channel\":\"\\ud800\"}",
 		"{\"channel\":\"\xff\"}",
 		"{\"channel\":\"\xc0\x80\"}",
@@ -401,36 +408,136 @@ static void test_json_why_is_cut_at_a_character(void **state)
 	}
 }
 
-static void test_json_strings_valid(void **state)
+/* --- strings ----------------------------------------------------------- */
+
+#define BYTES(literal) literal, sizeof(literal) - 1
+
+static void refuse(const ProtobufCMessageDescriptor *type, const char *wire,
+		   size_t len, const char *expected)
 {
-	Stentor__V1__PublishRequest one = STENTOR__V1__PUBLISH_REQUEST__INIT;
-	Stentor__V1__PublishRequest two = STENTOR__V1__PUBLISH_REQUEST__INIT;
-	Stentor__V1__PublishRequest *both[] = {&one, &two};
-	Stentor__V1__PublishBatchRequest m =
-		STENTOR__V1__PUBLISH_BATCH_REQUEST__INIT;
-	struct every e;
-	char *names[] = {"a", "\xff"};
-	const char *field = NULL;
+	char why[256] = "";
+	int rv = pbwire_check_strings(type, wire, len, "", why, sizeof(why));
+
+	assert_string_equal(why, expected);
+	assert_int_equal(rv, strstr(expected, "not a valid ") ? ERR_MALFORMED
+			     : expected[0] != '\0'	      ? ERR_REFUSED
+							      : 0);
+}
+
+#define NUL "must not contain NUL characters"
+#define UTF "must be valid UTF-8"
+
+static void test_pbwire_strings(void **state)
+{
+	const ProtobufCMessageDescriptor *batch =
+		&stentor__v1__publish_batch_request__descriptor;
 
 	(void)state;
-	m.messages = both;
-	m.n_messages = 2;
-	assert_true(message_strings_valid(&m.base, &field));
-	two.event = "\xc3\x28";
-	assert_false(message_strings_valid(&m.base, &field));
-	assert_string_equal(field, "event");
-	every_init(&e.base);
-	assert_true(message_strings_valid(&e.base, &field));
-	e.names = names;
-	e.n_names = 2;
-	assert_false(message_strings_valid(&e.base, &field));
-	assert_string_equal(field, "names");
-	e.n_names = 1;
-	e.left = names[1];
-	assert_true(message_strings_valid(&e.base, &field));
-	e.which_case = 12;
-	assert_false(message_strings_valid(&e.base, &field));
-	assert_string_equal(field, "left");
+	refuse(PUBLISH, NULL, 0, "");
+	refuse(PUBLISH, BYTES("\x12\3a\0b"), "data: " NUL);
+	refuse(PUBLISH, BYTES("\x12\1\0"), "data: " NUL);
+	refuse(PUBLISH, BYTES("\x12\3abc\x0a\2r\0"), "channel: " NUL);
+	refuse(PUBLISH, BYTES("\x1a\2\xc3\x28"), "event: " UTF);
+	/* The first of two is looked at too, though the second counts. */
+	refuse(PUBLISH, BYTES("\x12\1\0\x12\1a"), "data: " NUL);
+	/* A NUL that is none of a string: a number, an unknown field. */
+	refuse(PUBLISH, BYTES("\x38\0\x12\1a\x7a\1\0"), "");
+	refuse(batch, BYTES("\x0a\3\x12\1a\x0a\3\x12\1\0"),
+	       "messages[1].data: " NUL);
+	refuse(&every_type, BYTES("\x42\2\0\0\x52\1a"), ""); /* bytes */
+	refuse(&every_type, BYTES("\x52\1a\x52\1b\x52\1\0"), "names[2]: " NUL);
+	refuse(&every_type, BYTES("\x5a\5\x08\1\x12\1\xff"),
+	       "labels[0].value: " UTF);
+	refuse(&every_type, BYTES("\x62\1\0"), "left: " NUL);
+}
+
+static void test_pbwire_malformed(void **state)
+{
+	static const char why[] = "not a valid stentor.v1.PublishRequest "
+				  "message";
+
+	(void)state;
+	refuse(PUBLISH, BYTES("\x12"), why);
+	refuse(PUBLISH, BYTES("\x12\5a"), why);
+	refuse(PUBLISH, BYTES("\x12\xff\xff\xff\xff\xff"), why);
+	refuse(PUBLISH, BYTES("\x38\x80"), why);
+	refuse(PUBLISH, BYTES("\x0b\x0c"), why); /* a group */
+	refuse(PUBLISH, BYTES("\2\1a"), why);	 /* field 0 */
+	/* 33 bits: data's number, to one who looks at 32 of them. */
+	refuse(PUBLISH, BYTES("\x92\x80\x80\x80\x10\1\0"), why);
+}
+
+/* What protobuf-c takes for a string's field is looked at, however long its
+ * number and length are written. */
+static void test_pbwire_long_heads(void **state)
+{
+	(void)state;
+	refuse(PUBLISH, BYTES("\x92\x80\x80\x80\0\1\0"), "data: " NUL);
+	refuse(PUBLISH, BYTES("\x12\x81\x80\x80\x80\0\0"), "data: " NUL);
+}
+
+static void test_json_nul_is_named(void **state)
+{
+	static const struct {
+		const char *text;
+		size_t len;
+		const char *why;
+	} cases[] = {
+		{BYTES("{\"data\":\"a\\u0000b\"}"), "data: " NUL},
+		{BYTES("{\"data\":\"a\0b\"}"), "data: " NUL},
+		{BYTES("{\"data\":\"a\0b\0c\"}"), "data: " NUL},
+		{BYTES("{\"ttlMs\":\"1\\u0000\"}"), "ttlMs: " NUL},
+		{BYTES("{\"priority\":\"PRIORITY_NORMAL\\u0000\"}"),
+		 "priority: " NUL},
+		{BYTES("{\"x\":\"\\u0000\"}"), "unknown field \"x\""},
+	};
+	ProtobufCMessage *m;
+	char why[64];
+
+	(void)state;
+	for (size_t i = 0; i < array_len(cases); i++) {
+		assert_int_equal(json_to_message(PUBLISH, cases[i].text,
+						 cases[i].len, false, &m, why,
+						 sizeof(why)),
+				 ERR_MALFORMED);
+		assert_string_equal(why, cases[i].why);
+	}
+	/* Outside of strings, in a key, in what nobody looks at. */
+	assert_int_equal(json_to_message(PUBLISH, BYTES("{}\0"), true, &m, why,
+					 sizeof(why)),
+			 ERR_MALFORMED);
+	assert_int_equal(json_to_message(PUBLISH, BYTES("{\"x\0\":1}"), true,
+					 &m, why, sizeof(why)),
+			 ERR_MALFORMED);
+	assert_int_equal(json_to_message(PUBLISH, BYTES("{\"x\":\"\0\"}"), true,
+					 &m, why, sizeof(why)),
+			 ERR_MALFORMED);
+	assert_string_equal(why, NUL);
+}
+
+static void test_json_element(void **state)
+{
+	ProtobufCMessage *m;
+	char why[64];
+
+	(void)state;
+	assert_int_equal(json_to_element(PUBLISH, "messages[3]",
+					 BYTES("{\"data\":1}"), &m, why,
+					 sizeof(why)),
+			 ERR_MALFORMED);
+	assert_string_equal(why, "messages[3].data: expected a string");
+	assert_int_equal(json_to_element(PUBLISH, "messages[3]", BYTES("5"), &m,
+					 why, sizeof(why)),
+			 ERR_MALFORMED);
+	assert_string_equal(why, "messages[3]: expected an object");
+	assert_int_equal(json_to_element(PUBLISH, "messages[3]", BYTES(" "), &m,
+					 why, sizeof(why)),
+			 ERR_MALFORMED);
+	assert_int_equal(json_to_element(PUBLISH, "messages[3]",
+					 BYTES(" {\"data\":\"a\"} "), &m, why,
+					 sizeof(why)),
+			 0);
+	release(m);
 }
 
 /* Every sequence of one to three bytes, and the corners of four, against the
@@ -548,7 +655,11 @@ int main(void)
 		cmocka_unit_test(test_json_refuses_depth),
 		cmocka_unit_test(test_json_lenient_skips_unknown_fields),
 		cmocka_unit_test(test_json_why_is_cut_at_a_character),
-		cmocka_unit_test(test_json_strings_valid),
+		cmocka_unit_test(test_pbwire_strings),
+		cmocka_unit_test(test_pbwire_malformed),
+		cmocka_unit_test(test_pbwire_long_heads),
+		cmocka_unit_test(test_json_nul_is_named),
+		cmocka_unit_test(test_json_element),
 		cmocka_unit_test(test_json_utf8),
 		cmocka_unit_test(test_json_quote_escapes),
 	};

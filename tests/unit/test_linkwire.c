@@ -303,6 +303,29 @@ static void test_linkwire_memory_is_bounded(void **state UNUSED)
 	arena_fini(&arena);
 }
 
+/* A hello whose texts C would cut is none; deliveries are not looked at. */
+static void test_linkwire_hello_without_nul(void **state UNUSED)
+{
+	Stentor__Link__V1__Hello hello = STENTOR__LINK__V1__HELLO__INIT;
+	LinkFrame frame = STENTOR__LINK__V1__FRAME__INIT;
+	struct arena arena;
+	struct frame *f;
+	char *at;
+
+	arena_init(&arena, LINK_DECODED_MAX);
+	hello.node = (char *)"one-two";
+	frame.hello = &hello;
+	f = link_control_encode(&frame);
+	assert_non_null(link_frame_decode(&arena, f->bytes, f->len));
+	arena_reset(&arena);
+	at = memmem(f->bytes, f->len, "one-two", 7);
+	assert_non_null(at);
+	at[3] = '\0';
+	assert_null(link_frame_decode(&arena, f->bytes, f->len));
+	frame_release(f);
+	arena_fini(&arena);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -314,6 +337,7 @@ int main(void)
 		cmocka_unit_test(test_linkwire_header_is_read_back),
 		cmocka_unit_test(test_linkwire_malformed),
 		cmocka_unit_test(test_linkwire_memory_is_bounded),
+		cmocka_unit_test(test_linkwire_hello_without_nul),
 	};
 
 	return cmocka_run_group_tests_name("linkwire", tests, NULL, NULL);

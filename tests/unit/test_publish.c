@@ -371,6 +371,11 @@ static void test_publish_store_fails(void **state)
 	fail_append(f, ERR_UNAVAILABLE, true, GRPC_UNAVAILABLE,
 		    "nothing was published, retry");
 	fail_append(f, ERR_FULL, true, GRPC_RESOURCE_EXHAUSTED, "is full");
+	publish_later(f);
+	fakestore_next(&f->store)->busy = true;
+	fakestore_appended(&f->store, ERR_FULL);
+	assert_int_equal(f->r.code, GRPC_UNAVAILABLE);
+	assert_non_null(strstr(f->r.error, "nothing was published, retry"));
 	fail_append(f, ERR_IO, true, GRPC_UNAVAILABLE, "is broken");
 	assert_true(linkq_empty(&w->queue));
 	/* Refused before anything is appended; ephemeral ones go on. */
@@ -379,7 +384,69 @@ static void test_publish_store_fails(void **state)
 		       "the store is not available (the moon is full)");
 	f->q.channel = (char *)"a";
 	assert_int_equal(publish(f), GRPC_OK);
-	assert_int_equal(f->store.submitted, 4);
+	assert_int_equal(f->store.submitted, 5);
+}
+
+/* The digest that a request with a key gets to the store. */
+static uint64_t digest(struct fixture *f)
+{
+	uint64_t d;
+
+	publish_later(f);
+	d = fakestore_next(&f->store)->digest;
+	fakestore_appended(&f->store, 0);
+	return d;
+}
+
+/* What is kept beside keys: every field counts, and none runs into another.
+ * Stores outlive versions, so it stays what it is. */
+static void test_publish_digest(void **state)
+{
+	struct fixture *f = *state;
+	uint64_t digests[8];
+	size_t n = 0;
+
+	f->q.channel = (char *)"score:1";
+	assert_int_equal(digest(f), 0); /* no key */
+	f->q.idempotency_key = (char *)"k";
+	digests[n++] = digest(f);
+	assert_int_equal(digests[0], 0xbf3e29bd2c284d84u);
+	f->q.channel = (char *)"score:2";
+	f->q.idempotency_key = (char *)"l";
+	assert_int_equal(digest(f), digests[0]);
+	f->q.data = (char *)"text2";
+	digests[n++] = digest(f);
+	f->q.data = (char *)"tex";
+	f->q.event = (char *)"t";
+	digests[n++] = digest(f);
+	f->q.event = (char *)"";
+	f->q.conflation_key = (char *)"t";
+	digests[n++] = digest(f);
+	f->q.conflation_key = (char *)"";
+	f->q.ttl_ms = 1;
+	digests[n++] = digest(f);
+	f->q.ttl_ms = 0;
+	f->q.priority = 1;
+	digests[n++] = digest(f);
+	f->q.priority = 0;
+	digests[n++] = digest(f);
+	for (size_t i = 0; i < n; i++) {
+		assert_int_not_equal(digests[i], 0);
+		for (size_t j = 0; j < i; j++)
+			assert_int_not_equal(digests[i], digests[j]);
+	}
+}
+
+static void test_publish_key_of_another_message(void **state)
+{
+	struct fixture *f = *state;
+
+	f->p.idempotency_s = 300;
+	f->q.channel = (char *)"score:1";
+	f->q.idempotency_key = (char *)"k";
+	fail_append(f, ERR_EXISTS, true, GRPC_ALREADY_EXISTS,
+		    "idempotency_key: was used for another message on this "
+		    "channel within the last 300 s");
 }
 
 static void test_publish_pending_is_bounded(void **state)
@@ -452,6 +519,8 @@ int main(void)
 		TEST(test_publish_reliable_waits_for_the_store),
 		TEST(test_publish_duplicate),
 		TEST(test_publish_store_fails),
+		TEST(test_publish_digest),
+		TEST(test_publish_key_of_another_message),
 		TEST(test_publish_pending_is_bounded),
 		TEST(test_publish_reliable_needs_room),
 		TEST(test_publish_worker_leaves_meanwhile),
