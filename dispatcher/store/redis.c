@@ -333,6 +333,16 @@ static void append_done(struct redis_store *s, struct store_append *a, int rc,
 	store_append_done(&s->store, a);
 }
 
+/* Its time is over, its reply may still come. */
+static void append_overdue(struct redis_op *op)
+{
+	struct store_append *a = op->append;
+
+	a->rc = ERR_UNAVAILABLE;
+	a->definite = a->duplicate = false;
+	op->late = store_append_overdue(&op->s->store, a);
+}
+
 void redis_op_end(struct redis_op *op, int rc, bool definite, bool under_way)
 {
 	struct redis_op ended = *op;
@@ -341,6 +351,10 @@ void redis_op_end(struct redis_op *op, int rc, bool definite, bool under_way)
 	free(op->ask);
 	op->ask = NULL;
 	op->answered = true;
+	if (under_way && op->kind == REDIS_APPEND) {
+		append_overdue(op);
+		return;
+	}
 	if (!under_way)
 		slab_free(&s->ops, op);
 	switch (ended.kind) {

@@ -98,7 +98,8 @@ struct redis_request {
 enum redis_node_state {
 	REDIS_NODE_WAITING, /* until the next attempt */
 	REDIS_NODE_CONNECTING,
-	REDIS_NODE_SETUP, /* connected; the first words */
+	REDIS_NODE_SETUP,  /* connected; the first words */
+	REDIS_NODE_SILENT, /* for too long; only listened to */
 	REDIS_NODE_READY,
 };
 
@@ -178,6 +179,8 @@ void redis_node_flush(struct redis_node *node);
 void redis_node_tick(struct redis_node *node, uint64_t now_ms);
 /* The set-up's last step. */
 void redis_node_ready(struct redis_node *node);
+/* A probe was answered, and the server is fit: it is silent no more. */
+void redis_node_awake(struct redis_node *node);
 
 /* --- redis_setup.c ------------------------------------------------------ */
 
@@ -215,7 +218,9 @@ struct redis_op {
 	uint32_t index; /* of tops */
 	uint16_t slot;
 	uint8_t redirections;
-	bool answered; /* its caller was told: the reply is of no use */
+	bool answered;	/* its caller was told */
+	bool late;	/* but wants to hear of the reply: an append */
+	bool duplicate; /* what the reply says, until WAIT is answered */
 	struct redis_address
 		*ask; /* the one redirection that is not for ever */
 	uint64_t begun_ms, retry_at_ms;
@@ -242,6 +247,8 @@ void redis_slot_assign(struct redis_store *s, unsigned slot,
 		       struct redis_node *master);
 /* Sends what waits, wherever that is possible now. */
 void redis_slots_kick(struct redis_store *s);
+/* Some append under way is worth waiting for: its caller would hear late. */
+bool redis_slots_await(const struct redis_node *node);
 /* Answers what is too old, or everything. */
 void redis_slots_expire(struct redis_store *s, uint64_t now_ms, bool all);
 /* The WAIT behind these appends was answered, or never will be. */

@@ -1,15 +1,19 @@
 /* One connection to one server.
  *
- *	WAITING --time--> CONNECTING --> SETUP --> READY
- *	   ^                  |            |         |
- *	   +---- drop() ------+------------+---------+
+ *	WAITING --time--> CONNECTING --> SETUP --> READY <--> SILENT
+ *	   ^                  |            |         |          |
+ *	   +---- drop() ------+------------+---------+----------+
  *
  * A link is the socket and parser of one attempt. It outlives its place in the
  * node until libuv has closed its handle, so that the next attempt need not
  * wait; a detached link has no node and hears nothing.
  *
  * Time-outs: an attempt to connect and to set up, and a server that says
- *nothing while a request is under way, have config.timeout_ms.
+ * nothing while a request is under way, have config.timeout_ms. One that still
+ * takes bytes (its kernel does: TCP_USER_TIMEOUT) but says nothing has
+ * stopped, not gone: where an append is under way whose caller would hear late,
+ * the connection is listened to for as long again, and used when a probe has
+ * been answered.
  */
 #include "common/base/err.h"
 #include "common/base/hash.h"
@@ -17,6 +21,9 @@
 #include "common/base/mem.h"
 #include "dispatcher/store/redis_internal.h"
 
+#include <limits.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -423,6 +430,19 @@ static void on_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *bytes)
 
 /* --- connecting ---------------------------------------------------------- */
 
+/* What we sent and the other end's kernel has not taken in for so long breaks
+ * the connection. */
+static void limit_silence(struct redis_link *link)
+{
+	unsigned ms = (unsigned)min_of(link->s->store.config.timeout_ms,
+				       (uint64_t)INT_MAX);
+	uv_os_fd_t fd;
+
+	if (uv_fileno((uv_handle_t *)&link->tcp, &fd) == 0 &&
+	    setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &ms, sizeof(ms)) != 0)
+		log_warn("STORE-REDIS-SOCKET", "option=TCP_USER_TIMEOUT");
+}
+
 static void on_connected(uv_connect_t *connect, int status)
 {
 	struct redis_link *link = connect->data;
@@ -440,6 +460,7 @@ static void on_connected(uv_connect_t *connect, int status)
 	}
 	uv_tcp_nodelay(&link->tcp, 1);
 	uv_tcp_keepalive(&link->tcp, 1, 15);
+	limit_silence(link);
 	node->state = REDIS_NODE_SETUP;
 	node->since_ms = uv_now(node->s->store.loop);
 	if (node->sentinel)
@@ -541,6 +562,44 @@ void redis_node_ready(struct redis_node *node)
 	log_info("STORE-REDIS-READY", "server=\"%s\"", node->name);
 }
 
+static void node_silent(struct redis_node *node)
+{
+	snprintf(node->fault, sizeof(node->fault),
+		 "%.120s: it does not answer in time", node->name);
+	log_warn("STORE-REDIS-SILENT", "server=\"%s\"", node->name);
+	node->state = REDIS_NODE_SILENT;
+	if (!node->probing) {
+		node->probing = true;
+		redis_setup_probe(node);
+	}
+	redis_suspect(node->s);
+	redis_update(node->s, node->fault);
+}
+
+void redis_node_awake(struct redis_node *node)
+{
+	if (node->state != REDIS_NODE_SILENT)
+		return;
+	node->state = REDIS_NODE_READY;
+	node->fault[0] = 0;
+	log_info("STORE-REDIS-READY", "server=\"%s\"", node->name);
+	redis_slots_kick(node->s);
+}
+
+/* It has said nothing for longer than it may. */
+static void node_overdue(struct redis_node *node, uint64_t silent_ms)
+{
+	const struct redis_store *s = node->s;
+	/* Another server has its place: nothing is to wait for it. */
+	bool replaced = s->mode == REDIS_CLUSTER && node->slots == 0;
+
+	if (silent_ms > 2 * s->store.config.timeout_ms || replaced ||
+	    !redis_slots_await(node))
+		redis_node_drop(node, "it does not answer in time");
+	else if (node->state == REDIS_NODE_READY)
+		node_silent(node);
+}
+
 void redis_node_tick(struct redis_node *node, uint64_t now_ms)
 {
 	uint64_t timeout = node->s->store.config.timeout_ms;
@@ -555,11 +614,12 @@ void redis_node_tick(struct redis_node *node, uint64_t now_ms)
 		if (now_ms - node->since_ms > timeout)
 			redis_node_drop(node, "it does not answer in time");
 		return;
+	case REDIS_NODE_SILENT:
 	case REDIS_NODE_READY:
 		break;
 	}
 	if (!list_empty(&node->sent) && now_ms - node->heard_ms > timeout) {
-		redis_node_drop(node, "it does not answer in time");
+		node_overdue(node, now_ms - node->heard_ms);
 		return;
 	}
 	if (now_ms >= node->probe_at_ms && !node->probing) {

@@ -311,6 +311,8 @@ static void on_probe(struct redis_request *q UNUSED, struct redis_node *node,
 		redis_node_doom(node, "it is a replica");
 	else if (node->server.master != was_master)
 		redis_suspect(node->s);
+	if (node->doomed == NULL)
+		redis_node_awake(node);
 	redis_update(node->s, NULL);
 }
 

@@ -214,10 +214,8 @@ static void operation_done(struct store *s, enum store_op op,
 	count_done(s, op, started_ns, rc);
 }
 
-void store_append_done(struct store *s, struct store_append *a)
+static void append_answered(struct store *s, struct store_append *a)
 {
-	check(s->state.queue_bytes >= append_cost(a));
-	s->state.queue_bytes -= append_cost(a);
 	if (a->rc == ERR_FULL || a->rc == ERR_IO)
 		a->definite = true;
 	if (a->rc == 0)
@@ -225,15 +223,55 @@ void store_append_done(struct store *s, struct store_append *a)
 			   a->duplicate ? SM_DUPLICATES : SM_BATCH_APPENDS, 0,
 			   1);
 	operation_done(s, STORE_APPEND, a->started_ns, a->rc);
+}
+
+/* What it holds is bounded until nothing of it is borrowed any more. */
+static void append_released(struct store *s, const struct store_append *a)
+{
+	check(s->state.queue_bytes >= append_cost(a));
+	s->state.queue_bytes -= append_cost(a);
+}
+
+/* It is not known whether it was done, and the caller wants to hear. */
+static bool left_open(const struct store_append *a)
+{
+	return a->rc == ERR_UNAVAILABLE && !a->definite && a->late != NULL;
+}
+
+void store_append_done(struct store *s, struct store_append *a)
+{
+	append_answered(s, a);
+	if (left_open(a)) {
+		a->done(a);
+		store_append_late(s, a);
+		return;
+	}
+	append_released(s, a);
 	a->done(a);
+}
+
+bool store_append_overdue(struct store *s, struct store_append *a)
+{
+	bool open;
+
+	append_answered(s, a);
+	open = left_open(a);
+	if (!open)
+		append_released(s, a);
+	a->done(a);
+	return open;
 }
 
 void store_append_late(struct store *s, struct store_append *a)
 {
-	if (a->rc == 0)
+	append_released(s, a);
+	if (a->rc == 0) {
 		metric_add(&s->metrics, SM_LATE, 0, 1);
-	if (a->late)
-		a->late(a);
+		metric_add(&s->metrics,
+			   a->duplicate ? SM_DUPLICATES : SM_BATCH_APPENDS, 0,
+			   1);
+	}
+	a->late(a);
 }
 
 void store_read_done(struct store *s, struct store_read *r)

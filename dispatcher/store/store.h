@@ -31,8 +31,9 @@
  * Stores batch by themselves what is submitted within a turn of the loop.
  * Appends of one channel are done in the order in which they were submitted.
  *
- * Bounded: appends that wait hold at most config.queue_bytes; one more fails
- * with ERR_FULL. Every operation ends within config.timeout_ms or so.
+ * Bounded: appends that wait, or whose `late` is to come, hold at most
+ * config.queue_bytes; one more fails with ERR_FULL. Every operation ends within
+ * config.timeout_ms or so.
  */
 #ifndef STENTOR_DISPATCHER_STORE_STORE_H
 #define STENTOR_DISPATCHER_STORE_STORE_H
@@ -101,7 +102,11 @@ struct store_append {
 	void (*done)(struct store_append *a);
 	/* Not NULL: where `done` was told ERR_UNAVAILABLE and not `definite`,
 	 * all stays borrowed until this runs, exactly once: `rc` 0, it was
-	 * appended after all, at `place`; else that can't be known any more. */
+	 * appended after all, at `place`; else ERR_UNAVAILABLE: certainly not
+	 * (`definite`), or that can't be known any more. At the latest while
+	 * the store closes, and about config.timeout_ms after `done`; at once
+	 * after it where nothing can be learned (memory and lmdb, whose
+	 * commits have no time-out). */
 	void (*late)(struct store_append *a);
 	/* out */
 	int rc;
@@ -193,7 +198,7 @@ struct store_state {
 	uint64_t identity; /* of the store, for its life; 0: not known yet */
 	char fault[STORE_FAULT_SIZE]; /* why it is not up; "" */
 	uint64_t bytes, bytes_max;    /* used, where it is known; else 0 */
-	size_t queue_bytes;	      /* appends that wait */
+	size_t queue_bytes;	      /* appends that wait, or are open */
 	struct store_peer peers[STORE_PEERS_MAX];
 	unsigned peer_count;
 };

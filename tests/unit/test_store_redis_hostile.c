@@ -32,8 +32,10 @@ struct fixture {
 	const char *info_error;	  /* instead */
 	const char *script_reply; /* to EVALSHA, as it goes over the wire */
 	bool silent, hangs_up;	  /* always; at EVALSHA */
-	const char *greeting;	  /* before any question */
-	size_t flood;		  /* bytes after the script's reply */
+	bool holds;		  /* from EVALSHA on says nothing by itself */
+	struct client *held;
+	const char *greeting; /* before any question */
+	size_t flood;	      /* bytes after the script's reply */
 	unsigned connections, scripts;
 };
 
@@ -47,6 +49,9 @@ struct client {
 static void on_client_closed(uv_handle_t *handle)
 {
 	struct client *c = handle->data;
+
+	if (c->f->held == c)
+		c->f->held = NULL;
 
 	redisReaderFree(c->reader);
 	free(c);
@@ -104,7 +109,7 @@ static void answer(struct client *c, const redisReply *q)
 	struct fixture *f = c->f;
 	const char *word = q->element[0]->str;
 
-	if (f->silent)
+	if (f->silent || f->held == c)
 		return;
 	if (strcmp(word, "INFO") == 0 && f->info_error != NULL)
 		say(c, f->info_error);
@@ -120,7 +125,9 @@ static void answer(struct client *c, const redisReply *q)
 		say(c, "+OK\r\n");
 	else {
 		f->scripts++;
-		if (f->hangs_up)
+		if (f->holds)
+			f->held = c;
+		else if (f->hangs_up)
 			client_close(c);
 		else
 			say(c, f->script_reply);
@@ -236,6 +243,7 @@ static bool fault_says(struct fixture *f, const char *words)
 struct appending {
 	struct store_append a;
 	bool done;
+	unsigned late;
 };
 
 static void on_appended(struct store_append *a)
@@ -243,8 +251,18 @@ static void on_appended(struct store_append *a)
 	container_of(a, struct appending, a)->done = true;
 }
 
+static void on_late(struct store_append *a)
+{
+	struct appending *p = container_of(a, struct appending, a);
+
+	assert_true(p->done);
+	p->late++;
+}
+
 static void append(struct fixture *f, struct appending *p)
 {
+	void (*late)(struct store_append * a) = f->holds ? on_late : NULL;
+
 	*p = (struct appending){
 		.a = {.channel = "c",
 		      .record = "r",
@@ -253,7 +271,8 @@ static void append(struct fixture *f, struct appending *p)
 		      .ttl_ms = 1000,
 		      .idempotency_key = "",
 		      .message_id = "id",
-		      .done = on_appended},
+		      .done = on_appended,
+		      .late = late},
 	};
 	store_append(f->store, &p->a);
 	loop_run_until(f->l, &p->done);
@@ -464,6 +483,49 @@ static void test_redis_refuses(void **state)
 	assert_refused(f, "-LOADING\r\n", ERR_UNAVAILABLE, 10);
 }
 
+/* Answers that come when the append's time is over. */
+static void test_redis_late_nonsense(void **state)
+{
+	static const struct {
+		const char *reply;
+		int rc;
+		bool definite;
+	} cases[] = {
+		{"$3\r\n5 1\r\n", 0, false},
+		{"$3\r\n5 x\r\n", ERR_UNAVAILABLE, false},
+		{"?", ERR_UNAVAILABLE, false},
+		{"*-1\r\n", ERR_UNAVAILABLE, false},
+		{"+a\r\n+b\r\n+c\r\n+d\r\n", ERR_UNAVAILABLE, false},
+		{"-OOM no memory\r\n", ERR_UNAVAILABLE, true},
+		{"-MOVED 1 127.0.0.1:1\r\n", ERR_UNAVAILABLE, true},
+		{"-TRYAGAIN\r\n", ERR_UNAVAILABLE, true},
+		/* The reply and the end in one. */
+		{"$3\r\n5 1\r\n+a\r\n+b\r\n+c\r\n", 0, false},
+	};
+	struct fixture *f = *state;
+	struct appending p;
+
+	open_store(f, 200);
+	for (size_t i = 0; i < array_len(cases); i++) {
+		loop_until(f->l, store_state(f->store)->up);
+		f->holds = true;
+		append(f, &p);
+		assert_int_equal(p.a.rc, ERR_UNAVAILABLE);
+		assert_false(p.a.definite);
+		assert_int_equal(p.late, 0);
+		say(f->held, cases[i].reply);
+		loop_until(f->l, p.late > 0);
+		assert_int_equal(p.a.rc, cases[i].rc);
+		assert_int_equal(p.a.definite, cases[i].definite);
+		f->holds = false;
+		loop_until(f->l, f->held == NULL);
+		assert_int_equal(p.late, 1);
+	}
+	loop_until(f->l, store_state(f->store)->up);
+	append(f, &p);
+	assert_int_equal(p.a.rc, 0);
+}
+
 /* --- bounds --------------------------------------------------------------- */
 
 struct reading {
@@ -584,6 +646,7 @@ int main(void)
 		CASE(test_redis_huge_reply),
 		CASE(test_redis_hangs_up),
 		CASE(test_redis_refuses),
+		CASE(test_redis_late_nonsense),
 		CASE(test_redis_too_many_operations),
 	};
 

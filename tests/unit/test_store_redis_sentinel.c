@@ -4,6 +4,7 @@
 #include "tests/unit/store_conformance.h"
 
 #include "tests/unit/redis_fixture.h"
+#include "tests/unit/store_late.h"
 #include "tests/unit/store_stream.h"
 
 #define SERVERS 3
@@ -140,6 +141,38 @@ static void test_redis_replicas_hang(void **state)
 	append_text(f, "a", "3");
 }
 
+/* The late answer of one that replicas must have waits for them too. */
+static void test_redis_late_replicated(void **state)
+{
+	struct conformance *f = *state;
+	unsigned master = master_with(2);
+	struct listening l, few;
+
+	f->config.timeout_ms = 400;
+	conformance_reopen(f);
+	kill(sentinel.pid, SIGSTOP); /* it would have another one take over */
+	kill(servers[master].pid, SIGSTOP);
+	late_submit(f, &l, "a", "", "1");
+	late_wait_done(&l);
+	kill(servers[master].pid, SIGCONT);
+	loop_until(f->l, l.late == 1);
+	assert_int_equal(l.p.a.rc, 0);
+	assert_int_equal(l.p.a.place.offset, 1);
+
+	loop_until(f->l, store_state(f->store)->up);
+	for (unsigned i = 0; i < SERVERS; i++)
+		if (i != master)
+			kill(servers[i].pid, SIGSTOP);
+	late_submit(f, &few, "a", "", "2");
+	late_wait_done(&few);
+	loop_until(f->l, few.late == 1);
+	assert_int_equal(few.p.a.rc, ERR_UNAVAILABLE);
+	for (unsigned i = 0; i < SERVERS; i++)
+		kill(servers[i].pid, SIGCONT);
+	kill(sentinel.pid, SIGCONT);
+	loop_until(f->l, store_state(f->store)->up);
+}
+
 /* The same history goes on at the new master: nothing that was acknowledged is
  * lost, and nobody is told of a gap. */
 static void test_redis_failover(void **state)
@@ -194,6 +227,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		CONFORMANCE_TESTS,
 		CONFORMANCE_CASE(test_redis_replicas_hang),
+		CONFORMANCE_CASE(test_redis_late_replicated),
 		CONFORMANCE_CASE(test_redis_failover),
 		CONFORMANCE_CASE(test_redis_failover_torn),
 	};
