@@ -1,6 +1,7 @@
 /* storage.c - the shell around the store: its life, what publish.c and
  * history.c ask of it, and what it means for the dispatcher. */
 #include "common/base/err.h"
+#include "common/base/hash.h"
 #include "dispatcher/dispatcher.h"
 
 #include <stdio.h>
@@ -78,6 +79,7 @@ int storage_open(struct dispatcher *d)
 		.idempotency_ms = o->idempotency_seconds * 1000,
 		.map_bytes = o->store_map_bytes,
 		.replicas = o->store_replicas,
+		.instance = random_nonzero(),
 	};
 	char text[STORE_FAULT_SIZE] = "";
 	int rc = store_open(d->loop, &config, &d->store, text);

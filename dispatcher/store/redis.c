@@ -323,6 +323,16 @@ static void read_done(struct redis_store *s, struct store_read *r, int rc)
 	free(records);
 }
 
+void redis_append_moved(struct redis_store *s, const struct store_append *a)
+{
+	static const struct store_place look;
+
+	if (a->rc == 0 && !a->duplicate)
+		redis_watch_moved(s, a->channel, a->place);
+	else if (a->rc == ERR_UNAVAILABLE && !a->definite)
+		redis_watch_moved(s, a->channel, look);
+}
+
 static void append_done(struct redis_store *s, struct store_append *a, int rc,
 			bool definite)
 {
@@ -330,6 +340,7 @@ static void append_done(struct redis_store *s, struct store_append *a, int rc,
 	a->definite = definite;
 	if (rc != 0)
 		a->duplicate = false;
+	redis_append_moved(s, a);
 	store_append_done(&s->store, a);
 }
 
@@ -503,6 +514,7 @@ static void on_turn(uv_idle_t *idle)
 		close_now(s);
 		return;
 	}
+	redis_watch_turn(s);
 	while ((at = list_pop_front(&s->dirty)))
 		redis_node_flush(container_of(at, struct redis_node, in_dirty));
 }
@@ -525,6 +537,7 @@ static void on_tick(uv_timer_t *tick)
 	if (s->sentinel != NULL)
 		redis_sentinel_tick(s, now);
 	redis_cluster_tick(s, now);
+	redis_watch_tick(s, now);
 	redis_slots_kick(s);
 	if (s->identify_due)
 		redis_update(s, NULL);
@@ -566,6 +579,7 @@ static int redis_open(uv_loop_t *loop, const struct store_config *config,
 		for (size_t i = 0; i < s->url.count; i++)
 			redis_cluster_node(s, &s->url.addresses[i])->seed =
 				true;
+	redis_watch_open(s);
 	*out = &s->store;
 	return 0;
 }
@@ -590,6 +604,7 @@ static void close_now(struct redis_store *s)
 {
 	struct list *at;
 
+	redis_watch_close(s);
 	while ((at = list_pop_front(&s->nodes)))
 		redis_node_free(container_of(at, struct redis_node, in_nodes));
 	if (s->sentinel != NULL)

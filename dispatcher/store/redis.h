@@ -32,10 +32,18 @@
  *   its time is over. While a slot moves, an append with a new idempotency key
  *   waits until it has moved: a server can't tell yet where that key is.
  *
+ * The dispatchers of one Redis tell one another that they are there (each
+ * second; one that is silent for 3 s is gone) and which logs' tops their
+ *appends moved (once a turn, while others are there), over plain PUBLISH and
+ *SUBSCRIBE on the channel "stentor:moved"; in a Cluster its bus takes them
+ *everywhere. Nothing that is promised above depends on it; where an ACL forbids
+ *these, or that channel, the store works without: one warning, store_news_up 0.
+ *
  * Evicting keys (maxmemory-policy other than noeviction) loses history but
  *never gives a position twice; it is warned of. The server must allow the
  *commands EVALSHA, SCRIPT LOAD, INFO, CLIENT ID and KILL, WAIT, and those of
- *the scripts; a Cluster also CLUSTER SLOTS and ASKING.
+ *the scripts; a Cluster also CLUSTER SLOTS and ASKING. It should allow
+ * PUBLISH and SUBSCRIBE, with the channel "stentor:moved".
  */
 #ifndef STENTOR_DISPATCHER_STORE_REDIS_H
 #define STENTOR_DISPATCHER_STORE_REDIS_H

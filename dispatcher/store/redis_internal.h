@@ -8,6 +8,8 @@
  *	redis_resp.c      the protocol: hiredis's parser, bounded
  *	redis_cluster.c   the slot map and the nodes that serve it
  *	redis_sentinel.c  who is master, told by Sentinels
+ *	redis_watch.c     what dispatchers tell one another, and their presence
+ *	redis_news.c      how that goes over the wire
  *	redis_script.c    the scripts
  *
  * An *op* is one command of an operation (tops have many). It waits in its
@@ -104,6 +106,7 @@ enum redis_node_state {
 };
 
 struct redis_link; /* a connection's socket and parser */
+struct redis_watch;
 
 /* What the server says of itself (INFO). */
 struct redis_server {
@@ -148,8 +151,9 @@ struct redis_node {
 	unsigned slots; /* that it is master of */
 	bool seed;	/* of the URL: kept */
 
-	/* redis_sentinel.c: it is a Sentinel. */
-	bool sentinel;
+	/* Only listened to: */
+	bool sentinel; /* a Sentinel */
+	bool watch;    /* redis_watch.c's connection */
 };
 
 struct redis_node *redis_node_new(struct redis_store *s,
@@ -287,6 +291,8 @@ struct redis_store {
 	uint64_t refresh_at_ms;
 	unsigned refresh_turn;	     /* whom to ask next */
 	struct redis_node *sentinel; /* the one that is asked now */
+
+	struct redis_watch *watch; /* NULL: this dispatcher has no name */
 };
 
 /* Encodes and sends; false: no room now. */
@@ -296,6 +302,8 @@ bool redis_op_send(struct redis_op *op, struct redis_node *node);
 int redis_op_take(struct redis_op *op, const struct redis_reply *reply);
 /* Tells the caller and frees, unless a reply is still to come (`under_way`). */
 void redis_op_end(struct redis_op *op, int rc, bool definite, bool under_way);
+/* An append has ended: the other dispatchers are told. */
+void redis_append_moved(struct redis_store *s, const struct store_append *a);
 /* Runs the store's turn soon. */
 void redis_wake(struct redis_store *s);
 /* A node came up or went down: is the store up? `fault` NULL: as before. */
@@ -325,6 +333,23 @@ void redis_sentinel_heard(struct redis_node *node,
 void redis_sentinel_tick(struct redis_store *s, uint64_t now_ms);
 /* The Sentinel's connection broke: the next one's turn. */
 void redis_sentinel_lost(struct redis_store *s);
+
+/* --- redis_watch.c ------------------------------------------------------ */
+
+void redis_watch_open(struct redis_store *s);
+/* Says goodbye to the others. */
+void redis_watch_close(struct redis_store *s);
+void redis_watch_tick(struct redis_store *s, uint64_t now_ms);
+/* The turn's end: queues what is to be told. */
+void redis_watch_turn(struct redis_store *s);
+/* Our append moved a top, or may have: {0, 0}. */
+void redis_watch_moved(struct redis_store *s, const char *channel,
+		       struct store_place top);
+/* Its connection stands; said something of its own accord; broke. */
+void redis_watch_begin(struct redis_node *node);
+void redis_watch_heard(struct redis_node *node,
+		       const struct redis_reply *reply);
+void redis_watch_lost(struct redis_node *node);
 
 /* --- redis_script.c ----------------------------------------------------- */
 

@@ -155,6 +155,10 @@ void redis_node_drop(struct redis_node *node, const char *why)
 	buf_clear(&node->out, OUT_KEEP);
 	node->encoded = node->given = 0;
 	end_requests(node, given);
+	if (node->watch) { /* the store does without */
+		redis_watch_lost(node);
+		return;
+	}
 	if (node->sentinel)
 		redis_sentinel_lost(node->s);
 	else
@@ -354,9 +358,13 @@ static void on_reply(struct redis_node *node, const struct redis_reply *reply)
 	struct list *at;
 	const char *word;
 
-	word = node->sentinel ? redis_element_text(reply, 0) : NULL;
+	word = node->sentinel || node->watch ? redis_element_text(reply, 0)
+					     : NULL;
 	if (word != NULL && strcmp(word, "message") == 0) {
-		redis_sentinel_heard(node, reply);
+		if (node->watch)
+			redis_watch_heard(node, reply);
+		else
+			redis_sentinel_heard(node, reply);
 		return;
 	}
 	at = list_pop_front(&node->sent);
@@ -465,6 +473,8 @@ static void on_connected(uv_connect_t *connect, int status)
 	node->since_ms = uv_now(node->s->store.loop);
 	if (node->sentinel)
 		redis_sentinel_begin(node);
+	else if (node->watch)
+		redis_watch_begin(node);
 	else
 		redis_setup_begin(node);
 }
@@ -552,7 +562,7 @@ void redis_node_ready(struct redis_node *node)
 	struct redis_store *s = node->s;
 
 	node->state = REDIS_NODE_READY;
-	if (node->was_ready_once)
+	if (node->was_ready_once && !node->watch)
 		metric_add(&s->store.metrics, SM_RECONNECTS, 0, 1);
 	node->was_ready = node->was_ready_once = true;
 	node->failures = 0;

@@ -257,6 +257,7 @@ static void op_late(struct redis_op *op, int rc, bool definite)
 	a->rc = rc;
 	a->definite = rc != 0 && definite;
 	a->duplicate = rc == 0 && ended.duplicate;
+	redis_append_moved(ended.s, a);
 	store_append_late(&ended.s->store, a);
 }
 

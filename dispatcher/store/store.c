@@ -17,6 +17,7 @@
 static const struct store_ops *const kinds[] = {&store_memory, &store_lmdb,
 						&store_redis};
 
+static const char *const moved_names[] = {"sent", "heard", "missed", NULL};
 const char *const store_op_names[] = {"append", "read", "tops", "trim", NULL};
 
 const struct metric_desc store_metrics[SM_COUNT] = {
@@ -48,6 +49,23 @@ const struct metric_desc store_metrics[SM_COUNT] = {
 	[SM_BYTES_MAX] = {"store_bytes_max", METRIC_GAUGE, NULL, NULL,
 			  "Most bytes that may be used, where known", NULL,
 			  NULL},
+	[SM_PEERS] = {"store_peers", METRIC_GAUGE, NULL, NULL,
+		      "Other dispatchers of the store that are heard (Redis)",
+		      NULL, NULL},
+	[SM_MOVED] = {"store_moved_total", METRIC_COUNTER, "direction",
+		      moved_names,
+		      "Channels that dispatchers of one Redis told one "
+		      "another of; missed: times that some were, which are "
+		      "asked for then",
+		      NULL, NULL},
+	[SM_NEWS_UP] = {"store_news_up", METRIC_GAUGE, NULL, NULL,
+			"1 if other dispatchers can be heard (Redis SUBSCRIBE)",
+			NULL, NULL},
+	[SM_NEWS_IGNORED] = {"store_news_ignored_total", METRIC_COUNTER, NULL,
+			     NULL,
+			     "Messages on Redis's channel stentor:moved that "
+			     "no dispatcher of this version wrote",
+			     NULL, NULL},
 	[SM_RECONNECTS] = {"store_reconnects_total", METRIC_COUNTER, NULL, NULL,
 			   "Connections to the store made again", NULL, NULL},
 };
@@ -324,6 +342,7 @@ const struct metrics *store_counters(struct store *s)
 {
 	metric_set(&s->metrics, SM_QUEUE_BYTES, 0, s->state.queue_bytes);
 	metric_set(&s->metrics, SM_UP, 0, s->state.up);
+	metric_set(&s->metrics, SM_PEERS, 0, s->state.peer_count);
 	metric_set(&s->metrics, SM_BYTES, 0, s->state.bytes);
 	metric_set(&s->metrics, SM_BYTES_MAX, 0, s->state.bytes_max);
 	return &s->metrics;

@@ -177,9 +177,12 @@ struct store_config {
 	uint64_t map_bytes;	    /* memory, lmdb: most it may grow to */
 	uint64_t replicas; /* redis: that must have it before it is durable */
 
-	uint64_t instance; /* this dispatcher, among those of the store */
-	/* The dispatcher `by` has appended to a log, up to `top`. channel NULL:
-	 * some such news may have been missed. NULL: not listened to. Never
+	/* This dispatcher, among those of the store. 0: it has no name, and
+	 * neither tells nor hears. */
+	uint64_t instance;
+	/* The dispatcher `by` has appended to a log, up to `top`; {0, 0}:
+	 * perhaps it has, look. channel NULL: some such news may have been
+	 * missed, of `by` or (0) of anyone. NULL: not listened to. Never
 	 * called inside a call. */
 	void (*moved)(void *ctx, uint64_t by, const char *channel,
 		      struct store_place top);
@@ -218,9 +221,16 @@ enum store_metric {
 	SM_UP,
 	SM_BYTES,
 	SM_BYTES_MAX,
+	SM_PEERS,
+	SM_MOVED,	 /* store_moved_total{direction} */
+	SM_NEWS_UP,	 /* store_news_up */
+	SM_NEWS_IGNORED, /* store_news_ignored_total */
 	SM_RECONNECTS,
 	SM_COUNT
 };
+/* Labels of SM_MOVED: channels told to others, and by others; and times that
+ * something may have been missed. */
+enum store_moved { STORE_MOVED_SENT, STORE_MOVED_HEARD, STORE_MOVED_MISSED };
 extern const struct metric_desc store_metrics[SM_COUNT];
 
 /* ERR_CONFIG, with a text for people in `fault`, for what can't become right by

@@ -1,6 +1,7 @@
 """Channels that keep history, seen from the producers' side: positions, order,
 idempotency, history, and stores that are away, shared or not to be shared."""
 import signal
+import socket
 import struct
 import threading
 import time
@@ -179,6 +180,41 @@ def test_idempotent_through_two_dispatchers(redis):
         assert again.message_id == first.message_id
         assert position(again) == position(first)
     assert position(two.grpc.publish(channel="score:i", data="x"))[1] == 21
+
+
+def peers(d, count):
+    wait_until(lambda: d.metric("stentor_store_peers") == count,
+               what=f"{d.name} hears {count} others")
+
+
+def test_dispatchers_know_one_another(redis):
+    """And forget one that has left, or died, and are heard again after the
+    connections that they listen in were cut."""
+    one, two = redis.dispatchers
+
+    def moved(direction):
+        return two.metric("stentor_store_moved_total", direction=direction)
+
+    for d in redis.dispatchers:
+        peers(d, 1)
+        assert d.metric("stentor_store_news_up") == 1
+    one.publish("log:peers", "a")
+    wait_until(lambda: moved("heard") == 1)
+    missed = moved("missed")
+    with socket.create_connection(
+            (redis.redis.place.front, redis.redis.port), 5) as s:
+        s.sendall(b"CLIENT KILL TYPE pubsub\r\n")
+        assert s.recv(64) == b":2\r\n"
+    wait_until(lambda: moved("missed") > missed)
+    wait_until(lambda: two.metric("stentor_store_news_up") == 1)
+    one.publish("log:peers", "b")
+    wait_until(lambda: moved("heard") == 2)
+    two.kill()
+    peers(one, 0)
+    two.start().wait_ready()
+    peers(one, 1)
+    two.stop()
+    peers(one, 0)
 
 
 def test_two_dispatchers_count_together(redis):

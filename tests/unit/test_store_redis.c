@@ -15,6 +15,7 @@ static void conformance_config(struct store_config *c)
 	snprintf(url, sizeof(url), "redis://127.0.0.1:%u", server.port);
 	c->url = url;
 	c->timeout_ms = 2000;
+	c->instance = 1; /* so that it has a watch */
 }
 
 static int group_setup(void **state UNUSED)

@@ -34,6 +34,8 @@ struct fixture {
 	bool silent, hangs_up;	  /* always; at EVALSHA */
 	bool holds;		  /* from EVALSHA on says nothing by itself */
 	struct client *held;
+	uint64_t instance;
+	bool deaf;	      /* what is published is heard by nobody */
 	const char *greeting; /* before any question */
 	size_t flood;	      /* bytes after the script's reply */
 	unsigned connections, scripts;
@@ -121,6 +123,10 @@ static void answer(struct client *c, const redisReply *q)
 		say_bulk(c, SHA);
 	else if (strcmp(word, "GET") == 0)
 		say_bulk(c, "42");
+	else if (strcmp(word, "SUBSCRIBE") == 0 && f->deaf)
+		say(c, "*3\r\n$9\r\nsubscribe\r\n$1\r\nx\r\n:1\r\n");
+	else if (strcmp(word, "PUBLISH") == 0 && f->deaf)
+		say(c, ":1\r\n");
 	else if (strcmp(word, "EVALSHA") != 0)
 		say(c, "+OK\r\n");
 	else {
@@ -227,6 +233,7 @@ static void open_store(struct fixture *f, uint64_t timeout_ms)
 		.queue_bytes = 64 << 20,
 		.timeout_ms = timeout_ms,
 		.idempotency_ms = 1000,
+		.instance = f->instance,
 	};
 	char fault[STORE_FAULT_SIZE];
 
@@ -526,6 +533,39 @@ static void test_redis_late_nonsense(void **state)
 	assert_int_equal(p.a.rc, 0);
 }
 
+/* A subscription that brings nothing is made again. */
+static void test_redis_deaf(void **state)
+{
+	struct fixture *f = *state;
+	uint64_t since = clock_monotonic_ms();
+
+	f->instance = 1;
+	f->deaf = true;
+	open_store(f, 200);
+	loop_until(f->l, store_state(f->store)->up && f->connections == 2);
+	loop_until(f->l, f->connections > 2);
+	since = clock_monotonic_ms() - since;
+	assert_true(since > 2900 && since < 5000);
+	assert_true(store_state(f->store)->up);
+}
+
+/* What is no answer to SUBSCRIBE, and to all that follows. */
+static void test_redis_no_subscription(void **state)
+{
+	struct fixture *f = *state;
+	struct appending p;
+
+	f->instance = 1;
+	open_store(f, 200);
+	loop_until(f->l, store_state(f->store)->up);
+	append(f, &p);
+	assert_int_equal(p.a.rc, 0);
+	loop_until(f->l, f->connections > 3);
+	assert_true(store_state(f->store)->up);
+	assert_int_equal(metric_get(store_counters(f->store), SM_NEWS_UP, 0),
+			 0);
+}
+
 /* --- bounds --------------------------------------------------------------- */
 
 struct reading {
@@ -647,6 +687,8 @@ int main(void)
 		CASE(test_redis_hangs_up),
 		CASE(test_redis_refuses),
 		CASE(test_redis_late_nonsense),
+		CASE(test_redis_deaf),
+		CASE(test_redis_no_subscription),
 		CASE(test_redis_too_many_operations),
 	};
 
