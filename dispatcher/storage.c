@@ -74,6 +74,9 @@ int storage_open(struct dispatcher *d)
 	const struct store_config config = {
 		.url = o->store,
 		.password = o->store_password,
+		.tls_ca = o->store_tls_ca,
+		.tls_cert = o->store_tls_cert,
+		.tls_key = o->store_tls_key,
 		.queue_bytes = o->store_queue_bytes,
 		.timeout_ms = o->store_timeout_ms,
 		.idempotency_ms = o->idempotency_seconds * 1000,

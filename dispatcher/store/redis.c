@@ -538,6 +538,7 @@ static void on_tick(uv_timer_t *tick)
 		redis_sentinel_tick(s, now);
 	redis_cluster_tick(s, now);
 	redis_watch_tick(s, now);
+	redis_tls_tick(s, now);
 	redis_slots_kick(s);
 	if (s->identify_due)
 		redis_update(s, NULL);
@@ -551,6 +552,8 @@ static int redis_open(uv_loop_t *loop, const struct store_config *config,
 	struct redis_store *s = xcalloc(1, sizeof(*s));
 	int rc = redis_url_parse(config->url, &s->url, fault);
 
+	if (rc == 0)
+		rc = redis_tls_open(s, config, fault);
 	if (rc < 0) {
 		free(s);
 		return rc;
@@ -590,6 +593,7 @@ void redis_handle_closed(struct redis_store *s)
 		return;
 	check(s->store.closing && s->ops.used == 0);
 	slab_fini(&s->ops);
+	tls_context_free(s->tls);
 	free(s->slots);
 	store_closed(&s->store);
 }
@@ -625,7 +629,7 @@ static void redis_close(struct store *store)
 }
 
 const struct store_ops store_redis = {
-	.scheme = "redis", /* and rediss, to say why not */
+	.scheme = "redis", /* and rediss */
 	.open = redis_open,
 	.append = redis_append,
 	.read = redis_read,

@@ -5,6 +5,7 @@
  *	redis_slots.c     the order of a slot's requests, sending them again
  *	redis_node.c      one connection to one server: bytes, time-outs
  *	redis_setup.c     the words at a connection's beginning, probes
+ *	redis_tls.c       TLS under it
  *	redis_resp.c      the protocol: hiredis's parser, bounded
  *	redis_cluster.c   the slot map and the nodes that serve it
  *	redis_sentinel.c  who is master, told by Sentinels
@@ -25,6 +26,7 @@
 #include "common/ds/arena.h"
 #include "common/ds/buf.h"
 #include "common/ds/slab.h"
+#include "common/io/tls.h"
 #include "dispatcher/store/redis.h"
 #include "dispatcher/store/store_impl.h"
 
@@ -105,8 +107,26 @@ enum redis_node_state {
 	REDIS_NODE_READY,
 };
 
-struct redis_link; /* a connection's socket and parser */
 struct redis_watch;
+struct redis_node;
+
+/* A connection's socket and parser. */
+struct redis_link {
+	struct redis_store *s;
+	struct redis_node *node; /* NULL: detached */
+	uv_tcp_t tcp;
+	uv_getaddrinfo_t resolve;
+	uv_connect_t connect;
+	uv_write_t write;
+	struct buf writing; /* what libuv has of it */
+	struct tls *tls;    /* NULL: plain */
+	bool write_pending;
+	bool tcp_open;	/* the handle is initialised */
+	bool resolving; /* on_resolved() is to come */
+	bool heard;	/* a byte of plain text */
+	redisReader *reader;
+	struct arena arena; /* of the reply that is being read */
+};
 
 /* What the server says of itself (INFO). */
 struct redis_server {
@@ -181,6 +201,14 @@ void redis_node_drop(struct redis_node *node, const char *why);
 void redis_node_leave(struct redis_node *node);
 void redis_node_flush(struct redis_node *node);
 void redis_node_tick(struct redis_node *node, uint64_t now_ms);
+/* It stands: the first words. */
+void redis_node_connected(struct redis_node *node);
+/* All of `out` was handed on. */
+void redis_node_written(struct redis_node *node);
+/* Bytes of the server, decrypted. The link may be detached by it. */
+void redis_link_input(struct redis_link *link, const char *bytes, size_t len);
+/* Hands link->writing to libuv. False: the connection was dropped. */
+bool redis_link_write(struct redis_link *link);
 /* The set-up's last step. */
 void redis_node_ready(struct redis_node *node);
 /* A probe was answered, and the server is fit: it is silent no more. */
@@ -265,6 +293,8 @@ enum redis_mode { REDIS_UNKNOWN, REDIS_SINGLE, REDIS_CLUSTER, REDIS_SENTINEL };
 struct redis_store {
 	struct store store;
 	struct redis_url url;
+	struct tls_context *tls; /* NULL: plain connections */
+	uint64_t tls_refresh_ms; /* when its files are looked at */
 	enum redis_mode mode;
 	uv_timer_t tick;
 	uv_idle_t turn;	  /* runs while something is to be flushed */
@@ -350,6 +380,20 @@ void redis_watch_begin(struct redis_node *node);
 void redis_watch_heard(struct redis_node *node,
 		       const struct redis_reply *reply);
 void redis_watch_lost(struct redis_node *node);
+
+/* --- redis_tls.c -------------------------------------------------------- */
+
+int redis_tls_open(struct redis_store *s, const struct store_config *config,
+		   char fault[STORE_FAULT_SIZE]) MUST_CHECK;
+/* Reads certificates again that have changed. */
+void redis_tls_tick(struct redis_store *s, uint64_t now_ms);
+/* The TCP connection stands; redis_node_connected() follows. */
+void redis_tls_begin(struct redis_link *link);
+void redis_tls_input(struct redis_link *link, const char *bytes, size_t len);
+void redis_tls_flush(struct redis_node *node);
+/* For people: why it was given up, or why it ended. */
+const char *redis_tls_late(const struct redis_link *link);
+const char *redis_tls_end(const struct redis_link *link, int status);
 
 /* --- redis_script.c ----------------------------------------------------- */
 

@@ -81,7 +81,8 @@ int store_open(uv_loop_t *loop, const struct store_config *config,
 			return kinds[i]->open(loop, config, out, fault);
 	/* Not the whole URL: it may hold a password. */
 	snprintf(fault, STORE_FAULT_SIZE,
-		 "store \"%.*s\" is not memory:, lmdb:PATH or redis://...",
+		 "store \"%.*s\" is not memory:, lmdb:PATH, redis://... or "
+		 "rediss://...",
 		 (int)min_of(strcspn(config->url, ":"), (size_t)32),
 		 config->url);
 	return ERR_CONFIG;

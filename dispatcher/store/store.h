@@ -176,6 +176,9 @@ struct store_config {
 	uint64_t idempotency_ms;    /* 5 min */
 	uint64_t map_bytes;	    /* memory, lmdb: most it may grow to */
 	uint64_t replicas; /* redis: that must have it before it is durable */
+	/* rediss: PEM files, borrowed during store_open(): the authorities that
+	 * are trusted ("" or NULL: the system's), and what is shown. */
+	const char *tls_ca, *tls_cert, *tls_key;
 
 	/* This dispatcher, among those of the store. 0: it has no name, and
 	 * neither tells nor hears. */

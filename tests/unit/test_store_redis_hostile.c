@@ -613,7 +613,9 @@ static void test_redis_too_many_operations(void **state)
 static void test_redis_url(void **state UNUSED)
 {
 	static const char *const wrong[] = {
-		"rediss://h",
+		"rediss://",
+		"redisss://h",
+		"rediss:/h",
 		"redis://",
 		"redis://h:0",
 		"redis://h:65536",
@@ -644,6 +646,12 @@ static void test_redis_url(void **state UNUSED)
 	assert_int_equal(redis_url_parse("redis://h", &url, fault), 0);
 	assert_string_equal(url.addresses[0].host, "h");
 	assert_int_equal(url.addresses[0].port, 6379);
+	assert_false(url.tls);
+	assert_int_equal(
+		redis_url_parse("rediss://:p@h?sentinel=m", &url, fault), 0);
+	assert_true(url.tls);
+	assert_string_equal(url.addresses[0].host, "h");
+	assert_int_equal(url.addresses[0].port, 26379);
 	assert_int_equal(
 		redis_url_parse("redis://me:a%40b@[::1]:7,h2/?sentinel=m%2fn",
 				&url, fault),
