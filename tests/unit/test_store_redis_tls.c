@@ -79,15 +79,15 @@ static void command(const char *words)
 }
 
 /* One that is not waited for. */
-static struct party *begin(struct loop_fixture *l, const char *scheme,
-			   const char *host, uint16_t port, const char *trusted,
-			   bool shows)
+static struct party *begin_at(struct loop_fixture *l, const char *scheme,
+			      const char *where, const char *trusted,
+			      bool shows)
 {
 	static char url[128];
 	struct party *p = xcalloc(1, sizeof(*p));
 	char fault[STORE_FAULT_SIZE] = "";
 
-	snprintf(url, sizeof(url), "%s://%s:%u", scheme, host, port);
+	snprintf(url, sizeof(url), "%s://%s", scheme, where);
 	p->l = l;
 	p->config = (struct store_config){
 		.url = url,
@@ -105,6 +105,16 @@ static struct party *begin(struct loop_fixture *l, const char *scheme,
 	if (store_open(&l->loop, &p->config, &p->store, fault) != 0)
 		fail_msg("store_open(%s): %s", url, fault);
 	return p;
+}
+
+static struct party *begin(struct loop_fixture *l, const char *scheme,
+			   const char *host, uint16_t port, const char *trusted,
+			   bool shows)
+{
+	char where[64];
+
+	snprintf(where, sizeof(where), "%s:%u", host, port);
+	return begin_at(l, scheme, where, trusted, shows);
 }
 
 static struct party *open_tls(struct loop_fixture *l)
@@ -338,6 +348,110 @@ static void test_tls_killed(void **state)
 	party_close(p);
 }
 
+/* --- servers that name others --------------------------------------------- */
+
+/* With certificates and a TLS port beside the plain one. */
+static uint16_t start_beside(struct redis_server_process *r, const char *first,
+			     const char *const more[])
+{
+	static char ports[2][8], files[2][160];
+	static unsigned next;
+	char *port = ports[next++ % 2];
+	uint16_t number = free_port();
+	size_t n = 0;
+
+	snprintf(port, sizeof(ports[0]), "%u", number);
+	snprintf(files[0], sizeof(files[0]), "%s/server.pem", server.directory);
+	snprintf(files[1], sizeof(files[1]), "%s/server.key", server.directory);
+	if (first != NULL)
+		r->args[n++] = first;
+	const char *args[] = {
+		"--tls-port",	      port,	"--tls-cert-file",    files[0],
+		"--tls-key-file",     files[1], "--tls-ca-cert-file", ca,
+		"--tls-auth-clients", "no",
+	};
+
+	for (size_t i = 0; i < array_len(args); i++)
+		r->args[n++] = args[i];
+	for (; *more != NULL; more++)
+		r->args[n++] = *more;
+	redis_start(r);
+	return number;
+}
+
+/* The Cluster announces its TLS ports to who asks by TLS: a slot's node that
+ * the URL does not name. */
+static void test_tls_cluster(void **state)
+{
+	static const char *const more[] = {"--cluster-enabled",
+					   "yes",
+					   "--tls-cluster",
+					   "yes",
+					   "--save",
+					   "",
+					   NULL};
+	struct loop_fixture *l = *state;
+	struct redis_server_process nodes[2];
+	uint16_t ports[2];
+	struct party *p;
+	char out[256];
+
+	for (unsigned i = 0; i < 2; i++) {
+		redis_init(&nodes[i]);
+		ports[i] = start_beside(&nodes[i], NULL, more);
+		shell(out, sizeof(out),
+		      "redis-cli -p %u cluster addslotsrange %u %u",
+		      nodes[i].port, i * 8192, i * 8192 + 8191);
+	}
+	shell(out, sizeof(out), "redis-cli -p %u cluster meet 127.0.0.1 %u %u",
+	      nodes[0].port, ports[1], ports[1] + 10000);
+	for (unsigned ms = 0; strstr(out, "state:ok") == NULL; ms += 50) {
+		assert_true(ms < REDIS_START_WAIT_MS);
+		pause_ms(50);
+		shell(out, sizeof(out),
+		      "redis-cli -p %u cluster info | grep state",
+		      nodes[0].port);
+	}
+	p = begin(l, "rediss", "127.0.0.1", ports[0], ca, false);
+	loop_until(l, store_state(p->store)->up);
+	/* Of several channels some are at each. */
+	for (unsigned i = 0; i < 16; i++) {
+		char channel[16];
+
+		snprintf(channel, sizeof(channel), "cluster-%u", i);
+		assert_int_equal(party_append(p, channel).offset, 1);
+	}
+	party_close(p);
+	for (unsigned i = 0; i < 2; i++)
+		redis_fini(&nodes[i]);
+}
+
+static void test_tls_sentinel(void **state)
+{
+	static const char *const more[] = {"--sentinel", "--tls-replication",
+					   "yes", NULL};
+	struct loop_fixture *l = *state;
+	struct redis_server_process sentinel;
+	char path[160], url[128];
+	uint16_t port;
+	struct party *p;
+	FILE *f;
+
+	redis_init(&sentinel);
+	snprintf(path, sizeof(path), "%s/sentinel.conf", sentinel.directory);
+	f = fopen(path, "w");
+	assert_non_null(f);
+	fprintf(f, "sentinel monitor m 127.0.0.1 %u 1\n", tls_port);
+	fclose(f);
+	port = start_beside(&sentinel, path, more);
+	snprintf(url, sizeof(url), "127.0.0.1:%u?sentinel=m", port);
+	p = begin_at(l, "rediss", url, ca, false);
+	loop_until(l, store_state(p->store)->up);
+	party_append(p, "sentinel");
+	party_close(p);
+	redis_fini(&sentinel);
+}
+
 /* --- what is configured --------------------------------------------------- */
 
 static void refuses(struct loop_fixture *l, const char *url,
@@ -384,6 +498,7 @@ int main(void)
 		CASE(test_tls_wrong_name),   CASE(test_tls_client_certificate),
 		CASE(test_tls_plain_server), CASE(test_tls_plain_client),
 		CASE(test_tls_stalls),	     CASE(test_tls_killed),
+		CASE(test_tls_cluster),	     CASE(test_tls_sentinel),
 		CASE(test_tls_options),
 	};
 
