@@ -506,6 +506,7 @@ static void on_turn(uv_idle_t *idle)
 	struct redis_store *s = idle->data;
 	struct list *at;
 
+	redis_watch_turn(s); /* first: what it queues leaves in this turn */
 	uv_idle_stop(idle);
 	while ((at = list_pop_front(&s->refused)))
 		redis_op_end(container_of(at, struct redis_op, in_slot),
@@ -514,7 +515,6 @@ static void on_turn(uv_idle_t *idle)
 		close_now(s);
 		return;
 	}
-	redis_watch_turn(s);
 	while ((at = list_pop_front(&s->dirty)))
 		redis_node_flush(container_of(at, struct redis_node, in_dirty));
 }

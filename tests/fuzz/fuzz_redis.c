@@ -291,11 +291,18 @@ static struct server *server(void)
 /* --- the store -------------------------------------------------------------
  */
 
-static unsigned pending;
+static unsigned pending, left_open;
+
+static void on_late(struct store_append *a)
+{
+	check(left_open-- > 0);
+	check(a->rc == 0 || a->rc == ERR_UNAVAILABLE);
+}
 
 static void on_append(struct store_append *a)
 {
 	check(pending-- > 0);
+	left_open += a->rc == ERR_UNAVAILABLE && !a->definite;
 	check(a->rc == 0 || a->rc == ERR_UNAVAILABLE || a->rc == ERR_FULL ||
 	      a->rc == ERR_IO);
 	check(strlen(a->message_id) < sizeof(a->message_id));
@@ -340,6 +347,7 @@ static void work(struct server *s, struct store *store)
 		.idempotency_key = "k",
 		.message_id = "id",
 		.done = on_append,
+		.late = on_late,
 	};
 	struct store_read r = {
 		.channel = "a",
@@ -364,7 +372,7 @@ static void work(struct server *s, struct store *store)
 	store_close(store, on_closed, &closed);
 	while (!closed)
 		uv_run(&s->loop, UV_RUN_NOWAIT);
-	check(pending == 0);
+	check(pending == 0 && left_open == 0);
 }
 
 static void run_store(struct fuzz_input in)
