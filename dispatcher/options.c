@@ -34,9 +34,16 @@ static const struct option options[] = {
 	ROW_STRING("store", AT(store), "memory:",
 		   "where history is kept: memory: or lmdb:PATH, which serve "
 		   "one dispatcher, or redis://HOST:PORT[,HOST:PORT...], which "
-		   "all share"),
+		   "all share; rediss:// with TLS"),
 	ROW_STRING("store-password", AT(store_password), "",
 		   "password of the Redis user; empty: none"),
+	ROW_STRING("store-tls-ca", AT(store_tls_ca), "",
+		   "authorities of the certificates of a rediss:// store, PEM "
+		   "file; empty: the system's"),
+	ROW_STRING("store-tls-cert", AT(store_tls_cert), "",
+		   "certificate that is shown to it with its chain, PEM file; "
+		   "empty: none"),
+	ROW_STRING("store-tls-key", AT(store_tls_key), "", "its key, PEM file"),
 	ROW_SIZE("store-queue-bytes", AT(store_queue_bytes), "64MiB", MIB,
 		 16 * GIB,
 		 "most in messages that wait for the store; more are refused"),

@@ -8,7 +8,7 @@
 struct dispatcher_options {
 	struct process_options process;
 	char *api_listen, *store;
-	char *store_password;
+	char *store_password, *store_tls_ca, *store_tls_cert, *store_tls_key;
 	uint64_t store_queue_bytes, store_timeout_ms, store_map_bytes;
 	uint64_t store_replicas, idempotency_seconds;
 	uint64_t data_bytes_max;

@@ -1,6 +1,7 @@
 /* storage.c - the shell around the store: its life, what publish.c and
  * history.c ask of it, and what it means for the dispatcher. */
 #include "common/base/err.h"
+#include "common/base/hash.h"
 #include "dispatcher/dispatcher.h"
 
 #include <stdio.h>
@@ -73,11 +74,15 @@ int storage_open(struct dispatcher *d)
 	const struct store_config config = {
 		.url = o->store,
 		.password = o->store_password,
+		.tls_ca = o->store_tls_ca,
+		.tls_cert = o->store_tls_cert,
+		.tls_key = o->store_tls_key,
 		.queue_bytes = o->store_queue_bytes,
 		.timeout_ms = o->store_timeout_ms,
 		.idempotency_ms = o->idempotency_seconds * 1000,
 		.map_bytes = o->store_map_bytes,
 		.replicas = o->store_replicas,
+		.instance = random_nonzero(),
 	};
 	char text[STORE_FAULT_SIZE] = "";
 	int rc = store_open(d->loop, &config, &d->store, text);

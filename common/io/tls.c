@@ -7,12 +7,14 @@
 
 #include <openssl/err.h>
 #include <openssl/ssl.h>
+#include <openssl/x509v3.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #define ALPN_MAX      64 /* bytes of our list of protocols */
 #define ALPN_NAME_MAX 32
+#define FAULT_SIZE    128
 #define CERTS_MAX     (32u << 10) /* bytes that a client's chain may have */
 
 /* Of TLS 1.2; those of 1.3 are all of this kind. */
@@ -21,12 +23,13 @@
 const char *const tls_outcome_names[TLS_OUTCOMES + 1] = {"ok", "failed",
 							 "unfinished", NULL};
 
-enum { CERT, KEY, CLIENT_CA, FILES };
+enum { CERT, KEY, CA, FILES };
 
 struct tls_context {
 	SSL_CTX *ssl;
 	BIO_METHOD *wire;
-	char *file[FILES]; /* CLIENT_CA: NULL for none */
+	bool client;
+	char *file[FILES]; /* NULL for none */
 	struct file_stamp stamp[FILES];
 	uint8_t alpn[ALPN_MAX]; /* each with its length in front */
 	unsigned alpn_len;
@@ -40,6 +43,7 @@ struct tls {
 	struct buf out;
 	bool established, failed;
 	char alpn[ALPN_NAME_MAX];
+	char fault[FAULT_SIZE];
 };
 
 /* --- a context --------------------------------------------------------- */
@@ -118,28 +122,42 @@ static int use_client_ca(SSL_CTX *ssl, const char *file, char fault[TLS_FAULT])
 	return 0;
 }
 
+/* Whom we believe that it is the server that is meant. */
+static int use_server_ca(SSL_CTX *ssl, const char *file, char fault[TLS_FAULT])
+{
+	SSL_CTX_set_verify(ssl, SSL_VERIFY_PEER, NULL);
+	if (file == NULL)
+		check(SSL_CTX_set_default_verify_paths(ssl) == 1);
+	else if (SSL_CTX_load_verify_file(ssl, file) != 1)
+		return config_fault(fault, file, last_fault());
+	return 0;
+}
+
 static int use_files(const struct tls_context *c, SSL_CTX *ssl,
 		     char fault[TLS_FAULT])
 {
 	ERR_clear_error();
+	if (c->client && use_server_ca(ssl, c->file[CA], fault) != 0)
+		return ERR_CONFIG;
+	if (c->file[CERT] == NULL)
+		return 0;
 	if (SSL_CTX_use_certificate_chain_file(ssl, c->file[CERT]) != 1)
 		return config_fault(fault, c->file[CERT], last_fault());
 	if (SSL_CTX_use_PrivateKey_file(ssl, c->file[KEY], SSL_FILETYPE_PEM) !=
 	    1)
 		return config_fault(fault, c->file[KEY], last_fault());
-	if (c->file[CLIENT_CA] != NULL)
-		return use_client_ca(ssl, c->file[CLIENT_CA], fault);
+	if (!c->client && c->file[CA] != NULL)
+		return use_client_ca(ssl, c->file[CA], fault);
 	return 0;
 }
 
 static uint64_t end_of(const SSL_CTX *ssl)
 {
-	const ASN1_TIME *end =
-		X509_get0_notAfter(SSL_CTX_get0_certificate(ssl));
+	const X509 *own = SSL_CTX_get0_certificate(ssl);
 	struct tm tm;
 	time_t seconds = 0;
 
-	if (ASN1_TIME_to_tm(end, &tm) == 1)
+	if (own != NULL && ASN1_TIME_to_tm(X509_get0_notAfter(own), &tm) == 1)
 		seconds = timegm(&tm);
 	return seconds > 0 ? (uint64_t)seconds : 0;
 }
@@ -147,7 +165,8 @@ static uint64_t end_of(const SSL_CTX *ssl)
 /* Exchanges what is in force for what the files hold, if that is good. */
 static int load(struct tls_context *c, char fault[TLS_FAULT])
 {
-	SSL_CTX *ssl = SSL_CTX_new(TLS_server_method());
+	SSL_CTX *ssl = SSL_CTX_new(c->client ? TLS_client_method()
+					     : TLS_server_method());
 	int rc;
 
 	check(ssl != NULL);
@@ -241,18 +260,18 @@ static int set_alpn(struct tls_context *c, const char *const *names)
 	return 0;
 }
 
-int tls_context_new(const struct tls_files *files, struct tls_context **out,
-		    char fault[TLS_FAULT])
+static void set_file(struct tls_context *c, int which, const char *file)
 {
-	struct tls_context *c = xcalloc(1, sizeof(*c));
+	if (file != NULL)
+		c->file[which] = xstrdup(file);
+}
+
+static int context_open(struct tls_context *c, struct tls_context **out,
+			char fault[TLS_FAULT])
+{
 	int rc;
 
-	check(set_alpn(c, files->alpn) == 0);
 	c->wire = wire_new();
-	c->file[CERT] = xstrdup(files->cert);
-	c->file[KEY] = xstrdup(files->key);
-	if (files->client_ca != NULL)
-		c->file[CLIENT_CA] = xstrdup(files->client_ca);
 	look(c, c->stamp);
 	rc = load(c, fault);
 	if (rc != 0) {
@@ -261,6 +280,36 @@ int tls_context_new(const struct tls_files *files, struct tls_context **out,
 	}
 	*out = c;
 	return 0;
+}
+
+int tls_context_new(const struct tls_files *files, struct tls_context **out,
+		    char fault[TLS_FAULT])
+{
+	struct tls_context *c = xcalloc(1, sizeof(*c));
+
+	check(set_alpn(c, files->alpn) == 0);
+	set_file(c, CERT, files->cert);
+	set_file(c, KEY, files->key);
+	set_file(c, CA, files->client_ca);
+	return context_open(c, out, fault);
+}
+
+int tls_client_context_new(const struct tls_client_files *files,
+			   struct tls_context **out, char fault[TLS_FAULT])
+{
+	struct tls_context *c;
+
+	if ((files->cert == NULL) != (files->key == NULL)) {
+		snprintf(fault, TLS_FAULT,
+			 "needs both a certificate and its key");
+		return ERR_CONFIG;
+	}
+	c = xcalloc(1, sizeof(*c));
+	c->client = true;
+	set_file(c, CERT, files->cert);
+	set_file(c, KEY, files->key);
+	set_file(c, CA, files->ca);
+	return context_open(c, out, fault);
 }
 
 void tls_context_free(struct tls_context *c)
@@ -308,7 +357,8 @@ bool tls_context_refresh(struct tls_context *c)
 			 fault);
 		return false;
 	}
-	log_info("TLS-RELOADED", "cert=%s expires=%llu", c->file[CERT],
+	log_info("TLS-RELOADED", "cert=%s expires=%llu",
+		 c->file[CERT] != NULL ? c->file[CERT] : "",
 		 (unsigned long long)c->expires_s);
 	return true;
 }
@@ -320,7 +370,7 @@ uint64_t tls_context_expires(const struct tls_context *c)
 
 /* --- a connection ------------------------------------------------------ */
 
-struct tls *tls_new(struct tls_context *c, size_t write_max)
+static struct tls *connection_new(struct tls_context *c, size_t write_max)
 {
 	struct tls *t = xcalloc(1, sizeof(*t));
 	BIO *wire = BIO_new(c->wire);
@@ -331,7 +381,38 @@ struct tls *tls_new(struct tls_context *c, size_t write_max)
 	BIO_set_data(wire, t);
 	BIO_set_init(wire, 1);
 	SSL_set_bio(t->ssl, wire, wire);
+	return t;
+}
+
+struct tls *tls_new(struct tls_context *c, size_t write_max)
+{
+	struct tls *t = connection_new(c, write_max);
+
+	check(!c->client);
 	SSL_set_accept_state(t->ssl);
+	return t;
+}
+
+struct tls *tls_connect(struct tls_context *c, const char *host,
+			size_t write_max)
+{
+	struct tls *t = connection_new(c, write_max);
+	X509_VERIFY_PARAM *expected = SSL_get0_param(t->ssl);
+
+	check(c->client);
+	SSL_set_connect_state(t->ssl);
+	X509_VERIFY_PARAM_set_hostflags(expected,
+					X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS);
+	ERR_clear_error();
+	if (X509_VERIFY_PARAM_set1_ip_asc(expected, host) != 1)
+		/* A name that can't be one is in no certificate. */
+		t->failed = SSL_set1_host(t->ssl, host) != 1 ||
+			    SSL_set_tlsext_host_name(t->ssl, host) != 1;
+	if (t->failed)
+		snprintf(t->fault, sizeof(t->fault), "no name of a host");
+	ERR_clear_error();
+	if (!t->failed && SSL_do_handshake(t->ssl) != 1)
+		ERR_clear_error(); /* it waits for the answer */
 	return t;
 }
 
@@ -344,6 +425,19 @@ void tls_free(struct tls *t)
 	free(t);
 }
 
+static void explain(struct tls *t)
+{
+	long verified = SSL_get_verify_result(t->ssl);
+	const char *reason = ERR_reason_error_string(ERR_peek_error());
+
+	if (verified != X509_V_OK)
+		snprintf(t->fault, sizeof(t->fault), "certificate: %s",
+			 X509_verify_cert_error_string(verified));
+	else
+		snprintf(t->fault, sizeof(t->fault), "%s",
+			 reason != NULL ? reason : "faulty");
+}
+
 /* What a call of OpenSSL has come to, where it did not succeed. */
 static int outcome(struct tls *t, int rv)
 {
@@ -353,6 +447,7 @@ static int outcome(struct tls *t, int rv)
 	case SSL_ERROR_ZERO_RETURN:
 		return ERR_CLOSED;
 	default:
+		explain(t);
 		ERR_clear_error();
 		t->failed = true;
 		t->in_len = 0;
@@ -451,6 +546,11 @@ void tls_sent(struct tls *t, size_t len)
 	buf_consume(&t->out, len);
 	if (t->out.len == 0)
 		buf_clear(&t->out, 0);
+}
+
+const char *tls_fault(const struct tls *t)
+{
+	return t->fault;
 }
 
 bool tls_established(const struct tls *t)

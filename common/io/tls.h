@@ -1,5 +1,7 @@
-/* tls.h - TLS 1.2 and 1.3 for connections that we accept (OpenSSL 3), between
- * a socket's bytes and an application's; does no I/O itself.
+/* tls.h - TLS 1.2 and 1.3 (OpenSSL 3), between a socket's bytes and an
+ * application's; does no I/O itself. For connections that we accept, and for
+ * those that we make, whose servers must show a certificate of a trusted
+ * authority for the host that is meant.
  *
  *	socket --bytes--> tls_feed() --plain--> tls_read()
  *	tls_write() --plain--> --bytes--> tls_pending() --> socket
@@ -39,6 +41,17 @@ struct tls_files {
 int tls_context_new(const struct tls_files *files, struct tls_context **out,
 		    char fault[TLS_FAULT]) MUST_CHECK;
 void tls_context_free(struct tls_context *c);
+
+struct tls_client_files {
+	const char *ca;		/* of authorities, PEM; NULL: the system's */
+	const char *cert, *key; /* shown to who asks; NULL: none */
+};
+
+/* The same for connections that we make; one of cert and key without the other
+ * is ERR_CONFIG. */
+int tls_client_context_new(const struct tls_client_files *files,
+			   struct tls_context **out,
+			   char fault[TLS_FAULT]) MUST_CHECK;
 /* For options, NULL where one is not given: can this be used? ERR_CONFIG with a
  * text for people. No certificate and nothing else: yes, without TLS. */
 int tls_files_check(const struct tls_files *files,
@@ -66,6 +79,10 @@ extern const char *const tls_outcome_names[TLS_OUTCOMES + 1];
  * TLS_OVERHEAD_MAX. */
 #define TLS_OVERHEAD_MAX (64u << 10)
 struct tls *tls_new(struct tls_context *c, size_t write_max);
+/* Of a client's context: a name, which is told to the server, or an address.
+ * What begins the handshake is pending at once. */
+struct tls *tls_connect(struct tls_context *c, const char *host,
+			size_t write_max);
 void tls_free(struct tls *t);
 
 /* Bytes from the socket, borrowed until tls_read() has said that there is no
@@ -84,6 +101,8 @@ void tls_close_notify(struct tls *t);
 size_t tls_pending(struct tls *t, const uint8_t **bytes);
 void tls_sent(struct tls *t, size_t len);
 
+/* Why it failed, for people; "" while it has not. */
+const char *tls_fault(const struct tls *t);
 bool tls_established(const struct tls *t);
 /* The protocol agreed on; "" for none. */
 const char *tls_alpn(const struct tls *t);

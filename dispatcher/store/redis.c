@@ -323,6 +323,16 @@ static void read_done(struct redis_store *s, struct store_read *r, int rc)
 	free(records);
 }
 
+void redis_append_moved(struct redis_store *s, const struct store_append *a)
+{
+	static const struct store_place look;
+
+	if (a->rc == 0 && !a->duplicate)
+		redis_watch_moved(s, a->channel, a->place);
+	else if (a->rc == ERR_UNAVAILABLE && !a->definite)
+		redis_watch_moved(s, a->channel, look);
+}
+
 static void append_done(struct redis_store *s, struct store_append *a, int rc,
 			bool definite)
 {
@@ -330,7 +340,18 @@ static void append_done(struct redis_store *s, struct store_append *a, int rc,
 	a->definite = definite;
 	if (rc != 0)
 		a->duplicate = false;
+	redis_append_moved(s, a);
 	store_append_done(&s->store, a);
+}
+
+/* Its time is over, its reply may still come. */
+static void append_overdue(struct redis_op *op)
+{
+	struct store_append *a = op->append;
+
+	a->rc = ERR_UNAVAILABLE;
+	a->definite = a->duplicate = false;
+	op->late = store_append_overdue(&op->s->store, a);
 }
 
 void redis_op_end(struct redis_op *op, int rc, bool definite, bool under_way)
@@ -341,6 +362,10 @@ void redis_op_end(struct redis_op *op, int rc, bool definite, bool under_way)
 	free(op->ask);
 	op->ask = NULL;
 	op->answered = true;
+	if (under_way && op->kind == REDIS_APPEND) {
+		append_overdue(op);
+		return;
+	}
 	if (!under_way)
 		slab_free(&s->ops, op);
 	switch (ended.kind) {
@@ -481,6 +506,7 @@ static void on_turn(uv_idle_t *idle)
 	struct redis_store *s = idle->data;
 	struct list *at;
 
+	redis_watch_turn(s); /* first: what it queues leaves in this turn */
 	uv_idle_stop(idle);
 	while ((at = list_pop_front(&s->refused)))
 		redis_op_end(container_of(at, struct redis_op, in_slot),
@@ -511,6 +537,8 @@ static void on_tick(uv_timer_t *tick)
 	if (s->sentinel != NULL)
 		redis_sentinel_tick(s, now);
 	redis_cluster_tick(s, now);
+	redis_watch_tick(s, now);
+	redis_tls_tick(s, now);
 	redis_slots_kick(s);
 	if (s->identify_due)
 		redis_update(s, NULL);
@@ -524,6 +552,8 @@ static int redis_open(uv_loop_t *loop, const struct store_config *config,
 	struct redis_store *s = xcalloc(1, sizeof(*s));
 	int rc = redis_url_parse(config->url, &s->url, fault);
 
+	if (rc == 0)
+		rc = redis_tls_open(s, config, fault);
 	if (rc < 0) {
 		free(s);
 		return rc;
@@ -552,6 +582,7 @@ static int redis_open(uv_loop_t *loop, const struct store_config *config,
 		for (size_t i = 0; i < s->url.count; i++)
 			redis_cluster_node(s, &s->url.addresses[i])->seed =
 				true;
+	redis_watch_open(s);
 	*out = &s->store;
 	return 0;
 }
@@ -562,6 +593,7 @@ void redis_handle_closed(struct redis_store *s)
 		return;
 	check(s->store.closing && s->ops.used == 0);
 	slab_fini(&s->ops);
+	tls_context_free(s->tls);
 	free(s->slots);
 	store_closed(&s->store);
 }
@@ -576,6 +608,7 @@ static void close_now(struct redis_store *s)
 {
 	struct list *at;
 
+	redis_watch_close(s);
 	while ((at = list_pop_front(&s->nodes)))
 		redis_node_free(container_of(at, struct redis_node, in_nodes));
 	if (s->sentinel != NULL)
@@ -596,7 +629,7 @@ static void redis_close(struct store *store)
 }
 
 const struct store_ops store_redis = {
-	.scheme = "redis", /* and rediss, to say why not */
+	.scheme = "redis", /* and rediss */
 	.open = redis_open,
 	.append = redis_append,
 	.read = redis_read,

@@ -1,14 +1,18 @@
 /* redis.h - the shared store: Redis or Valkey, version 7 or later.
  *
- *	redis://[[USER]:PASSWORD@]HOST[:PORT][,HOST[:PORT]...][?sentinel=NAME]
+ *	redis[s]://[[USER]:PASSWORD@]HOST[:PORT][,HOST[:PORT]...][?sentinel=NAME]
  *
  * One address is a single server or a node of a Cluster (found out by asking
  * it); several are nodes of one Cluster to begin with. With ?sentinel=NAME the
  * addresses are Sentinels (port 26379 unless said) and NAME is the master's
  * name there; the password, where there is one, is theirs too if they ask for
  * one. An IPv6 address stands in [brackets]; USER and PASSWORD may hold %XX.
- * config.password goes before the URL's. rediss:// (TLS) is refused: the client
- * library has none. So is a database number: a Cluster has only one.
+ * config.password goes before the URL's. A database number is refused: a
+ *Cluster has only one.
+ *
+ * rediss:// is TLS to all of them, Sentinels too. Each must show a certificate
+ * of an authority in config.tls_ca for the host (a name or an address) that it
+ * was named by, in the URL or by who announced it; redis_tls.c says more.
  *
  * What is promised
  * - An append is one script, so it is done whole or not at all, whoever else
@@ -32,10 +36,18 @@
  *   its time is over. While a slot moves, an append with a new idempotency key
  *   waits until it has moved: a server can't tell yet where that key is.
  *
+ * The dispatchers of one Redis tell one another that they are there (each
+ * second; one that is silent for 3 s is gone) and which logs' tops their
+ *appends moved (once a turn, while others are there), over plain PUBLISH and
+ *SUBSCRIBE on the channel "stentor:moved"; in a Cluster its bus takes them
+ *everywhere. Nothing that is promised above depends on it; where an ACL forbids
+ *these, or that channel, the store works without: one warning, store_news_up 0.
+ *
  * Evicting keys (maxmemory-policy other than noeviction) loses history but
  *never gives a position twice; it is warned of. The server must allow the
  *commands EVALSHA, SCRIPT LOAD, INFO, CLIENT ID and KILL, WAIT, and those of
- *the scripts; a Cluster also CLUSTER SLOTS and ASKING.
+ *the scripts; a Cluster also CLUSTER SLOTS and ASKING. It should allow
+ * PUBLISH and SUBSCRIBE, with the channel "stentor:moved".
  */
 #ifndef STENTOR_DISPATCHER_STORE_REDIS_H
 #define STENTOR_DISPATCHER_STORE_REDIS_H
@@ -51,6 +63,7 @@ struct redis_address {
 };
 
 struct redis_url {
+	bool tls; /* rediss:// */
 	struct redis_address addresses[REDIS_ADDRESSES_MAX];
 	size_t count;	    /* at least 1 */
 	char user[128];	    /* "": the default one */

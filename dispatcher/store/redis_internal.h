@@ -5,9 +5,12 @@
  *	redis_slots.c     the order of a slot's requests, sending them again
  *	redis_node.c      one connection to one server: bytes, time-outs
  *	redis_setup.c     the words at a connection's beginning, probes
+ *	redis_tls.c       TLS under it
  *	redis_resp.c      the protocol: hiredis's parser, bounded
  *	redis_cluster.c   the slot map and the nodes that serve it
  *	redis_sentinel.c  who is master, told by Sentinels
+ *	redis_watch.c     what dispatchers tell one another, and their presence
+ *	redis_news.c      how that goes over the wire
  *	redis_script.c    the scripts
  *
  * An *op* is one command of an operation (tops have many). It waits in its
@@ -23,6 +26,7 @@
 #include "common/ds/arena.h"
 #include "common/ds/buf.h"
 #include "common/ds/slab.h"
+#include "common/io/tls.h"
 #include "dispatcher/store/redis.h"
 #include "dispatcher/store/store_impl.h"
 
@@ -98,11 +102,31 @@ struct redis_request {
 enum redis_node_state {
 	REDIS_NODE_WAITING, /* until the next attempt */
 	REDIS_NODE_CONNECTING,
-	REDIS_NODE_SETUP, /* connected; the first words */
+	REDIS_NODE_SETUP,  /* connected; the first words */
+	REDIS_NODE_SILENT, /* for too long; only listened to */
 	REDIS_NODE_READY,
 };
 
-struct redis_link; /* a connection's socket and parser */
+struct redis_watch;
+struct redis_node;
+
+/* A connection's socket and parser. */
+struct redis_link {
+	struct redis_store *s;
+	struct redis_node *node; /* NULL: detached */
+	uv_tcp_t tcp;
+	uv_getaddrinfo_t resolve;
+	uv_connect_t connect;
+	uv_write_t write;
+	struct buf writing; /* what libuv has of it */
+	struct tls *tls;    /* NULL: plain */
+	bool write_pending;
+	bool tcp_open;	/* the handle is initialised */
+	bool resolving; /* on_resolved() is to come */
+	bool heard;	/* a byte of plain text */
+	redisReader *reader;
+	struct arena arena; /* of the reply that is being read */
+};
 
 /* What the server says of itself (INFO). */
 struct redis_server {
@@ -147,8 +171,9 @@ struct redis_node {
 	unsigned slots; /* that it is master of */
 	bool seed;	/* of the URL: kept */
 
-	/* redis_sentinel.c: it is a Sentinel. */
-	bool sentinel;
+	/* Only listened to: */
+	bool sentinel; /* a Sentinel */
+	bool watch;    /* redis_watch.c's connection */
 };
 
 struct redis_node *redis_node_new(struct redis_store *s,
@@ -176,8 +201,18 @@ void redis_node_drop(struct redis_node *node, const char *why);
 void redis_node_leave(struct redis_node *node);
 void redis_node_flush(struct redis_node *node);
 void redis_node_tick(struct redis_node *node, uint64_t now_ms);
+/* It stands: the first words. */
+void redis_node_connected(struct redis_node *node);
+/* All of `out` was handed on. */
+void redis_node_written(struct redis_node *node);
+/* Bytes of the server, decrypted. The link may be detached by it. */
+void redis_link_input(struct redis_link *link, const char *bytes, size_t len);
+/* Hands link->writing to libuv. False: the connection was dropped. */
+bool redis_link_write(struct redis_link *link);
 /* The set-up's last step. */
 void redis_node_ready(struct redis_node *node);
+/* A probe was answered, and the server is fit: it is silent no more. */
+void redis_node_awake(struct redis_node *node);
 
 /* --- redis_setup.c ------------------------------------------------------ */
 
@@ -215,7 +250,9 @@ struct redis_op {
 	uint32_t index; /* of tops */
 	uint16_t slot;
 	uint8_t redirections;
-	bool answered; /* its caller was told: the reply is of no use */
+	bool answered;	/* its caller was told */
+	bool late;	/* but wants to hear of the reply: an append */
+	bool duplicate; /* what the reply says, until WAIT is answered */
 	struct redis_address
 		*ask; /* the one redirection that is not for ever */
 	uint64_t begun_ms, retry_at_ms;
@@ -242,6 +279,8 @@ void redis_slot_assign(struct redis_store *s, unsigned slot,
 		       struct redis_node *master);
 /* Sends what waits, wherever that is possible now. */
 void redis_slots_kick(struct redis_store *s);
+/* Some append under way is worth waiting for: its caller would hear late. */
+bool redis_slots_await(const struct redis_node *node);
 /* Answers what is too old, or everything. */
 void redis_slots_expire(struct redis_store *s, uint64_t now_ms, bool all);
 /* The WAIT behind these appends was answered, or never will be. */
@@ -254,6 +293,8 @@ enum redis_mode { REDIS_UNKNOWN, REDIS_SINGLE, REDIS_CLUSTER, REDIS_SENTINEL };
 struct redis_store {
 	struct store store;
 	struct redis_url url;
+	struct tls_context *tls; /* NULL: plain connections */
+	uint64_t tls_refresh_ms; /* when its files are looked at */
 	enum redis_mode mode;
 	uv_timer_t tick;
 	uv_idle_t turn;	  /* runs while something is to be flushed */
@@ -280,6 +321,8 @@ struct redis_store {
 	uint64_t refresh_at_ms;
 	unsigned refresh_turn;	     /* whom to ask next */
 	struct redis_node *sentinel; /* the one that is asked now */
+
+	struct redis_watch *watch; /* NULL: this dispatcher has no name */
 };
 
 /* Encodes and sends; false: no room now. */
@@ -289,6 +332,8 @@ bool redis_op_send(struct redis_op *op, struct redis_node *node);
 int redis_op_take(struct redis_op *op, const struct redis_reply *reply);
 /* Tells the caller and frees, unless a reply is still to come (`under_way`). */
 void redis_op_end(struct redis_op *op, int rc, bool definite, bool under_way);
+/* An append has ended: the other dispatchers are told. */
+void redis_append_moved(struct redis_store *s, const struct store_append *a);
 /* Runs the store's turn soon. */
 void redis_wake(struct redis_store *s);
 /* A node came up or went down: is the store up? `fault` NULL: as before. */
@@ -318,6 +363,37 @@ void redis_sentinel_heard(struct redis_node *node,
 void redis_sentinel_tick(struct redis_store *s, uint64_t now_ms);
 /* The Sentinel's connection broke: the next one's turn. */
 void redis_sentinel_lost(struct redis_store *s);
+
+/* --- redis_watch.c ------------------------------------------------------ */
+
+void redis_watch_open(struct redis_store *s);
+/* Says goodbye to the others. */
+void redis_watch_close(struct redis_store *s);
+void redis_watch_tick(struct redis_store *s, uint64_t now_ms);
+/* The turn's end: queues what is to be told. */
+void redis_watch_turn(struct redis_store *s);
+/* Our append moved a top, or may have: {0, 0}. */
+void redis_watch_moved(struct redis_store *s, const char *channel,
+		       struct store_place top);
+/* Its connection stands; said something of its own accord; broke. */
+void redis_watch_begin(struct redis_node *node);
+void redis_watch_heard(struct redis_node *node,
+		       const struct redis_reply *reply);
+void redis_watch_lost(struct redis_node *node);
+
+/* --- redis_tls.c -------------------------------------------------------- */
+
+int redis_tls_open(struct redis_store *s, const struct store_config *config,
+		   char fault[STORE_FAULT_SIZE]) MUST_CHECK;
+/* Reads certificates again that have changed. */
+void redis_tls_tick(struct redis_store *s, uint64_t now_ms);
+/* The TCP connection stands; redis_node_connected() follows. */
+void redis_tls_begin(struct redis_link *link);
+void redis_tls_input(struct redis_link *link, const char *bytes, size_t len);
+void redis_tls_flush(struct redis_node *node);
+/* For people: why it was given up, or why it ended. */
+const char *redis_tls_late(const struct redis_link *link);
+const char *redis_tls_end(const struct redis_link *link, int status);
 
 /* --- redis_script.c ----------------------------------------------------- */
 

@@ -1,15 +1,19 @@
 /* One connection to one server.
  *
- *	WAITING --time--> CONNECTING --> SETUP --> READY
- *	   ^                  |            |         |
- *	   +---- drop() ------+------------+---------+
+ *	WAITING --time--> CONNECTING --> SETUP --> READY <--> SILENT
+ *	   ^                  |            |         |          |
+ *	   +---- drop() ------+------------+---------+----------+
  *
  * A link is the socket and parser of one attempt. It outlives its place in the
  * node until libuv has closed its handle, so that the next attempt need not
  * wait; a detached link has no node and hears nothing.
  *
  * Time-outs: an attempt to connect and to set up, and a server that says
- *nothing while a request is under way, have config.timeout_ms.
+ * nothing while a request is under way, have config.timeout_ms. One that still
+ * takes bytes (its kernel does: TCP_USER_TIMEOUT) but says nothing has
+ * stopped, not gone: where an append is under way whose caller would hear late,
+ * the connection is listened to for as long again, and used when a probe has
+ * been answered.
  */
 #include "common/base/err.h"
 #include "common/base/hash.h"
@@ -17,26 +21,14 @@
 #include "common/base/mem.h"
 #include "dispatcher/store/redis_internal.h"
 
+#include <limits.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #define OUT_KEEP (256u << 10) /* memory that an empty `out` keeps */
-
-struct redis_link {
-	struct redis_store *s;
-	struct redis_node *node; /* NULL: detached */
-	uv_tcp_t tcp;
-	uv_getaddrinfo_t resolve;
-	uv_connect_t connect;
-	uv_write_t write;
-	struct buf writing; /* what libuv has of it */
-	bool write_pending;
-	bool tcp_open;	/* the handle is initialised */
-	bool resolving; /* on_resolved() is to come */
-	redisReader *reader;
-	struct arena arena; /* of the reply that is being read */
-};
 
 /* --- life ---------------------------------------------------------------- */
 
@@ -71,6 +63,7 @@ static void link_free(struct redis_link *link)
 	struct redis_store *s = link->s;
 
 	redisReaderFree(link->reader);
+	tls_free(link->tls);
 	arena_fini(&link->arena);
 	buf_fini(&link->writing);
 	free(link);
@@ -148,6 +141,10 @@ void redis_node_drop(struct redis_node *node, const char *why)
 	buf_clear(&node->out, OUT_KEEP);
 	node->encoded = node->given = 0;
 	end_requests(node, given);
+	if (node->watch) { /* the store does without */
+		redis_watch_lost(node);
+		return;
+	}
 	if (node->sentinel)
 		redis_sentinel_lost(node->s);
 	else
@@ -279,25 +276,36 @@ static void on_written(uv_write_t *write, int status)
 	redis_slots_kick(link->s);
 }
 
-/* Hands the rest of `out` to libuv, whole: what of it leaves is not known. */
-static void write_rest(struct redis_node *node)
+bool redis_link_write(struct redis_link *link)
 {
-	struct redis_link *link = node->link;
-	struct buf empty = link->writing;
-	uv_buf_t rest;
+	uv_buf_t rest = uv_buf_init((char *)link->writing.bytes,
+				    (unsigned)link->writing.len);
 	int rc;
 
-	link->writing = node->out;
-	node->out = empty;
-	rest = uv_buf_init((char *)link->writing.bytes,
-			   (unsigned)link->writing.len);
-	node->given = node->encoded;
 	link->write.data = link;
 	rc = uv_write(&link->write, (uv_stream_t *)&link->tcp, &rest, 1,
 		      on_written);
 	link->write_pending = rc == 0;
 	if (rc < 0)
-		redis_node_drop(node, uv_strerror(rc));
+		redis_node_drop(link->node, uv_strerror(rc));
+	return rc == 0;
+}
+
+/* Hands the rest of `out` to libuv, whole: what of it leaves is not known. */
+static void write_rest(struct redis_node *node)
+{
+	struct redis_link *link = node->link;
+	struct buf empty = link->writing;
+
+	link->writing = node->out;
+	node->out = empty;
+	node->given = node->encoded;
+	redis_link_write(link);
+}
+
+void redis_node_written(struct redis_node *node)
+{
+	buf_clear(&node->out, OUT_KEEP);
 }
 
 void redis_node_flush(struct redis_node *node)
@@ -307,6 +315,9 @@ void redis_node_flush(struct redis_node *node)
 	uv_buf_t bytes;
 	int n;
 
+	if (link != NULL && link->tls != NULL && !link->write_pending &&
+	    node->state < REDIS_NODE_SETUP)
+		redis_tls_flush(node); /* of the handshake */
 	if (node->state < REDIS_NODE_SETUP || link->write_pending)
 		return;
 	if (node->wait_due) {
@@ -321,6 +332,10 @@ void redis_node_flush(struct redis_node *node)
 			redis_node_tell(node, on_wait, wait, 3);
 		metric_add(&s->store.metrics, SM_BATCHES, 0, 1);
 	}
+	if (link->tls != NULL) {
+		redis_tls_flush(node);
+		return;
+	}
 	if (node->out.len == 0)
 		return;
 	bytes = uv_buf_init((char *)node->out.bytes, (unsigned)node->out.len);
@@ -332,7 +347,7 @@ void redis_node_flush(struct redis_node *node)
 	if (n > 0)
 		node->given += (uint64_t)n;
 	if (n == (int)node->out.len) {
-		buf_clear(&node->out, OUT_KEEP);
+		redis_node_written(node);
 		return;
 	}
 	if (n > 0)
@@ -347,9 +362,13 @@ static void on_reply(struct redis_node *node, const struct redis_reply *reply)
 	struct list *at;
 	const char *word;
 
-	word = node->sentinel ? redis_element_text(reply, 0) : NULL;
+	word = node->sentinel || node->watch ? redis_element_text(reply, 0)
+					     : NULL;
 	if (word != NULL && strcmp(word, "message") == 0) {
-		redis_sentinel_heard(node, reply);
+		if (node->watch)
+			redis_watch_heard(node, reply);
+		else
+			redis_sentinel_heard(node, reply);
 		return;
 	}
 	at = list_pop_front(&node->sent);
@@ -393,6 +412,16 @@ static void read_replies(struct redis_link *link)
 		redis_node_drop(link->node, "an answer larger than the limit");
 }
 
+void redis_link_input(struct redis_link *link, const char *bytes, size_t len)
+{
+	link->heard = true;
+	if (redisReaderFeed(link->reader, bytes, len) != REDIS_OK) {
+		redis_node_drop(link->node, "no memory for its answer");
+		return;
+	}
+	read_replies(link);
+}
+
 static void on_alloc(uv_handle_t *handle, size_t suggested UNUSED,
 		     uv_buf_t *out)
 {
@@ -408,20 +437,42 @@ static void on_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *bytes)
 	if (link->node == NULL || n == 0)
 		return;
 	if (n < 0) {
-		redis_node_drop(link->node, n == UV_EOF
-						    ? "it closed the connection"
-						    : uv_strerror((int)n));
+		redis_node_drop(link->node, redis_tls_end(link, (int)n));
 		return;
 	}
 	link->node->heard_ms = uv_now(link->s->store.loop);
-	if (redisReaderFeed(link->reader, bytes->base, (size_t)n) != REDIS_OK) {
-		redis_node_drop(link->node, "no memory for its answer");
-		return;
-	}
-	read_replies(link);
+	if (link->tls != NULL)
+		redis_tls_input(link, bytes->base, (size_t)n);
+	else
+		redis_link_input(link, bytes->base, (size_t)n);
 }
 
 /* --- connecting ---------------------------------------------------------- */
+
+/* What we sent and the other end's kernel has not taken in for so long breaks
+ * the connection. */
+static void limit_silence(struct redis_link *link)
+{
+	unsigned ms = (unsigned)min_of(link->s->store.config.timeout_ms,
+				       (uint64_t)INT_MAX);
+	uv_os_fd_t fd;
+
+	if (uv_fileno((uv_handle_t *)&link->tcp, &fd) == 0 &&
+	    setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &ms, sizeof(ms)) != 0)
+		log_warn("STORE-REDIS-SOCKET", "option=TCP_USER_TIMEOUT");
+}
+
+void redis_node_connected(struct redis_node *node)
+{
+	node->state = REDIS_NODE_SETUP;
+	node->since_ms = uv_now(node->s->store.loop);
+	if (node->sentinel)
+		redis_sentinel_begin(node);
+	else if (node->watch)
+		redis_watch_begin(node);
+	else
+		redis_setup_begin(node);
+}
 
 static void on_connected(uv_connect_t *connect, int status)
 {
@@ -440,12 +491,11 @@ static void on_connected(uv_connect_t *connect, int status)
 	}
 	uv_tcp_nodelay(&link->tcp, 1);
 	uv_tcp_keepalive(&link->tcp, 1, 15);
-	node->state = REDIS_NODE_SETUP;
-	node->since_ms = uv_now(node->s->store.loop);
-	if (node->sentinel)
-		redis_sentinel_begin(node);
+	limit_silence(link);
+	if (link->s->tls != NULL)
+		redis_tls_begin(link);
 	else
-		redis_setup_begin(node);
+		redis_node_connected(node);
 }
 
 static void link_connect(struct redis_link *link, const struct sockaddr *to)
@@ -531,7 +581,7 @@ void redis_node_ready(struct redis_node *node)
 	struct redis_store *s = node->s;
 
 	node->state = REDIS_NODE_READY;
-	if (node->was_ready_once)
+	if (node->was_ready_once && !node->watch)
 		metric_add(&s->store.metrics, SM_RECONNECTS, 0, 1);
 	node->was_ready = node->was_ready_once = true;
 	node->failures = 0;
@@ -539,6 +589,44 @@ void redis_node_ready(struct redis_node *node)
 	node->stale_client = 0;
 	node->probe_at_ms = uv_now(s->store.loop) + REDIS_PROBE_MS;
 	log_info("STORE-REDIS-READY", "server=\"%s\"", node->name);
+}
+
+static void node_silent(struct redis_node *node)
+{
+	snprintf(node->fault, sizeof(node->fault),
+		 "%.120s: it does not answer in time", node->name);
+	log_warn("STORE-REDIS-SILENT", "server=\"%s\"", node->name);
+	node->state = REDIS_NODE_SILENT;
+	if (!node->probing) {
+		node->probing = true;
+		redis_setup_probe(node);
+	}
+	redis_suspect(node->s);
+	redis_update(node->s, node->fault);
+}
+
+void redis_node_awake(struct redis_node *node)
+{
+	if (node->state != REDIS_NODE_SILENT)
+		return;
+	node->state = REDIS_NODE_READY;
+	node->fault[0] = 0;
+	log_info("STORE-REDIS-READY", "server=\"%s\"", node->name);
+	redis_slots_kick(node->s);
+}
+
+/* It has said nothing for longer than it may. */
+static void node_overdue(struct redis_node *node, uint64_t silent_ms)
+{
+	const struct redis_store *s = node->s;
+	/* Another server has its place: nothing is to wait for it. */
+	bool replaced = s->mode == REDIS_CLUSTER && node->slots == 0;
+
+	if (silent_ms > 2 * s->store.config.timeout_ms || replaced ||
+	    !redis_slots_await(node))
+		redis_node_drop(node, "it does not answer in time");
+	else if (node->state == REDIS_NODE_READY)
+		node_silent(node);
 }
 
 void redis_node_tick(struct redis_node *node, uint64_t now_ms)
@@ -553,13 +641,14 @@ void redis_node_tick(struct redis_node *node, uint64_t now_ms)
 	case REDIS_NODE_CONNECTING:
 	case REDIS_NODE_SETUP:
 		if (now_ms - node->since_ms > timeout)
-			redis_node_drop(node, "it does not answer in time");
+			redis_node_drop(node, redis_tls_late(node->link));
 		return;
+	case REDIS_NODE_SILENT:
 	case REDIS_NODE_READY:
 		break;
 	}
 	if (!list_empty(&node->sent) && now_ms - node->heard_ms > timeout) {
-		redis_node_drop(node, "it does not answer in time");
+		node_overdue(node, now_ms - node->heard_ms);
 		return;
 	}
 	if (now_ms >= node->probe_at_ms && !node->probing) {

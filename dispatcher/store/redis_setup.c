@@ -286,7 +286,7 @@ void redis_setup_begin(struct redis_node *node)
 		/* A Sentinel without a password says so: no harm. */
 		redis_node_tell(node, node->sentinel ? NULL : on_auth, auth, 2);
 	}
-	if (node->sentinel)
+	if (node->sentinel || node->watch)
 		return;
 	redis_node_tell(node, on_client_id, id, 2);
 	tell_info(node, on_info);
@@ -300,7 +300,7 @@ static void on_probe(struct redis_request *q UNUSED, struct redis_node *node,
 	bool was_master = node->server.master;
 
 	node->probing = false;
-	if (reply == NULL || node->sentinel)
+	if (reply == NULL || node->sentinel || node->watch)
 		return;
 	if (reply->type != REDIS_REPLY_STRING) {
 		redis_node_doom(node, "it does not answer INFO");
@@ -311,6 +311,8 @@ static void on_probe(struct redis_request *q UNUSED, struct redis_node *node,
 		redis_node_doom(node, "it is a replica");
 	else if (node->server.master != was_master)
 		redis_suspect(node->s);
+	if (node->doomed == NULL)
+		redis_node_awake(node);
 	redis_update(node->s, NULL);
 }
 
@@ -318,7 +320,8 @@ void redis_setup_probe(struct redis_node *node)
 {
 	const struct redis_arg ping = redis_arg_text("PING");
 
-	if (node->sentinel) /* it is listened to: little else is allowed */
+	/* One that is listened to takes little else. */
+	if (node->sentinel || node->watch)
 		redis_node_tell(node, on_probe, &ping, 1);
 	else
 		tell_info(node, on_probe);

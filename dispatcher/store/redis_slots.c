@@ -8,7 +8,10 @@
  * takes effect in the order in which it left. What comes back is put before all
  * that waits, and nothing of the slot leaves until nothing is under way: then
  * the order is whole again. A later append of the same channel that went
- *through meanwhile makes one that came back fail instead.
+ * through meanwhile makes one that came back fail instead.
+ *
+ * An append whose time is over stays under way, answered. Its reply is what its
+ * caller hears late; refused, it is not sent again.
  */
 #include "common/base/err.h"
 #include "common/base/log.h"
@@ -242,6 +245,30 @@ static void fail_overtaken(struct redis_slot *slot, const struct redis_op *by)
 	}
 }
 
+/* The last that is heard of one that was answered before. */
+static void op_late(struct redis_op *op, int rc, bool definite)
+{
+	struct redis_op ended = *op;
+	struct store_append *a = ended.append;
+
+	slab_free(&ended.s->ops, op);
+	if (!ended.late)
+		return;
+	a->rc = rc;
+	a->definite = rc != 0 && definite;
+	a->duplicate = rc == 0 && ended.duplicate;
+	redis_append_moved(ended.s, a);
+	store_append_late(&ended.s->store, a);
+}
+
+static void op_end(struct redis_op *op, int rc, bool definite)
+{
+	if (op->answered)
+		op_late(op, rc, definite);
+	else
+		redis_op_end(op, rc, definite, false);
+}
+
 static void op_done(struct redis_op *op, struct redis_slot *slot,
 		    struct redis_node *node, const struct redis_reply *reply)
 {
@@ -249,10 +276,11 @@ static void op_done(struct redis_op *op, struct redis_slot *slot,
 
 	if (rc != 0) {
 		redis_node_doom(node, "an answer that makes no sense");
-		redis_op_end(op, ERR_UNAVAILABLE, false, false);
+		op_end(op, ERR_UNAVAILABLE, false);
 		return;
 	}
 	if (op->kind == REDIS_APPEND) {
+		op->duplicate = op->append->duplicate;
 		if (!list_empty(&slot->returned))
 			fail_overtaken(slot, op);
 		if (op->s->store.config.replicas > 0) {
@@ -260,7 +288,7 @@ static void op_done(struct redis_op *op, struct redis_slot *slot,
 			return;
 		}
 	}
-	redis_op_end(op, 0, false, false);
+	op_end(op, 0, false);
 }
 
 static void op_lost(struct redis_op *op, bool unsent)
@@ -270,6 +298,21 @@ static void op_lost(struct redis_op *op, bool unsent)
 		op_return(op, 0);
 	else
 		redis_op_end(op, ERR_UNAVAILABLE, unsent, false);
+}
+
+/* The reply, if it is one, to what was answered already. */
+static void op_overdue(struct redis_op *op, struct redis_slot *slot,
+		       struct redis_node *node, const struct redis_reply *reply,
+		       bool unsent)
+{
+	if (!op->late) /* the caller's struct is gone */
+		slab_free(&op->s->ops, op);
+	else if (reply == NULL)
+		op_late(op, ERR_UNAVAILABLE, unsent);
+	else if (reply->type == REDIS_REPLY_ERROR)
+		op_late(op, ERR_UNAVAILABLE, true);
+	else
+		op_done(op, slot, node, reply);
 }
 
 void redis_op_replied(struct redis_request *q, struct redis_node *node,
@@ -283,7 +326,7 @@ void redis_op_replied(struct redis_request *q, struct redis_node *node,
 	slot->sent--;
 	slot->alone = false;
 	if (op->answered)
-		slab_free(&s->ops, op);
+		op_overdue(op, slot, node, reply, unsent);
 	else if (reply == NULL)
 		op_lost(op, unsent);
 	else if (reply->type == REDIS_REPLY_ERROR)
@@ -300,8 +343,7 @@ void redis_slots_confirm(struct list *ops, int rc)
 	struct list *at;
 
 	while ((at = list_pop_front(ops)))
-		redis_op_end(container_of(at, struct redis_op, in_slot), rc,
-			     false, false);
+		op_end(container_of(at, struct redis_op, in_slot), rc, false);
 }
 
 /* --- too old ------------------------------------------------------------- */
@@ -345,9 +387,6 @@ static void expire_blocked(struct redis_store *s, uint64_t before_ms, bool all)
  * in about the order of their age. */
 static void expire_sent(struct redis_node *node, uint64_t before_ms)
 {
-	struct list young, *at;
-
-	list_init(&young);
 	list_for_each (at_sent, &node->sent) {
 		struct redis_request *q =
 			container_of(at_sent, struct redis_request, in_node);
@@ -360,18 +399,38 @@ static void expire_sent(struct redis_node *node, uint64_t before_ms)
 		redis_op_end(op, ERR_UNAVAILABLE, op->kind != REDIS_APPEND,
 			     true);
 	}
-	while ((at = list_pop_front(&node->unconfirmed))) {
+	list_for_each (at, &node->unconfirmed) {
 		struct redis_op *op =
 			container_of(at, struct redis_op, in_slot);
 
-		if (op->begun_ms > before_ms) {
-			list_push_back(&young, at);
+		if (op->answered)
+			continue;
+		if (op->begun_ms > before_ms)
 			break;
-		}
-		redis_op_end(op, ERR_UNAVAILABLE, false, false);
+		redis_op_end(op, ERR_UNAVAILABLE, false, true);
 	}
-	list_splice_back(&young, &node->unconfirmed);
-	list_splice_back(&node->unconfirmed, &young);
+}
+
+static bool awaited(const struct redis_op *op)
+{
+	return op->kind == REDIS_APPEND &&
+	       (op->answered ? op->late : op->append->late != NULL);
+}
+
+bool redis_slots_await(const struct redis_node *node)
+{
+	list_for_each (at, &node->sent) {
+		struct redis_request *q =
+			container_of(at, struct redis_request, in_node);
+
+		if (q->done == redis_op_replied &&
+		    awaited(container_of(q, struct redis_op, request)))
+			return true;
+	}
+	list_for_each (at, &node->unconfirmed)
+		if (awaited(container_of(at, struct redis_op, in_slot)))
+			return true;
+	return false;
 }
 
 void redis_slots_expire(struct redis_store *s, uint64_t now_ms, bool all)

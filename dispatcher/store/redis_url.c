@@ -7,6 +7,7 @@
 #include <string.h>
 
 #define SCHEME	      "redis://"
+#define SCHEME_TLS    "rediss://"
 #define PORT_DATA     6379
 #define PORT_SENTINEL 26379
 
@@ -125,15 +126,14 @@ static int parse_addresses(const char *at, const char *end, uint16_t port,
 int redis_url_parse(const char *url, struct redis_url *out,
 		    char fault[STORE_FAULT_SIZE])
 {
-	const char *at = url + strlen(SCHEME), *end, *sign, *query;
+	const char *at, *end, *sign, *query;
 
 	memset(out, 0, sizeof(*out));
-	if (strncmp(url, "rediss://", 9) == 0)
-		return refuse(fault, "rediss:// (TLS) is not supported: use "
-				     "redis:// in a private network or through "
-				     "a TLS proxy beside the dispatcher");
-	if (strncmp(url, SCHEME, strlen(SCHEME)) != 0)
-		return refuse(fault, "it does not begin with redis://");
+	out->tls = strncmp(url, SCHEME_TLS, strlen(SCHEME_TLS)) == 0;
+	if (!out->tls && strncmp(url, SCHEME, strlen(SCHEME)) != 0)
+		return refuse(fault,
+			      "it begins with neither redis:// nor rediss://");
+	at = url + strlen(out->tls ? SCHEME_TLS : SCHEME);
 	query = strchr(at, '?');
 	end = query != NULL ? query : at + strlen(at);
 	sign = memrchr(at, '@', (size_t)(end - at));

@@ -17,6 +17,7 @@
 static const struct store_ops *const kinds[] = {&store_memory, &store_lmdb,
 						&store_redis};
 
+static const char *const moved_names[] = {"sent", "heard", "missed", NULL};
 const char *const store_op_names[] = {"append", "read", "tops", "trim", NULL};
 
 const struct metric_desc store_metrics[SM_COUNT] = {
@@ -55,6 +56,23 @@ const struct metric_desc store_metrics[SM_COUNT] = {
 	[SM_BYTES_MAX] = {"store_bytes_max", METRIC_GAUGE, NULL, NULL,
 			  "Most bytes that may be used, where known", NULL,
 			  NULL},
+	[SM_PEERS] = {"store_peers", METRIC_GAUGE, NULL, NULL,
+		      "Other dispatchers of the store that are heard (Redis)",
+		      NULL, NULL},
+	[SM_MOVED] = {"store_moved_total", METRIC_COUNTER, "direction",
+		      moved_names,
+		      "Channels that dispatchers of one Redis told one "
+		      "another of; missed: times that some were, which are "
+		      "asked for then",
+		      NULL, NULL},
+	[SM_NEWS_UP] = {"store_news_up", METRIC_GAUGE, NULL, NULL,
+			"1 if other dispatchers can be heard (Redis SUBSCRIBE)",
+			NULL, NULL},
+	[SM_NEWS_IGNORED] = {"store_news_ignored_total", METRIC_COUNTER, NULL,
+			     NULL,
+			     "Messages on Redis's channel stentor:moved that "
+			     "no dispatcher of this version wrote",
+			     NULL, NULL},
 	[SM_RECONNECTS] = {"store_reconnects_total", METRIC_COUNTER, NULL, NULL,
 			   "Connections to the store made again", NULL, NULL},
 };
@@ -70,7 +88,8 @@ int store_open(uv_loop_t *loop, const struct store_config *config,
 			return kinds[i]->open(loop, config, out, fault);
 	/* Not the whole URL: it may hold a password. */
 	snprintf(fault, STORE_FAULT_SIZE,
-		 "store \"%.*s\" is not memory:, lmdb:PATH or redis://...",
+		 "store \"%.*s\" is not memory:, lmdb:PATH, redis://... or "
+		 "rediss://...",
 		 (int)min_of(strcspn(config->url, ":"), (size_t)32),
 		 config->url);
 	return ERR_CONFIG;
@@ -222,10 +241,8 @@ static void operation_done(struct store *s, enum store_op op,
 	count_done(s, op, started_ns, rc);
 }
 
-void store_append_done(struct store *s, struct store_append *a)
+static void append_answered(struct store *s, struct store_append *a)
 {
-	check(s->state.queue_bytes >= append_cost(a));
-	s->state.queue_bytes -= append_cost(a);
 	if (a->rc == ERR_FULL || a->rc == ERR_IO || a->rc == ERR_EXISTS)
 		a->definite = true;
 	if (a->rc == 0)
@@ -235,15 +252,55 @@ void store_append_done(struct store *s, struct store_append *a)
 	/* A producer's error is none of the store. */
 	operation_done(s, STORE_APPEND, a->started_ns,
 		       a->rc == ERR_EXISTS ? 0 : a->rc);
+}
+
+/* What it holds is bounded until nothing of it is borrowed any more. */
+static void append_released(struct store *s, const struct store_append *a)
+{
+	check(s->state.queue_bytes >= append_cost(a));
+	s->state.queue_bytes -= append_cost(a);
+}
+
+/* It is not known whether it was done, and the caller wants to hear. */
+static bool left_open(const struct store_append *a)
+{
+	return a->rc == ERR_UNAVAILABLE && !a->definite && a->late != NULL;
+}
+
+void store_append_done(struct store *s, struct store_append *a)
+{
+	append_answered(s, a);
+	if (left_open(a)) {
+		a->done(a);
+		store_append_late(s, a);
+		return;
+	}
+	append_released(s, a);
 	a->done(a);
+}
+
+bool store_append_overdue(struct store *s, struct store_append *a)
+{
+	bool open;
+
+	append_answered(s, a);
+	open = left_open(a);
+	if (!open)
+		append_released(s, a);
+	a->done(a);
+	return open;
 }
 
 void store_append_late(struct store *s, struct store_append *a)
 {
-	if (a->rc == 0)
+	append_released(s, a);
+	if (a->rc == 0) {
 		metric_add(&s->metrics, SM_LATE, 0, 1);
-	if (a->late)
-		a->late(a);
+		metric_add(&s->metrics,
+			   a->duplicate ? SM_DUPLICATES : SM_BATCH_APPENDS, 0,
+			   1);
+	}
+	a->late(a);
 }
 
 void store_read_done(struct store *s, struct store_read *r)
@@ -296,6 +353,7 @@ const struct metrics *store_counters(struct store *s)
 {
 	metric_set(&s->metrics, SM_QUEUE_BYTES, 0, s->state.queue_bytes);
 	metric_set(&s->metrics, SM_UP, 0, s->state.up);
+	metric_set(&s->metrics, SM_PEERS, 0, s->state.peer_count);
 	metric_set(&s->metrics, SM_BYTES, 0, s->state.bytes);
 	metric_set(&s->metrics, SM_BYTES_MAX, 0, s->state.bytes_max);
 	return &s->metrics;

@@ -31,8 +31,9 @@
  * Stores batch by themselves what is submitted within a turn of the loop.
  * Appends of one channel are done in the order in which they were submitted.
  *
- * Bounded: appends that wait hold at most config.queue_bytes; one more fails
- * with ERR_FULL. Every operation ends within config.timeout_ms or so.
+ * Bounded: appends that wait, or whose `late` is to come, hold at most
+ * config.queue_bytes; one more fails with ERR_FULL. Every operation ends within
+ * config.timeout_ms or so.
  */
 #ifndef STENTOR_DISPATCHER_STORE_STORE_H
 #define STENTOR_DISPATCHER_STORE_STORE_H
@@ -104,7 +105,11 @@ struct store_append {
 	void (*done)(struct store_append *a);
 	/* Not NULL: where `done` was told ERR_UNAVAILABLE and not `definite`,
 	 * all stays borrowed until this runs, exactly once: `rc` 0, it was
-	 * appended after all, at `place`; else that can't be known any more. */
+	 * appended after all, at `place`; else ERR_UNAVAILABLE: certainly not
+	 * (`definite`), or that can't be known any more. At the latest while
+	 * the store closes, and about config.timeout_ms after `done`; at once
+	 * after it where nothing can be learned (memory and lmdb, whose
+	 * commits have no time-out). */
 	void (*late)(struct store_append *a);
 	/* out */
 	int rc;
@@ -176,10 +181,16 @@ struct store_config {
 	uint64_t idempotency_ms;    /* 5 min */
 	uint64_t map_bytes;	    /* memory, lmdb: most it may grow to */
 	uint64_t replicas; /* redis: that must have it before it is durable */
+	/* rediss: PEM files, borrowed during store_open(): the authorities that
+	 * are trusted ("" or NULL: the system's), and what is shown. */
+	const char *tls_ca, *tls_cert, *tls_key;
 
-	uint64_t instance; /* this dispatcher, among those of the store */
-	/* The dispatcher `by` has appended to a log, up to `top`. channel NULL:
-	 * some such news may have been missed. NULL: not listened to. Never
+	/* This dispatcher, among those of the store. 0: it has no name, and
+	 * neither tells nor hears. */
+	uint64_t instance;
+	/* The dispatcher `by` has appended to a log, up to `top`; {0, 0}:
+	 * perhaps it has, look. channel NULL: some such news may have been
+	 * missed, of `by` or (0) of anyone. NULL: not listened to. Never
 	 * called inside a call. */
 	void (*moved)(void *ctx, uint64_t by, const char *channel,
 		      struct store_place top);
@@ -198,7 +209,7 @@ struct store_state {
 	uint64_t identity; /* of the store, for its life; 0: not known yet */
 	char fault[STORE_FAULT_SIZE]; /* why it is not up; "" */
 	uint64_t bytes, bytes_max;    /* used, where it is known; else 0 */
-	size_t queue_bytes;	      /* appends that wait */
+	size_t queue_bytes;	      /* appends that wait, or are open */
 	struct store_peer peers[STORE_PEERS_MAX];
 	unsigned peer_count;
 };
@@ -220,9 +231,16 @@ enum store_metric {
 	SM_UP,
 	SM_BYTES,
 	SM_BYTES_MAX,
+	SM_PEERS,
+	SM_MOVED,	 /* store_moved_total{direction} */
+	SM_NEWS_UP,	 /* store_news_up */
+	SM_NEWS_IGNORED, /* store_news_ignored_total */
 	SM_RECONNECTS,
 	SM_COUNT
 };
+/* Labels of SM_MOVED: channels told to others, and by others; and times that
+ * something may have been missed. */
+enum store_moved { STORE_MOVED_SENT, STORE_MOVED_HEARD, STORE_MOVED_MISSED };
 extern const struct metric_desc store_metrics[SM_COUNT];
 
 /* ERR_CONFIG, with a text for people in `fault`, for what can't become right by

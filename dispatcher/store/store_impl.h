@@ -53,10 +53,13 @@ void store_init(struct store *s, const struct store_ops *ops, uv_loop_t *loop,
 /* The last step of close(). Frees `s`. */
 void store_closed(struct store *s);
 
-/* The operation's `rc` and other results are set. */
+/* The operation's `rc` and other results are set. Nothing more will be known of
+ * it: where the caller would listen, its `late` follows at once. */
 void store_append_done(struct store *s, struct store_append *a);
-/* What became of one that was told ERR_UNAVAILABLE and not `definite`. Does
- * nothing if the caller does not listen. */
+/* The same for one whose time is over while it is under way. True: the caller
+ * listens, all stays borrowed, and store_append_late() must follow, with `rc`
+ * and the results of what became of it. False: `a` may be gone. */
+bool store_append_overdue(struct store *s, struct store_append *a) MUST_CHECK;
 void store_append_late(struct store *s, struct store_append *a);
 void store_read_done(struct store *s, struct store_read *r);
 void store_tops_done(struct store *s, struct store_tops *t);

@@ -8,6 +8,10 @@
  * would. Singles: the next begins when the last is done. The processor time is
  * that of the whole process, the store's threads included.
  *
+ * With --instance it is one of the dispatchers of a Redis, which tells others
+ * what moved if any are there: another storebench with --count 0 --stay
+ *SECONDS.
+ *
  *	stdout: one "name value" line a result
  */
 #include "bench.h"
@@ -26,6 +30,7 @@
 struct options {
 	const char *url, *beside;
 	uint64_t count, depth, channels, size, history, singles;
+	uint64_t instance, stay;
 	bool keys;
 };
 
@@ -200,6 +205,8 @@ static void parse(struct options *o, int argc, char *argv[])
 		{"size", required_argument, NULL, 's'},
 		{"history", required_argument, NULL, 'h'},
 		{"singles", required_argument, NULL, '1'},
+		{"instance", required_argument, NULL, 'i'},
+		{"stay", required_argument, NULL, 't'},
 		{"keys", no_argument, NULL, 'k'},
 		{NULL, 0, NULL, 0},
 	};
@@ -231,6 +238,12 @@ static void parse(struct options *o, int argc, char *argv[])
 		case '1':
 			o->singles = arg_u64("singles", optarg, 1u << 20);
 			break;
+		case 'i':
+			o->instance = arg_u64("instance", optarg, UINT64_MAX);
+			break;
+		case 't':
+			o->stay = arg_u64("stay", optarg, 3600);
+			break;
 		case 'k':
 			o->keys = true;
 			break;
@@ -238,7 +251,8 @@ static void parse(struct options *o, int argc, char *argv[])
 			die("usage: storebench --url URL [--count N] [--depth "
 			    "N]"
 			    " [--channels N] [--size BYTES] [--history N]"
-			    " [--keys] [--singles N --beside FILE]");
+			    " [--keys] [--singles N --beside FILE]"
+			    " [--instance N] [--stay SECONDS]");
 		}
 	}
 	if (o->url == NULL || o->depth == 0 || o->channels == 0)
@@ -256,6 +270,7 @@ static void open_store(struct bench *b)
 		.timeout_ms = 10000,
 		.idempotency_ms = 300000,
 		.map_bytes = 4ull << 30,
+		.instance = b->options.instance,
 	};
 	char fault[STORE_FAULT_SIZE];
 
@@ -267,6 +282,23 @@ static void open_store(struct bench *b)
 	uv_timer_init(&b->loop, &b->trim);
 	b->trim.data = b;
 	uv_timer_start(&b->trim, on_trim, TRIM_MS, TRIM_MS);
+}
+
+/* Long enough to have heard who else is there, before and after. */
+static void stay(struct bench *b)
+{
+	uint64_t until = now_ns() + b->options.stay * NS_PER_S;
+
+	while (now_ns() < until)
+		uv_run(&b->loop, UV_RUN_ONCE);
+	if (b->options.instance != 0) {
+		report("peers", store_state(b->store)->peer_count);
+		report("told", (double)metric_get(store_counters(b->store),
+						  SM_MOVED, STORE_MOVED_SENT));
+		report("heard",
+		       (double)metric_get(store_counters(b->store), SM_MOVED,
+					  STORE_MOVED_HEARD));
+	}
 }
 
 int main(int argc, char *argv[])
@@ -286,10 +318,16 @@ int main(int argc, char *argv[])
 		die("no memory");
 	memset(b.record, 'x', b.options.size + 1);
 	open_store(&b);
+	if (b.options.instance != 0 && b.options.stay == 0) {
+		b.options.stay = 1; /* until others are known */
+		stay(&b);
+		b.options.stay = 0;
+	}
 	if (b.options.count > 0)
 		run_batches(&b);
 	if (b.options.singles > 0)
 		run_singles(&b);
+	stay(&b);
 	uv_close((uv_handle_t *)&b.trim, NULL);
 	store_close(b.store, NULL, NULL);
 	uv_run(&b.loop, UV_RUN_DEFAULT);

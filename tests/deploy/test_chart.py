@@ -76,6 +76,8 @@ def test_unknown_values_are_refused(helm, wrong, said):
     ("store.type=lmdb,dispatcher.replicaCount=2", "store.type lmdb serves one"),
     ("dispatcher.autoscaling.enabled=true", "serves one dispatcher, not 6"),
     ("store.type=redis", "needs store.redis.address"),
+    ("store.redis.tls.clientCertificate=true",
+     "needs store.redis.tls.secretName"),
     ("node.autoscaling.enabled=true,node.keda.enabled=true", "would fight"),
     ("auth=jwt", "auth jwt needs config.auth.keys"),
     ("auth=jwt,config.auth.keys[0].file=k,metrics.serviceMonitor.enabled=true",
@@ -157,6 +159,30 @@ def test_stores(helm):
         "--set", "dispatcher.replicaCount=3")
     assert one(text, "Deployment", "-dispatcher")["spec"]["replicas"] == 3
     assert config(text, "dispatcher")["store"] == "redis://r:6379"
+
+
+def test_store_by_tls(helm):
+    redis = "auth=none,store.type=redis,store.redis.address=r:6379"
+    text = helm.template("--set", redis,
+                         "--set", "store.redis.tls.enabled=true")
+    options = config(text, "dispatcher")
+    assert options["store"] == "rediss://r:6379"
+    assert "store_tls_ca" not in options  # the system's
+    text = helm.template(
+        "--set", redis, "--set", "store.redis.tls.enabled=true",
+        "--set", "store.redis.tls.secretName=s",
+        "--set", "store.redis.tls.clientCertificate=true")
+    options = config(text, "dispatcher")
+    pod = one(text, "Deployment", "-dispatcher")["spec"]["template"]["spec"]
+    mounts = {m["name"]: m["mountPath"]
+              for m in pod["containers"][0]["volumeMounts"]}
+    volumes = {v["name"]: v for v in pod["volumes"]}
+    assert volumes["store-tls"]["secret"]["secretName"] == "s"
+    for option, file in (("ca", "ca.crt"), ("cert", "tls.crt"),
+                         ("key", "tls.key")):
+        assert options[f"store_tls_{option}"] \
+            == f"{mounts['store-tls']}/{file}"
+    assert "store-tls" not in str(one(text, "Deployment", "-node"))
 
 
 def test_links_are_reachable_from_the_fleet_only(helm):

@@ -5,7 +5,8 @@
  * for what an ordinary server would say; a length with the top bit closes the
  * connection after the answer.
  *
- * The parser alone must read the same in pieces as in one. The store must end
+ * The parser alone must read the same in pieces as in one. The input is taken
+ * for a message of another dispatcher too. The store must end
  * every operation that it was given, once, and give everything back.
  *
  * Whatever address an answer names, the fuzz server is connected to. */
@@ -13,6 +14,7 @@
 #include "common/base/err.h"
 #include "common/base/log.h"
 #include "dispatcher/store/redis_internal.h"
+#include "dispatcher/store/redis_news.h"
 #include "tests/fuzz/fuzz.h"
 
 #include <dlfcn.h>
@@ -99,6 +101,24 @@ static size_t parse(const uint8_t *data, size_t size, size_t piece, bool *fault)
 	redisReaderFree(reader);
 	arena_fini(&arena);
 	return count;
+}
+
+/* --- what dispatchers tell one another -------------------------------------
+ */
+
+static void hear(const uint8_t *data, size_t size)
+{
+	char channel[CHANNEL_NAME_MAX + 1];
+	struct store_place top;
+	struct redis_news n;
+
+	if (!redis_news_read(data, size, &n))
+		return;
+	check(n.instance != 0 && n.count <= REDIS_NEWS_NAMES);
+	while (n.count > 0) {
+		redis_news_next(&n, channel, &top);
+		check(channel_name_valid(channel, strlen(channel)));
+	}
 }
 
 /* --- the server ------------------------------------------------------------
@@ -271,11 +291,18 @@ static struct server *server(void)
 /* --- the store -------------------------------------------------------------
  */
 
-static unsigned pending;
+static unsigned pending, left_open;
+
+static void on_late(struct store_append *a)
+{
+	check(left_open-- > 0);
+	check(a->rc == 0 || a->rc == ERR_UNAVAILABLE);
+}
 
 static void on_append(struct store_append *a)
 {
 	check(pending-- > 0);
+	left_open += a->rc == ERR_UNAVAILABLE && !a->definite;
 	check(a->rc == 0 || a->rc == ERR_UNAVAILABLE || a->rc == ERR_FULL ||
 	      a->rc == ERR_IO);
 	check(strlen(a->message_id) < sizeof(a->message_id));
@@ -320,6 +347,7 @@ static void work(struct server *s, struct store *store)
 		.idempotency_key = "k",
 		.message_id = "id",
 		.done = on_append,
+		.late = on_late,
 	};
 	struct store_read r = {
 		.channel = "a",
@@ -344,7 +372,7 @@ static void work(struct server *s, struct store *store)
 	store_close(store, on_closed, &closed);
 	while (!closed)
 		uv_run(&s->loop, UV_RUN_NOWAIT);
-	check(pending == 0);
+	check(pending == 0 && left_open == 0);
 }
 
 static void run_store(struct fuzz_input in)
@@ -363,6 +391,8 @@ static void run_store(struct fuzz_input in)
 		.timeout_ms = 50,
 		.idempotency_ms = 1000,
 		.replicas = how & 0x40 ? 1 : 0,
+		/* Listens to other dispatchers too. */
+		.instance = how & 0x20 ? 1 : 0,
 	};
 	char fault[STORE_FAULT_SIZE];
 	struct store *store;
@@ -389,6 +419,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	check(parse(data + 1, size - 1, SIZE_MAX, &a) ==
 	      parse(data + 1, size - 1, 1 + data[0] % 32, &b));
 	check(a == b);
+	hear(data, size);
 	run_store(in);
 	return 0;
 }

@@ -1,6 +1,7 @@
 """Channels that keep history, seen from the producers' side: positions, order,
 idempotency, history, and stores that are away, shared or not to be shared."""
 import signal
+import socket
 import struct
 import threading
 import time
@@ -14,6 +15,7 @@ from harness import (DISPATCHER, SLOW, free_ports, option_list, run,
                      wait_until)
 from killtest import add_redis
 from sse import Sse
+from test_x_tls import Authority
 
 RULES = """
 rules:
@@ -179,6 +181,78 @@ def test_idempotent_through_two_dispatchers(redis):
         assert again.message_id == first.message_id
         assert position(again) == position(first)
     assert position(two.grpc.publish(channel="score:i", data="x"))[1] == 21
+
+
+def peers(d, count):
+    wait_until(lambda: d.metric("stentor_store_peers") == count,
+               what=f"{d.name} hears {count} others")
+
+
+def test_dispatchers_know_one_another(redis):
+    """And forget one that has left, or died, and are heard again after the
+    connections that they listen in were cut."""
+    one, two = redis.dispatchers
+
+    def moved(direction):
+        return two.metric("stentor_store_moved_total", direction=direction)
+
+    for d in redis.dispatchers:
+        peers(d, 1)
+        assert d.metric("stentor_store_news_up") == 1
+    one.publish("log:peers", "a")
+    wait_until(lambda: moved("heard") == 1)
+    missed = moved("missed")
+    with socket.create_connection(
+            (redis.redis.place.front, redis.redis.port), 5) as s:
+        s.sendall(b"CLIENT KILL TYPE pubsub\r\n")
+        assert s.recv(64) == b":2\r\n"
+    wait_until(lambda: moved("missed") > missed)
+    wait_until(lambda: two.metric("stentor_store_news_up") == 1)
+    one.publish("log:peers", "b")
+    wait_until(lambda: moved("heard") == 2)
+    two.kill()
+    peers(one, 0)
+    two.start().wait_ready()
+    peers(one, 1)
+    two.stop()
+    peers(one, 0)
+
+
+def test_store_by_tls(make_cluster, tmp_path):
+    c = make_cluster(1, 1, 1, start=False, rules=RULES)
+    redis = add_redis(c)
+    for name in ("ours", "other"):
+        (tmp_path / name).mkdir()
+    ours, other = Authority(tmp_path / "ours"), Authority(tmp_path / "other")
+    cert, key = ours.issue("client")
+    port = free_ports(1)
+    out = run(["redis-cli", "-h", redis.place.front, "-p", redis.port,
+               "config", "set", "tls-cert-file", ours.cert, "tls-key-file",
+               ours.key, "tls-ca-cert-file", ours.ca, "tls-port", port])
+    assert out.stdout == "OK\n"
+    d = c.d
+    d.options.update(store=f"rediss://{redis.place.front}:{port}",
+                     store_tls_ca=ours.ca, store_tls_cert=cert,
+                     store_tls_key=key)
+    c.start()
+    with Sse(c.n.port, "log:tls") as sub:
+        sub.wait_ready()
+        for n in range(20):
+            d.publish("log:tls", str(n))
+        sub.wait_messages(20)
+    assert d.metric("stentor_store_news_up") == 1
+    # Whoever is somebody else's is told nothing, and people are told why.
+    d.stop()
+    d.options["store_tls_ca"] = other.ca
+    d.start()
+    wait_until(lambda: "not of an authority in store-tls-ca" in d.log())
+    assert d.ready() != 200
+    d.stop()
+    d.options.update(store_tls_ca=ours.ca, store_tls_cert="",
+                     store_tls_key="")
+    d.start()
+    wait_until(lambda: "client certificate" in d.log())
+    assert d.ready() != 200
 
 
 def test_two_dispatchers_count_together(redis):
@@ -361,6 +435,7 @@ def test_stores_do_not_matter_without_history(make_cluster):
     ("postgres://x", "--store: "),
     ("lmdb:/proc/nowhere", "--store: "),
     ("redis://", "--store: "),
+    ("rediss://h/1", "--store: "),
 ])
 def test_bad_store_is_a_configuration_error(url, text):
     out = dispatcher(store=url)
@@ -370,10 +445,10 @@ def test_bad_store_is_a_configuration_error(url, text):
 
 def test_passwords_are_not_told(make_cluster):
     c = make_cluster(1, 0, 0, dispatcher_options={
-        "store": "redis://someone:geheim1@127.0.0.1:1",
+        "store": "rediss://someone:geheim1@127.0.0.1:1",
         "store_password": "geheim2"})
     shown = c.d.get("/debug/config")[2].decode()
-    assert 'store: "redis://(not told)@127.0.0.1:1"' in shown
+    assert 'store: "rediss://(not told)@127.0.0.1:1"' in shown
     assert "store_password: (not told)" in shown
     assert "geheim" not in shown + c.d.log()
 

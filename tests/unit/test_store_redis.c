@@ -4,6 +4,7 @@
 #include "tests/unit/store_conformance.h"
 
 #include "tests/unit/redis_fixture.h"
+#include "tests/unit/store_late.h"
 #include "tests/unit/store_stream.h"
 
 static struct redis_server_process server;
@@ -14,6 +15,7 @@ static void conformance_config(struct store_config *c)
 	snprintf(url, sizeof(url), "redis://127.0.0.1:%u", server.port);
 	c->url = url;
 	c->timeout_ms = 2000;
+	c->instance = 1; /* so that it has a watch */
 }
 
 static int group_setup(void **state UNUSED)
@@ -153,6 +155,158 @@ static void test_redis_hangs(void **state)
 		read_wait(&r);
 		assert_got(f, f->got_count - 1, next.a.place.offset, "next");
 		assert_int_equal(r.r.top.offset, next.a.place.offset);
+	}
+}
+
+/* --- heard late ------------------------------------------------------------
+ */
+
+/* A pause a little longer than an append may wait. */
+static void test_redis_late(void **state)
+{
+	struct conformance *f = *state;
+	struct listening l, again;
+	struct store_place place;
+
+	append_text(f, "a", "1");
+	kill(server.pid, SIGSTOP);
+	late_submit(f, &l, "a", "key", "2");
+	turn_for(f, 1000); /* one of another age in the same connection */
+	late_submit(f, &again, "a", "key", "again");
+	turn_for(f, 1250);
+	assert_int_equal(l.p.done, 1);
+	assert_int_equal(l.p.a.rc, ERR_UNAVAILABLE);
+	assert_false(l.p.a.definite);
+	assert_int_equal(l.late, 0);
+	assert_false(store_state(f->store)->up);
+	assert_true(store_state(f->store)->queue_bytes > 0);
+	kill(server.pid, SIGCONT);
+	loop_until(f->l, l.late == 1 && again.p.done == 1);
+	assert_int_equal(l.p.a.rc, 0);
+	assert_int_equal(l.p.a.place.offset, 2);
+	assert_false(l.p.a.duplicate);
+	assert_int_equal(again.p.a.rc, 0);
+	assert_true(again.p.a.duplicate);
+	place = again.p.a.place;
+	assert_int_equal(place.offset, 2);
+	assert_int_equal(place.epoch, l.p.a.place.epoch);
+	assert_int_equal(again.late, 0);
+	assert_int_equal(late_count(f), 1);
+	assert_int_equal(store_state(f->store)->queue_bytes, 0);
+	/* In the connection that stood. */
+	loop_until(f->l, store_state(f->store)->up);
+	assert_int_equal(append_text(f, "a", "3").offset, 3);
+	assert_int_equal(metric_get(store_counters(f->store), SM_RECONNECTS, 0),
+			 0);
+}
+
+static void test_redis_late_duplicate(void **state)
+{
+	struct conformance *f = *state;
+	struct listening l;
+
+	f->config.timeout_ms = 300;
+	conformance_reopen(f);
+	late_submit(f, &l, "a", "key", "1");
+	loop_until(f->l, l.p.done == 1);
+	assert_int_equal(l.p.a.rc, 0);
+	kill(server.pid, SIGSTOP);
+	late_submit(f, &l, "a", "key", "2");
+	late_wait_done(&l);
+	assert_false(l.p.a.duplicate);
+	kill(server.pid, SIGCONT);
+	loop_until(f->l, l.late == 1);
+	assert_int_equal(l.p.a.rc, 0);
+	assert_true(l.p.a.duplicate);
+	assert_string_equal(l.p.a.message_id, "id-1");
+	assert_int_equal(l.p.a.place.offset, 1);
+}
+
+/* What is open counts: one more than the bound is refused. */
+static void test_redis_late_bounded(void **state)
+{
+	struct conformance *f = *state;
+	struct listening l;
+	struct appending p;
+
+	f->config.timeout_ms = 300;
+	f->config.queue_bytes = 600;
+	conformance_reopen(f);
+	kill(server.pid, SIGSTOP);
+	late_submit(f, &l, "a", "", "1");
+	late_wait_done(&l);
+	append_init(f, &p, "a", "", "2");
+	append_wait(&p);
+	assert_int_equal(p.a.rc, ERR_FULL);
+	kill(server.pid, SIGCONT);
+	loop_until(f->l, l.late == 1 && store_state(f->store)->up);
+	assert_int_equal(append_text(f, "a", "3").offset, 2);
+}
+
+/* The server dies while it is waited for: nobody can know. */
+static void test_redis_late_cut(void **state)
+{
+	struct conformance *f = *state;
+	struct listening l;
+
+	f->config.timeout_ms = 500;
+	conformance_reopen(f);
+	kill(server.pid, SIGSTOP);
+	late_submit(f, &l, "a", "", "1");
+	late_wait_done(&l);
+	assert_int_equal(l.late, 0);
+	redis_kill(&server, SIGKILL);
+	loop_until(f->l, l.late == 1);
+	assert_int_equal(l.p.a.rc, ERR_UNAVAILABLE);
+	assert_false(l.p.a.definite);
+	assert_int_equal(late_count(f), 0);
+	redis_start(&server);
+	loop_until(f->l, store_state(f->store)->up);
+	append_text(f, "a", "2");
+}
+
+/* It has an end: the time-out again. */
+static void test_redis_late_never(void **state)
+{
+	struct conformance *f = *state;
+	struct listening l;
+	uint64_t since;
+
+	f->config.timeout_ms = 300;
+	conformance_reopen(f);
+	kill(server.pid, SIGSTOP);
+	since = clock_monotonic_ms();
+	late_submit(f, &l, "a", "", "1");
+	loop_until(f->l, l.late == 1);
+	since = clock_monotonic_ms() - since;
+	assert_true(since >= 2 * f->config.timeout_ms && since < 1500);
+	assert_int_equal(l.p.a.rc, ERR_UNAVAILABLE);
+	kill(server.pid, SIGCONT);
+	loop_until(f->l, store_state(f->store)->up);
+	append_text(f, "a", "2");
+}
+
+static void test_redis_late_at_close(void **state)
+{
+	struct conformance *f = *state;
+	struct listening l[3];
+
+	f->config.timeout_ms = 500;
+	conformance_reopen(f);
+	kill(server.pid, SIGSTOP);
+	late_submit(f, &l[0], "a", "", "1");
+	late_wait_done(&l[0]);
+	/* These wait, or have left, when it is closed. */
+	late_submit(f, &l[1], "a", "", "2");
+	late_submit(f, &l[2], "b", "", "3");
+	conformance_close(f);
+	kill(server.pid, SIGCONT);
+	assert_int_equal(l[0].late, 1);
+	assert_int_equal(l[0].p.a.rc, ERR_UNAVAILABLE);
+	for (unsigned i = 1; i < array_len(l); i++) {
+		assert_int_equal(l[i].p.done, 1);
+		assert_int_equal(l[i].p.a.rc, ERR_UNAVAILABLE);
+		assert_int_equal(l[i].late, !l[i].p.a.definite);
 	}
 }
 
@@ -372,6 +526,12 @@ int main(void)
 		CONFORMANCE_CASE(test_redis_killed_and_restarted),
 		CONFORMANCE_CASE(test_redis_down),
 		CONFORMANCE_CASE(test_redis_hangs),
+		CONFORMANCE_CASE(test_redis_late),
+		CONFORMANCE_CASE(test_redis_late_duplicate),
+		CONFORMANCE_CASE(test_redis_late_bounded),
+		CONFORMANCE_CASE(test_redis_late_cut),
+		CONFORMANCE_CASE(test_redis_late_never),
+		CONFORMANCE_CASE(test_redis_late_at_close),
 		CONFORMANCE_CASE(test_redis_takes_nothing),
 		CONFORMANCE_CASE(test_redis_scripts_forgotten),
 		CONFORMANCE_CASE(test_redis_connections_cut),

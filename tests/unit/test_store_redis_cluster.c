@@ -5,6 +5,7 @@
 
 #include "dispatcher/store/redis.h"
 #include "tests/unit/redis_fixture.h"
+#include "tests/unit/store_party.h"
 #include "tests/unit/store_stream.h"
 
 #define MASTERS 3
@@ -19,6 +20,7 @@ static void conformance_config(struct store_config *c)
 	snprintf(url, sizeof(url), "redis://127.0.0.1:%u", servers[1].port);
 	c->url = url;
 	c->timeout_ms = 1500;
+	c->instance = 1; /* so that it has a watch */
 }
 
 static bool cluster_is_ok(void)
@@ -207,6 +209,36 @@ static void stream_start_at(struct stream *s, struct conformance *f,
 	}
 }
 
+/* Whichever node each listens to, and whichever has the channel. */
+static void test_redis_cluster_watch(void **state)
+{
+	struct conformance *f = *state;
+	struct party *a = party_open(f->l, url, 0xa);
+	struct party *b = party_open(f->l, url, 0xb);
+	char out[64];
+
+	loop_until(f->l, party_peers(a) == 2 && party_peers(b) == 2);
+	for (unsigned i = 0; i < 30; i++) {
+		struct store_place place;
+		char channel[32];
+
+		snprintf(channel, sizeof(channel), "watch-%u", i);
+		place = party_append(a, channel);
+		loop_until(f->l, party_heard(b, 0xa, channel, place));
+		if (i % 10 != 9)
+			continue;
+		for (unsigned n = 0; n <= MASTERS; n++)
+			shell(out, sizeof(out),
+			      "redis-cli -p %u client kill type pubsub",
+			      servers[n].port);
+		loop_until(f->l, b->missed > i / 10);
+	}
+	assert_int_equal(a->count, 0);
+	party_close(a);
+	loop_until(f->l, party_peers(b) == 1);
+	party_close(b);
+}
+
 /* A master that nobody takes over from hangs: appends fail in time, and all go
  * on when it wakes. */
 static void test_redis_cluster_one_hangs(void **state)
@@ -255,6 +287,7 @@ int main(void)
 		cmocka_unit_test(test_redis_slot),
 		CONFORMANCE_TESTS,
 		CONFORMANCE_CASE(test_redis_slots_move),
+		CONFORMANCE_CASE(test_redis_cluster_watch),
 		CONFORMANCE_CASE(test_redis_cluster_one_hangs),
 		CONFORMANCE_CASE(test_redis_cluster_failover),
 	};

@@ -32,8 +32,12 @@ struct fixture {
 	const char *info_error;	  /* instead */
 	const char *script_reply; /* to EVALSHA, as it goes over the wire */
 	bool silent, hangs_up;	  /* always; at EVALSHA */
-	const char *greeting;	  /* before any question */
-	size_t flood;		  /* bytes after the script's reply */
+	bool holds;		  /* from EVALSHA on says nothing by itself */
+	struct client *held;
+	uint64_t instance;
+	bool deaf;	      /* what is published is heard by nobody */
+	const char *greeting; /* before any question */
+	size_t flood;	      /* bytes after the script's reply */
 	unsigned connections, scripts;
 };
 
@@ -47,6 +51,9 @@ struct client {
 static void on_client_closed(uv_handle_t *handle)
 {
 	struct client *c = handle->data;
+
+	if (c->f->held == c)
+		c->f->held = NULL;
 
 	redisReaderFree(c->reader);
 	free(c);
@@ -104,7 +111,7 @@ static void answer(struct client *c, const redisReply *q)
 	struct fixture *f = c->f;
 	const char *word = q->element[0]->str;
 
-	if (f->silent)
+	if (f->silent || f->held == c)
 		return;
 	if (strcmp(word, "INFO") == 0 && f->info_error != NULL)
 		say(c, f->info_error);
@@ -116,11 +123,17 @@ static void answer(struct client *c, const redisReply *q)
 		say_bulk(c, SHA);
 	else if (strcmp(word, "GET") == 0)
 		say_bulk(c, "42");
+	else if (strcmp(word, "SUBSCRIBE") == 0 && f->deaf)
+		say(c, "*3\r\n$9\r\nsubscribe\r\n$1\r\nx\r\n:1\r\n");
+	else if (strcmp(word, "PUBLISH") == 0 && f->deaf)
+		say(c, ":1\r\n");
 	else if (strcmp(word, "EVALSHA") != 0)
 		say(c, "+OK\r\n");
 	else {
 		f->scripts++;
-		if (f->hangs_up)
+		if (f->holds)
+			f->held = c;
+		else if (f->hangs_up)
 			client_close(c);
 		else
 			say(c, f->script_reply);
@@ -220,6 +233,7 @@ static void open_store(struct fixture *f, uint64_t timeout_ms)
 		.queue_bytes = 64 << 20,
 		.timeout_ms = timeout_ms,
 		.idempotency_ms = 1000,
+		.instance = f->instance,
 	};
 	char fault[STORE_FAULT_SIZE];
 
@@ -236,6 +250,7 @@ static bool fault_says(struct fixture *f, const char *words)
 struct appending {
 	struct store_append a;
 	bool done;
+	unsigned late;
 };
 
 static void on_appended(struct store_append *a)
@@ -243,8 +258,18 @@ static void on_appended(struct store_append *a)
 	container_of(a, struct appending, a)->done = true;
 }
 
+static void on_late(struct store_append *a)
+{
+	struct appending *p = container_of(a, struct appending, a);
+
+	assert_true(p->done);
+	p->late++;
+}
+
 static void append(struct fixture *f, struct appending *p)
 {
+	void (*late)(struct store_append * a) = f->holds ? on_late : NULL;
+
 	*p = (struct appending){
 		.a = {.channel = "c",
 		      .record = "r",
@@ -253,7 +278,8 @@ static void append(struct fixture *f, struct appending *p)
 		      .ttl_ms = 1000,
 		      .idempotency_key = "",
 		      .message_id = "id",
-		      .done = on_appended},
+		      .done = on_appended,
+		      .late = late},
 	};
 	store_append(f->store, &p->a);
 	loop_run_until(f->l, &p->done);
@@ -464,6 +490,82 @@ static void test_redis_refuses(void **state)
 	assert_refused(f, "-LOADING\r\n", ERR_UNAVAILABLE, 10);
 }
 
+/* Answers that come when the append's time is over. */
+static void test_redis_late_nonsense(void **state)
+{
+	static const struct {
+		const char *reply;
+		int rc;
+		bool definite;
+	} cases[] = {
+		{"$3\r\n5 1\r\n", 0, false},
+		{"$3\r\n5 x\r\n", ERR_UNAVAILABLE, false},
+		{"?", ERR_UNAVAILABLE, false},
+		{"*-1\r\n", ERR_UNAVAILABLE, false},
+		{"+a\r\n+b\r\n+c\r\n+d\r\n", ERR_UNAVAILABLE, false},
+		{"-OOM no memory\r\n", ERR_UNAVAILABLE, true},
+		{"-MOVED 1 127.0.0.1:1\r\n", ERR_UNAVAILABLE, true},
+		{"-TRYAGAIN\r\n", ERR_UNAVAILABLE, true},
+		/* The reply and the end in one. */
+		{"$3\r\n5 1\r\n+a\r\n+b\r\n+c\r\n", 0, false},
+	};
+	struct fixture *f = *state;
+	struct appending p;
+
+	open_store(f, 200);
+	for (size_t i = 0; i < array_len(cases); i++) {
+		loop_until(f->l, store_state(f->store)->up);
+		f->holds = true;
+		append(f, &p);
+		assert_int_equal(p.a.rc, ERR_UNAVAILABLE);
+		assert_false(p.a.definite);
+		assert_int_equal(p.late, 0);
+		say(f->held, cases[i].reply);
+		loop_until(f->l, p.late > 0);
+		assert_int_equal(p.a.rc, cases[i].rc);
+		assert_int_equal(p.a.definite, cases[i].definite);
+		f->holds = false;
+		loop_until(f->l, f->held == NULL);
+		assert_int_equal(p.late, 1);
+	}
+	loop_until(f->l, store_state(f->store)->up);
+	append(f, &p);
+	assert_int_equal(p.a.rc, 0);
+}
+
+/* A subscription that brings nothing is made again. */
+static void test_redis_deaf(void **state)
+{
+	struct fixture *f = *state;
+	uint64_t since = clock_monotonic_ms();
+
+	f->instance = 1;
+	f->deaf = true;
+	open_store(f, 200);
+	loop_until(f->l, store_state(f->store)->up && f->connections == 2);
+	loop_until(f->l, f->connections > 2);
+	since = clock_monotonic_ms() - since;
+	assert_true(since > 2900 && since < 5000);
+	assert_true(store_state(f->store)->up);
+}
+
+/* What is no answer to SUBSCRIBE, and to all that follows. */
+static void test_redis_no_subscription(void **state)
+{
+	struct fixture *f = *state;
+	struct appending p;
+
+	f->instance = 1;
+	open_store(f, 200);
+	loop_until(f->l, store_state(f->store)->up);
+	append(f, &p);
+	assert_int_equal(p.a.rc, 0);
+	loop_until(f->l, f->connections > 3);
+	assert_true(store_state(f->store)->up);
+	assert_int_equal(metric_get(store_counters(f->store), SM_NEWS_UP, 0),
+			 0);
+}
+
 /* --- bounds --------------------------------------------------------------- */
 
 struct reading {
@@ -511,7 +613,9 @@ static void test_redis_too_many_operations(void **state)
 static void test_redis_url(void **state UNUSED)
 {
 	static const char *const wrong[] = {
-		"rediss://h",
+		"rediss://",
+		"redisss://h",
+		"rediss:/h",
 		"redis://",
 		"redis://h:0",
 		"redis://h:65536",
@@ -542,6 +646,12 @@ static void test_redis_url(void **state UNUSED)
 	assert_int_equal(redis_url_parse("redis://h", &url, fault), 0);
 	assert_string_equal(url.addresses[0].host, "h");
 	assert_int_equal(url.addresses[0].port, 6379);
+	assert_false(url.tls);
+	assert_int_equal(
+		redis_url_parse("rediss://:p@h?sentinel=m", &url, fault), 0);
+	assert_true(url.tls);
+	assert_string_equal(url.addresses[0].host, "h");
+	assert_int_equal(url.addresses[0].port, 26379);
 	assert_int_equal(
 		redis_url_parse("redis://me:a%40b@[::1]:7,h2/?sentinel=m%2fn",
 				&url, fault),
@@ -584,6 +694,9 @@ int main(void)
 		CASE(test_redis_huge_reply),
 		CASE(test_redis_hangs_up),
 		CASE(test_redis_refuses),
+		CASE(test_redis_late_nonsense),
+		CASE(test_redis_deaf),
+		CASE(test_redis_no_subscription),
 		CASE(test_redis_too_many_operations),
 	};
 

@@ -4,6 +4,8 @@
 #include "tests/unit/store_conformance.h"
 
 #include "tests/unit/redis_fixture.h"
+#include "tests/unit/store_late.h"
+#include "tests/unit/store_party.h"
 #include "tests/unit/store_stream.h"
 
 #define SERVERS 3
@@ -20,6 +22,7 @@ static void conformance_config(struct store_config *c)
 	c->url = url;
 	c->timeout_ms = 2000;
 	c->replicas = 1;
+	c->instance = 1; /* so that it has a watch */
 }
 
 static unsigned replicas_of(unsigned i)
@@ -140,6 +143,79 @@ static void test_redis_replicas_hang(void **state)
 	append_text(f, "a", "3");
 }
 
+static void set_down_after(unsigned ms)
+{
+	char out[64];
+
+	shell(out, sizeof(out),
+	      "redis-cli -p %u sentinel set the-master "
+	      "down-after-milliseconds %u",
+	      sentinel.port, ms);
+	assert_string_equal(out, "OK\n");
+}
+
+/* The late answer of one that replicas must have waits for them too. */
+static void test_redis_late_replicated(void **state)
+{
+	struct conformance *f = *state;
+	unsigned master = master_with(2);
+	struct listening l, few;
+
+	f->config.timeout_ms = 400;
+	conformance_reopen(f);
+	set_down_after(60000); /* nobody is to take over */
+	kill(servers[master].pid, SIGSTOP);
+	late_submit(f, &l, "a", "", "1");
+	late_wait_done(&l);
+	kill(servers[master].pid, SIGCONT);
+	loop_until(f->l, l.late == 1);
+	assert_int_equal(l.p.a.rc, 0);
+	assert_int_equal(l.p.a.place.offset, 1);
+
+	loop_until(f->l, store_state(f->store)->up);
+	for (unsigned i = 0; i < SERVERS; i++)
+		if (i != master)
+			kill(servers[i].pid, SIGSTOP);
+	late_submit(f, &few, "a", "", "2");
+	late_wait_done(&few);
+	loop_until(f->l, few.late == 1);
+	assert_int_equal(few.p.a.rc, ERR_UNAVAILABLE);
+	for (unsigned i = 0; i < SERVERS; i++)
+		kill(servers[i].pid, SIGCONT);
+	set_down_after(400);
+	loop_until(f->l, store_state(f->store)->up);
+}
+
+static bool failover_begins(void)
+{
+	char out[256];
+
+	/* Not as long as the one before is not over. */
+	shell(out, sizeof(out), "redis-cli -p %u sentinel failover the-master",
+	      sentinel.port);
+	return strstr(out, "OK") != NULL;
+}
+
+/* Those that listen go to the new master too. */
+static void test_redis_failover_watch(void **state)
+{
+	struct conformance *f = *state;
+	struct party *a = party_open(f->l, url, 0xa);
+	struct party *b = party_open(f->l, url, 0xb);
+	struct store_place place;
+
+	loop_until(f->l, party_peers(a) == 2 && party_peers(b) == 2);
+	master_with(2);
+	loop_until(f->l, failover_begins());
+	loop_until(f->l, a->missed > 0 && b->missed > 0);
+	loop_until(f->l, store_state(a->store)->up);
+	place = party_append(a, "watch");
+	loop_until(f->l, party_heard(b, 0xa, "watch", place));
+	party_close(a);
+	party_close(b);
+	master_with(2);
+}
+
 /* The same history goes on at the new master: nothing that was acknowledged is
  * lost, and nobody is told of a gap. */
 static void test_redis_failover(void **state)
@@ -157,16 +233,6 @@ static void test_redis_failover(void **state)
 	before = s.acknowledged;
 	loop_until(f->l, s.acknowledged > before + 100);
 	stream_end(&s);
-}
-
-static bool failover_begins(void)
-{
-	char out[256];
-
-	/* Not as long as the one before is not over. */
-	shell(out, sizeof(out), "redis-cli -p %u sentinel failover the-master",
-	      sentinel.port);
-	return strstr(out, "OK") != NULL;
 }
 
 /* Without replicas asked for the new master may lack the last appends: each
@@ -194,6 +260,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		CONFORMANCE_TESTS,
 		CONFORMANCE_CASE(test_redis_replicas_hang),
+		CONFORMANCE_CASE(test_redis_late_replicated),
+		CONFORMANCE_CASE(test_redis_failover_watch),
 		CONFORMANCE_CASE(test_redis_failover),
 		CONFORMANCE_CASE(test_redis_failover_torn),
 	};

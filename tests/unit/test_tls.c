@@ -705,6 +705,111 @@ static void test_tls_memory_at_rest(void **state)
 	assert_true(rest < 20u << 10);
 }
 
+/* --- connections that we make
+ * ------------------------------------------ */
+
+/* What one end has to say is heard by the other, which reads nothing
+ * yet. */
+static int carry(struct tls *from, struct tls *to)
+{
+	const uint8_t *bytes;
+	size_t n = tls_pending(from, &bytes);
+	uint8_t *copy = (uint8_t *)xmemdupz(bytes, n);
+	char text[64];
+	int rc = 0;
+
+	tls_sent(from, n);
+	if (n > 0)
+		rc = tls_feed(to, copy, n);
+	if (n > 0 && rc == 0)
+		rc = tls_read(to, text, sizeof(text));
+	free(copy);
+	return rc;
+}
+
+/* 0, or the client's fault. */
+static int meet(struct tls *client, struct tls *server)
+{
+	for (int turn = 0; turn < 10; turn++) {
+		int rc;
+
+		if (carry(client, server) < 0)
+			return ERR_REFUSED;
+		rc = carry(server, client);
+		if (rc < 0)
+			return rc;
+		if (tls_established(client) && tls_established(server))
+			return 0;
+	}
+	fail_msg("the handshake does not end");
+	return 0;
+}
+
+/* Dials the world's server, whose certificate is for "one". */
+static int call(struct world *w, struct tls_context *ours, const char *host,
+		char fault[TLS_FAULT])
+{
+	struct tls *client = tls_connect(ours, host, WRITE_MAX);
+	int rc;
+
+	w->server = tls_new(w->context, WRITE_MAX);
+	rc = meet(client, w->server);
+	snprintf(fault, TLS_FAULT, "%s", tls_fault(client));
+	tls_free(client);
+	tls_free(w->server);
+	w->server = NULL;
+	return rc;
+}
+
+static void test_tls_client(void **state)
+{
+	struct world *w = *state;
+	const struct tls_client_files files = {.ca = w->ca};
+	const struct tls_client_files half = {.ca = w->ca, .cert = w->cert};
+	struct tls_context *ours;
+	char fault[TLS_FAULT];
+
+	serve(w, false);
+	assert_int_equal(tls_client_context_new(&half, &ours, fault),
+			 ERR_CONFIG);
+	assert_int_equal(tls_client_context_new(&files, &ours, fault), 0);
+	assert_int_equal(call(w, ours, "one", fault), 0);
+	assert_string_equal(fault, "");
+	assert_int_equal(call(w, ours, "two", fault), ERR_MALFORMED);
+	assert_non_null(strstr(fault, "ostname mismatch"));
+	assert_int_equal(call(w, ours, "127.0.0.1", fault), ERR_MALFORMED);
+	assert_non_null(strstr(fault, "IP address mismatch"));
+	tls_context_free(ours);
+}
+
+/* Trust that changes while we run. */
+static void test_tls_client_authority_changes(void **state)
+{
+	struct world *w = *state;
+	char path[PATH_SIZE], fault[TLS_FAULT];
+	const struct tls_client_files files = {.ca = path};
+	EVP_PKEY *key = EVP_EC_gen("P-256");
+	X509 *other = certificate(key, "other authority", 7200, NULL, key);
+	struct tls_context *ours;
+
+	serve(w, false);
+	snprintf(path, sizeof(path), "%s/trust.pem", w->directory);
+	write_pem(path, other, NULL);
+	assert_int_equal(tls_client_context_new(&files, &ours, fault), 0);
+	assert_int_equal(call(w, ours, "one", fault), ERR_MALFORMED);
+	assert_non_null(strstr(fault, "certificate: "));
+	assert_false(tls_context_refresh(ours));
+	write_text(path, "nonsense");
+	assert_false(tls_context_refresh(ours));
+	write_pem(path, w->ca_cert, NULL);
+	assert_true(tls_context_refresh(ours));
+	assert_int_equal(call(w, ours, "one", fault), 0);
+	tls_context_free(ours);
+	X509_free(other);
+	EVP_PKEY_free(key);
+	unlink(path);
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
@@ -726,6 +831,8 @@ int main(void)
 		TEST(test_tls_answers_are_bounded),
 		TEST(test_tls_writes_without_a_reader_are_bounded),
 		TEST(test_tls_memory_at_rest),
+		TEST(test_tls_client),
+		TEST(test_tls_client_authority_changes),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

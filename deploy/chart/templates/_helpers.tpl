@@ -86,11 +86,20 @@ Deployment
 
 {{- define "stentor.store" -}}
 {{- if eq .Values.store.type "redis" -}}
-redis://{{ .Values.store.redis.address }}
+{{ ternary "rediss" "redis" .Values.store.redis.tls.enabled }}://{{ .Values.store.redis.address }}
 {{- else if eq .Values.store.type "lmdb" -}}
 lmdb:/var/lib/stentor/store
 {{- else -}}
 memory:
+{{- end -}}
+{{- end -}}
+
+{{/* The Secret of Redis's authority, if it is used. */}}
+{{- define "stentor.storeTls" -}}
+{{- with .Values.store -}}
+{{- if and (eq .type "redis") .redis.tls.enabled -}}
+{{ .redis.tls.secretName }}
+{{- end -}}
 {{- end -}}
 {{- end -}}
 
@@ -109,6 +118,13 @@ then the component's own. Names with - become those with _.
 {{- if eq .name "dispatcher" -}}
 {{-   $_ := set $options "store" (include "stentor.store" .root) -}}
 {{-   $_ := set $options "link_listen" (printf "%s://0.0.0.0:7071" (include "stentor.linkScheme" .root)) -}}
+{{-   if include "stentor.storeTls" .root -}}
+{{-     $_ := set $options "store_tls_ca" "/etc/stentor/store-tls/ca.crt" -}}
+{{-     if $v.store.redis.tls.clientCertificate -}}
+{{-       $_ := set $options "store_tls_cert" "/etc/stentor/store-tls/tls.crt" -}}
+{{-       $_ := set $options "store_tls_key" "/etc/stentor/store-tls/tls.key" -}}
+{{-     end -}}
+{{-   end -}}
 {{-   if $v.dispatcher.tls.secretName -}}
 {{-     $_ := set $options "api_tls_cert" "/etc/stentor/tls/tls.crt" -}}
 {{-     $_ := set $options "api_tls_key" "/etc/stentor/tls/tls.key" -}}
@@ -188,6 +204,9 @@ auth:
 {{- end -}}
 {{- if and (eq $v.store.type "redis") (not $v.store.redis.address) -}}
 {{-   fail "store.type redis needs store.redis.address, such as redis:6379" -}}
+{{- end -}}
+{{- if and $v.store.redis.tls.clientCertificate (not $v.store.redis.tls.secretName) -}}
+{{-   fail "store.redis.tls.clientCertificate needs store.redis.tls.secretName, which holds it" -}}
 {{- end -}}
 {{- if and $v.node.autoscaling.enabled $v.node.keda.enabled -}}
 {{-   fail "node.autoscaling and node.keda would fight over the number of nodes: enable one" -}}

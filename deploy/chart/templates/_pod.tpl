@@ -114,6 +114,9 @@ spec:
         {{- if $v.secrets.linkTls.name }}
         - {name: link-tls, mountPath: /etc/stentor/link-tls, readOnly: true}
         {{- end }}
+        {{- if and $isDispatcher (include "stentor.storeTls" $) }}
+        - {name: store-tls, mountPath: /etc/stentor/store-tls, readOnly: true}
+        {{- end }}
         {{- if $isLmdb }}
         - {name: store, mountPath: /var/lib/stentor}
         {{- end }}
@@ -137,6 +140,12 @@ spec:
     {{- with $v.secrets.linkTls.name }}
     - name: link-tls
       secret: {secretName: {{ . }}}
+    {{- end }}
+    {{- if $isDispatcher }}
+    {{- with include "stentor.storeTls" $ }}
+    - name: store-tls
+      secret: {secretName: {{ . }}}
+    {{- end }}
     {{- end }}
     {{- with $c.extraVolumes }}
     {{- toYaml . | nindent 4 }}
