@@ -118,7 +118,7 @@ static void sub_watch(struct bench *b, struct subscriber *s, int op,
 /* One that is slow stops reading now and then. */
 static void sub_stand_still(struct bench *b, struct subscriber *s)
 {
-	if (!is_slow(b, s) || !s->ready || random_below(b, 64) != 0)
+	if (!is_slow(b, s) || b->patient || !s->ready || random_below(b, 64) != 0)
 		return;
 	s->still = true;
 	sub_watch(b, s, EPOLL_CTL_MOD, 0);
@@ -357,7 +357,7 @@ static void be_patient(struct bench *b)
 		else if (s->state != SUB_AWAY)
 			sub_heard(b, s);
 	}
-	b->options.slow_ms = 0;
+	b->patient = true;
 }
 
 static void flush_log(struct bench *b)

@@ -59,7 +59,7 @@ struct bench {
 	struct counters counters;
 	uint32_t open, ready, were_ready;
 	uint64_t faults;
-	bool told, away;
+	bool told, away, patient;
 	uint64_t random;
 	int epoll;
 	uint64_t now_ns;    /* when the turn began, or a read */
@@ -101,7 +101,8 @@ static inline void channel_name(const struct bench *b,
 		      channel_of(b, s, slot));
 }
 
-/* It stands still at times, where that was asked for. */
+/* It stands still at times, where that was asked for, and nobody asks when
+ * messages came to it. */
 static inline bool is_slow(const struct bench *b, const struct subscriber *s)
 {
 	return b->options.slow_ms > 0 && s->number % 8 == 5;

@@ -161,6 +161,7 @@ class Verdict:
         self.wrong = collections.Counter()
         self.examples = collections.defaultdict(list)
         self.seen = collections.Counter()  # of what was looked at
+        self.latest = []  # the latest messages
         self.late = {}  # fault -> [count, seconds of those that were late]
 
     def fault(self, kind, text):
@@ -202,7 +203,6 @@ class Life:
         self.place = None       # of what came last; at first the anchor
         self.came = {}          # number -> place
         self.gaps = []
-        self.losses_told = 0
         self.last = None        # the greatest place that came, or was told
 
     def wrong(self, kind, text):
@@ -308,10 +308,11 @@ class Life:
 
     def caused(self, gap, first):
         if gap.reason in OF_LOSS and not self.rule.changes:
-            # A loss is told once, to those who were there before it.
-            self.losses_told += 1
-            return not first and self.losses_told <= \
-                self.oracle.lost_since(self.anchored, gap.t)
+            # Told once, to those who were there before it.
+            again = any((g.low, g.high) == (gap.low, gap.high)
+                        for g in self.gaps)
+            return not first and not again and bool(
+                self.oracle.lost_since(self.anchored - AFTER, gap.t))
         if gap.reason == "expired":
             return self.expired(gap)
         if gap.reason == "lagging":
@@ -331,6 +332,10 @@ class Life:
         """Nothing that came before is in it."""
         if gap.low is None:
             return
+        if self.anchor and gap.low[0] == self.anchor[0] and \
+                gap.low[1] <= self.anchor[1]:
+            self.wrong("gaps_of_what_came",
+                       f"{gap} lies before its beginning, {self.anchor}")
         had = [n for n, place in self.came.items() if place is not None
                and place >= gap.low and self.log.within(place, gap)]
         if had:
@@ -411,10 +416,11 @@ class Oracle:
     def fault(self, name, begin, end):
         self.faults.append(Span(name, begin, end))
 
-    def stored(self, channel, top, messages):
-        """What the store has in the end: (epoch, offset, number) of the last,
-        all if that is what is kept; its top (epoch, offset)."""
-        self._stored.append((channel, top, messages))
+    def stored(self, channel, top, messages, first=1):
+        """What the store has in the end: its top (epoch, offset), the offset
+        of the first that it keeps, and (epoch, offset, number) of the last of
+        them, as many as were asked for."""
+        self._stored.append((channel, top, messages, first))
 
     def read(self, path, name=""):
         """A log of resumebench."""
@@ -430,7 +436,7 @@ class Oracle:
             self._records[channel].append((name, reader, life, r))
         elif kind == "L":
             self._late.append((channel, r[10], r[8] / NS, r[9] / NS,
-                               r[12] / NS))
+                               r[12] / NS, f"{name}/{reader}.{life}"))
         elif kind == "P":
             self._prompt[r[8]] += r[9]
         elif kind == "W":
@@ -480,8 +486,8 @@ class Oracle:
             self.acks[channel].sort(key=lambda a: (a.epoch, a.offset))
             self.judge_positions(channel)
             self.judge_readers(channel)
-        for channel, top, messages in self._stored:
-            self.judge_stored(channel, top, messages)
+        for stored in self._stored:
+            self.judge_stored(*stored)
         self.judge_late()
         return self.verdict
 
@@ -533,7 +539,7 @@ class Oracle:
             judged.end(key not in self._ended)
         self.verdict.seen["reader_channels"] += len(lives)
 
-    def judge_stored(self, channel, top, messages):
+    def judge_stored(self, channel, top, messages, first):
         """It has the last that were acknowledged, once and in order."""
         rule, log = self.rule(channel), self.logs[channel]
         offsets = [o for _, o, _ in messages]
@@ -546,12 +552,11 @@ class Oracle:
                     "given_twice", f"channel {channel} {epoch}:{offset} is "
                     f"{known}, and {number} in the store")
         have = {number for _, _, number in messages}
-        floor = max(top[1] - rule.size, top[1] - len(messages)) \
-            if len(messages) >= rule.size else 0
-        if len(messages) >= 1000:  # most that is asked for
-            floor = max(floor, offsets[0] - 1)
+        shown = offsets[0] if offsets else top[1] + 1
         gone = [a for a in self.acks[channel] if a.epoch == top[0]
-                and a.offset > floor and a.number not in have]
+                and a.offset > top[1] - rule.size
+                and (a.offset < first or not messages
+                     or a.offset >= shown and a.number not in have)]
         if gone:
             self.verdict.fault("stored_lost", f"channel {channel}: "
                                f"{len(gone)} of {top}, {gone[:2]}")
@@ -565,16 +570,20 @@ class Oracle:
         for second, count in self._prompt.items():
             for name in self.names(second, second + 1):
                 late[name][0] += count
-        channel_of = sorted(self._late)
-        for channel, number, sent, ready, t in channel_of:
+        latest = []
+        for channel, number, sent, ready, t, reader in sorted(self._late):
             ack = self.ack(channel, number)
             spans = self.near(sent, t)
             if any(s.end > t for s in spans):
                 continue  # under way
             begin = max([ack.acked if ack else sent, ready]
                         + [s.end for s in spans])
+            seconds = max(LATE, t - begin)
             for name in {s.name for s in spans} or {"none"}:
-                late[name][1].append(max(0.0, t - begin))
+                late[name][1].append(seconds)
+            latest.append((round(seconds, 3), channel, number, reader,
+                           round(t, 3), sorted({s.name for s in spans})))
+        self.verdict.latest = sorted(latest, reverse=True)[:EXAMPLES]
         self.verdict.late = {k: v for k, v in late.items() if v[0] or v[1]}
 
     def near(self, begin, end):

@@ -6,7 +6,8 @@
         relay.set("n0>d0", hold="there")
 
 A route is a place to listen at and one to connect to; commands go to all routes
-whose names match a pattern (fnmatch), and hold for connections to come too:
+whose names match a pattern (fnmatch), and hold for connections to come too, until
+the same pattern is set to something else:
 
   hold="there"    what goes to the server stays where it is ("back": what comes
                   from it; "both"); as when packets in that direction are lost,
@@ -58,7 +59,8 @@ class Relay:
     def close(self):
         self.popen.kill()
         self.popen.wait()
-        self.popen.stdin.close()
+        with contextlib.suppress(OSError):
+            self.popen.stdin.close()
         self.popen.stdout.close()
 
     def ask(self, **command):
@@ -172,7 +174,7 @@ class Server:
         self.rng = random.Random(seed)
         self.selector = selectors.DefaultSelector()
         self.routes, self.connections = [], set()
-        self.states = []  # (pattern, state), the latest last
+        self.states = []  # (pattern, state): the last one counts
 
     def state_of(self, name):
         merged = {}
@@ -190,7 +192,9 @@ class Server:
             return {"port": listener.getsockname()[1]}
         if "set" in c:
             self.states = [s for s in self.states if s[0] != c["set"]]
-            self.states.append((c["set"], c["state"]))
+            state = {k: v for k, v in c["state"].items() if v}
+            if state:
+                self.states.append((c["set"], state))
             return {}
         pattern = c.get("cut", c.get("count"))
         found = [x for x in self.connections

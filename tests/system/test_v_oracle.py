@@ -233,9 +233,16 @@ def test_finds_a_gap_of_a_loss_that_there_was_not():
 
 
 def test_finds_a_gap_for_who_came_after_the_loss():
-    s = Story().ack(1, 2).loss().ack(3, 4, epoch=B, shift=-1)
-    s.ready(B, 3).gap("rewound", (A, 2), (B, 2))
-    assert s.wrong()["gaps_without_cause"] == 1
+    s = Story().ack(1, 2).loss().ack(*range(3, 10), epoch=B, shift=-1)
+    s.ready(B, 8).gap("rewound", (A, 2), (B, 2))
+    assert s.wrong() == {"gaps_without_cause": 1}
+
+
+def test_finds_a_gap_of_what_was_before_the_beginning():
+    """Who began at 3, which is lost, was never owed it."""
+    s = Story().ack(1, 2, 3).ready(A, 3).loss()
+    s.ack(4, epoch=B, shift=-1).gap("rewound", (A, 3), (A, 3))
+    assert s.run(4, 1, epoch=B, shift=-1).wrong() == {"gaps_of_what_came": 1}
 
 
 def test_a_log_that_begins_again():
