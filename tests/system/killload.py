@@ -125,6 +125,7 @@ class Message:
     request: object
     keyed: bool
     sent: float
+    tried: float = 0
 
 
 class Producer(threading.Thread):
@@ -146,7 +147,7 @@ class Producer(threading.Thread):
         self.calls = [self.call_of(s.channel) for s in self.stubs]
         self.numbers = dict.fromkeys(channels, 0)
         self.tops = {}   # channel -> number of its last message
-        self.acks = []   # (channel, number, epoch, offset, sent, acked)
+        self.acks = []   # (channel, number, epoch, offset, sent, acked, tried)
         self.codes = collections.Counter()
         self.acknowledged = self.retried = 0
         self.seconds = []  # from the first attempt to the last answer
@@ -232,6 +233,9 @@ class Producer(threading.Thread):
 
     def attempt(self, pending):
         """What is left of it to be tried again."""
+        now = time.monotonic()
+        for m in pending:
+            m.tried = max(now, m.sent)
         if self.mode == "unary":
             return self.attempt_unary(pending)
         call = self.rng.choice(self.calls)
@@ -272,7 +276,7 @@ class Producer(threading.Thread):
         self.acknowledged += 1
         self.acks.append((
             self.family.base + m.channel, m.number, response.position.epoch,
-            response.position.offset, m.sent, time.monotonic()))
+            response.position.offset, m.sent, time.monotonic(), m.tried))
 
 
 def producers(test, table):

@@ -55,13 +55,15 @@ class Rule:
 
 @dataclasses.dataclass
 class Ack:
-    """An answer: seconds of CLOCK_MONOTONIC, `sent` at the first attempt."""
+    """An answer: seconds of CLOCK_MONOTONIC, `sent` at the first attempt,
+    `tried` at the one that was answered."""
 
     number: int
     epoch: int
     offset: int
     sent: float
     acked: float
+    tried: float
 
 
 @dataclasses.dataclass
@@ -109,13 +111,11 @@ class Log:
             a, b = self.epochs.get(old, {}), self.epochs.get(new, {})
             if len(b) < len(a):
                 a, b = b, a
-            same, other = 0, None
-            for o, number in a.items():
-                if o in b:
-                    if b[o] == number:
-                        same = max(same, o)
-                    elif other is None or o < other:
-                        other = o
+            other = min((o for o, n in a.items() if b.get(o, n) != n),
+                        default=None)
+            # Beyond it a message that was appended anew may be equal.
+            same = max((o for o, n in a.items() if b.get(o) == n
+                        and (other is None or o < other)), default=0)
             self._bases[key] = same, other
         same, other = self._bases[key]
         if offset <= same:
@@ -405,9 +405,11 @@ class Oracle:
 
     # --- what it is told ---
 
-    def acknowledged(self, channel, number, epoch, offset, sent, acked):
+    def acknowledged(self, channel, number, epoch, offset, sent, acked,
+                     tried=None):
         """epoch 0: the answer had no position."""
-        self.acks[channel].append(Ack(number, epoch, offset, sent, acked))
+        self.acks[channel].append(Ack(number, epoch, offset, sent, acked,
+                                      tried or sent))
 
     def lost(self, name, begin, end):
         """The store may have gone back in between."""
@@ -511,18 +513,29 @@ class Oracle:
                 f"{other}")
 
     def judge_growth(self, channel):
-        """What is sent after an answer gets a greater place."""
-        acks = [a for a in self.acks[channel] if a.epoch]
-        answers = sorted(acks, key=lambda a: a.acked)
-        best, i = (0, 0), 0
-        for a in sorted(acks, key=lambda a: a.sent):
-            while i < len(answers) and answers[i].acked < a.sent:
-                best = max(best, (answers[i].epoch, answers[i].offset))
-                i += 1
+        """What is sent after an answer gets a greater place; and a retry no
+        answer of a log that is gone."""
+        for a, best in self.answers_before(channel, lambda a: a.sent):
             if (a.epoch, a.offset) <= best:
                 self.verdict.fault(
                     "backwards", f"channel {channel}: {a} was sent after "
                     f"{best} was acknowledged")
+        for a, best in self.answers_before(channel, lambda a: a.tried):
+            if a.tried > a.sent and a.epoch < best[0]:
+                self.verdict.fault(
+                    "stale_answers", f"channel {channel}: {a}, after {best}")
+
+    def answers_before(self, channel, when):
+        """Each answer with the greatest place of those that had been given at
+        the time `when` of it."""
+        acks = [a for a in self.acks[channel] if a.epoch]
+        answers = sorted(acks, key=lambda a: a.acked)
+        best, i = (0, 0), 0
+        for a in sorted(acks, key=when):
+            while i < len(answers) and answers[i].acked < when(a):
+                best = max(best, (answers[i].epoch, answers[i].offset))
+                i += 1
+            yield a, best
 
     def judge_readers(self, channel):
         rule, lives = self.rule(channel), {}

@@ -155,6 +155,25 @@ def test_finds_places_that_go_backwards():
     assert s.wrong() == {"backwards": 1}
 
 
+def test_finds_an_answer_of_a_log_that_is_gone():
+    """D23: the retry meets the remembered answer, the message is nowhere."""
+    s = Story().ready(A, 0).ack(1).run(1, 1).loss()
+    s.ack(3, epoch=B, shift=-1).run(3, 1, epoch=B, shift=-1)
+    s.oracle.acknowledged(CHANNEL, 2, A, 2, 102, 110, tried=109)
+    assert s.wrong() == {"stale_answers": 1, "lost": 1}
+
+
+def test_a_message_appended_anew_at_the_same_offset():
+    """4 to 6 of A are lost; 6 was not answered and is given to B, where it is
+    at 6 again: 4 and 5 are others all the same."""
+    s = Story().ready(A, 0).ack(1, 2, 3, 4, 5).run(1, 6).loss()
+    s.ack(7, 8, epoch=B, shift=-3).ack(6, epoch=B)
+    s.run(7, 2, epoch=B, shift=-3).run(6, 1, epoch=B)
+    assert s.wrong() == {}
+    log = s.oracle.logs[CHANNEL]
+    assert log.shared(A, B, 4) is False and log.shared(A, B, 3) is None
+
+
 def test_in_flight_together_have_no_order():
     s = Story().ready(A, 0)
     s.ack(2, sent=100.0).ack(1, sent=100.0)
