@@ -4,8 +4,8 @@
   delivery.py [--only refused|late|idle] [--quick]
 
 One line per measure, with what it is to reach, and build/bench/delivery.json.
-Real processes on loopback: two dispatchers, two nodes, Redis with every write on
-its disk, and relays between dispatchers and nodes. README.md tells the rows.
+Real processes on loopback: two dispatchers, two nodes, Redis with every write
+on its disk, and relays between dispatchers and nodes. README.md tells the rows.
 """
 import argparse
 import json

@@ -118,7 +118,8 @@ static void sub_watch(struct bench *b, struct subscriber *s, int op,
 /* One that is slow stops reading now and then. */
 static void sub_stand_still(struct bench *b, struct subscriber *s)
 {
-	if (!is_slow(b, s) || b->patient || !s->ready || random_below(b, 64) != 0)
+	if (!is_slow(b, s) || b->patient || !s->ready ||
+	    random_below(b, 64) != 0)
 		return;
 	s->still = true;
 	sub_watch(b, s, EPOLL_CTL_MOD, 0);

@@ -2,8 +2,8 @@
 heals, and how often it comes.
 
 A row is a function of Faults that does it once and returns a Fault, or None
-where it can't be done now. Everything is chosen by the seed. Faults overlap in a
-mixed run; alone (`--only`) one follows another when that has healed.
+where it can't be done now. Everything is chosen by the seed. Faults overlap in
+a mixed run; alone (`--only`) one follows another when that has healed.
 """
 import collections
 import contextlib

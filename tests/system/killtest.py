@@ -10,18 +10,18 @@ of order without a true gap.
 
 Two dispatchers (one, where the store is embedded), three nodes of two workers,
 and a store (killstores.py); relays (relay.py) between all of them. Faults
-(killfaults.py) are chosen by the seed; with --only, of those, with --but, of all
-others; one alone has time to heal before it comes again. The load
+(killfaults.py) are chosen by the seed; with --only, of those, with --but, of
+all others; one alone has time to heal before it comes again. The load
 (killload.py): busy channels with several messages in flight, by PublishStream,
 batches and single calls, with idempotency keys and without; quiet ones, one
 message in 6 s; such with `latest`, such that drop or conflate, ephemeral ones,
 and some that change between the two. Readers are tests/bench/resumebench:
-EventSources that come back with Last-Event-ID; some join anew all the time, some
-are slow. What each of them saw is judged at the end (oracle.py).
+EventSources that come back with Last-Event-ID; some join anew all the time,
+some are slow. What each of them saw is judged at the end (oracle.py).
 
 At the end all is healed, each channel gets one more message, and everybody must
-have had everything, or have been told what not. Prints a report; the exit status
-is 0 if every promise was kept.
+have had everything, or have been told what not. Prints a report; the exit
+status is 0 if every promise was kept.
 """
 import argparse
 import collections

@@ -5,9 +5,9 @@
         port = relay.add("n0>d0", ("127.0.0.1", 0), ("127.0.0.1", 7071))
         relay.set("n0>d0", hold="there")
 
-A route is a place to listen at and one to connect to; commands go to all routes
-whose names match a pattern (fnmatch), and hold for connections to come too, until
-the same pattern is set to something else:
+A route is a place to listen at and one to connect to; commands go to all
+routes whose names match a pattern (fnmatch), and hold for connections to come
+too, until the same pattern is set to something else:
 
   hold="there"    what goes to the server stays where it is ("back": what comes
                   from it; "both"); as when packets in that direction are lost,
@@ -18,9 +18,9 @@ the same pattern is set to something else:
   refuse=True     connections are ended at once
   cut(pattern)    every connection is reset, in the middle of what flows
 
-Where many connect to one route (dispatchers to a worker) its name may begin with
-`?`: then it stands for the --name of the process that connects, so that d0>n1
-can be cut while d1>n1 flows.
+Where many connect to one route (dispatchers to a worker) its name may begin
+with `?`: then it stands for the --name of the process that connects, so that
+d0>n1 can be cut while d1>n1 flows.
 """
 import collections
 import contextlib
