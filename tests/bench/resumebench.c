@@ -11,7 +11,14 @@
  *
  * A message starts with the stamp of bench.h: stream is the channel's number
  * plus one (0: the only channel), seq its number in the channel, which is also
- * its offset in the store (resumecheck.h).
+ * its offset in the store (resumecheck.h). With --log nothing is judged here: a
+ * log of what came is written for a judge (eventlog.h), for whom numbers may
+ * come in any order and stores may go back. Numbers of channels begin at --base
+ * there, so that several of these programs have one judge.
+ *
+ * --also NAME gives every subscriber one more channel, say an ephemeral one.
+ * With --join-ms every fourth leaves after about so long and comes back as
+ * somebody new. With --slow-ms every eighth stands still for so long at times.
  *
  *	stdout: "ready"     each has had its first stentor.ready
  *	stdin:  "stats"     one JSON object; of latencies since the last reset
@@ -21,94 +28,23 @@
  *	        "patient"   from now on nobody gives up
  *	        "drop"      closes all connections and stays away
  *	        "go"        comes back, all at once
+ *	        "flush"     the log is written out; answered with "flushed"
  *	        "quit"      (or end of input) ends
  *
  * Faults are told on stderr, the first FAULTS_TOLD of them. Bounded by
  * --max-seconds whatever happens.
  */
-#include "bench.h"
-#include "hist.h"
-#include "resumecheck.h"
-#include "sseinput.h"
+#include "resumereader.h"
 
-#include <getopt.h>
 #include <signal.h>
 #include <sys/epoll.h>
 #include <sys/prctl.h>
 #include <unistd.h>
 
-#define SUBSCRIBERS_MAX 100000u
-#define CHANNELS_MAX	100000u
-#define CHANNELS_EACH	16u
-#define NODES_MAX	64u
 #define EVENTS_MAX	1024
 #define REQUEST_MAX	8192u
-#define ID_MAX		4096u
 #define TICK_MS		20 /* how late a reconnect may be */
 #define CONNECTS_A_TURN 512u
-#define FAULTS_TOLD	100u
-#define GAPS_SHOWN	5u    /* of those that are true */
-#define RETRY_MS	3000u /* until a server says otherwise */
-#define NEVER		UINT64_MAX
-
-enum format { FORMAT_RAW, FORMAT_JSON, FORMAT_MIXED };
-
-struct options {
-	struct sockaddr_in to[NODES_MAX];
-	uint32_t nodes;
-	const char *channel; /* with %d: its number, of `channels` */
-	enum format format;
-	uint32_t subscribers;
-	uint32_t channels;
-	uint32_t each;	     /* channels of one subscriber */
-	uint32_t retry_ms;   /* most; 0: as the server says */
-	uint32_t silence_ms; /* 0: all are patient */
-	uint32_t seed;
-	uint32_t max_seconds;
-};
-
-struct counters {
-	uint64_t connects, resumes, refused, ended, silent, bad_status;
-	uint64_t malformed, notices, strays, misplaced;
-	uint64_t messages, replayed;
-	struct resume_counts order;
-};
-
-enum state { SUB_AWAY, SUB_CONNECTING, SUB_OPEN };
-
-struct subscriber {
-	struct sse_input input;
-	int fd;
-	uint32_t number;
-	uint32_t retry_ms;
-	uint32_t node; /* it is, or was, connected to */
-	uint8_t state;
-	bool ready, was_ready;
-	uint32_t id_len;
-	char *id;		     /* the last one; NULL: none yet; owned */
-	uint64_t begun_ns;	     /* this connection */
-	uint64_t ready_ns;	     /* 0: not yet */
-	struct resume_check *checks; /* of each of its channels */
-};
-
-struct bench {
-	struct options options;
-	size_t channel_prefix; /* bytes of the name before the number */
-	struct subscriber *subscribers;
-	uint64_t *due_ns; /* of each: when to come back or lose patience */
-	uint64_t *tops;
-	struct counters counters;
-	uint32_t open, ready, were_ready;
-	uint64_t faults;
-	bool told, away;
-	uint64_t random;
-	int epoll;
-	uint64_t now_ns;    /* when the turn began, or a read */
-	struct hist live;   /* sent after its subscriber's stentor.ready */
-	struct hist replay; /* from connect() to a message sent before */
-	struct hist resume; /* from connect() to stentor.ready */
-	char buffer[SSE_BUFFER_MAX];
-};
 
 /* xorshift64: the same seed, the same choices. */
 static uint32_t random_below(struct bench *b, uint32_t bound)
@@ -119,217 +55,6 @@ static uint32_t random_below(struct bench *b, uint32_t bound)
 	return (uint32_t)(b->random >> 32) % bound;
 }
 
-static uint32_t channel_of(const struct bench *b, const struct subscriber *s,
-			   uint32_t slot)
-{
-	return (s->number * b->options.each + slot) % b->options.channels;
-}
-
-static bool wants_json(const struct bench *b, const struct subscriber *s)
-{
-	if (b->options.format == FORMAT_MIXED)
-		return s->number / 2 % 2 == 1;
-	return b->options.format == FORMAT_JSON;
-}
-
-static void __attribute__((format(printf, 3, 4)))
-fault(struct bench *b, const struct subscriber *s, const char *format, ...)
-{
-	va_list args;
-
-	if (b->faults++ >= FAULTS_TOLD)
-		return;
-	fprintf(stderr,
-		"subscriber %u at node %u, %.3f s after connect, id %s: ",
-		s->number, s->node,
-		(double)(b->now_ns - s->begun_ns) / (double)NS_PER_S,
-		s->id ? s->id : "-");
-	va_start(args, format);
-	vfprintf(stderr, format, args);
-	va_end(args);
-	fputc('\n', stderr);
-}
-
-/* --- what arrives ------------------------------------------------------ */
-
-/* The subscriber's check of a channel; NULL: not one of its own. */
-static struct resume_check *check_of(struct bench *b, struct subscriber *s,
-				     uint64_t channel)
-{
-	for (uint32_t i = 0; i < b->options.each; i++)
-		if (channel_of(b, s, i) == channel)
-			return &s->checks[i];
-	return NULL;
-}
-
-/* The next `"channel":"NAME"` in `text`; leaves *text behind it. */
-static bool next_channel(const struct bench *b, const char **text,
-			 const char *end, uint64_t *channel)
-{
-	static const char key[] = "\"channel\":\"";
-	const char *at =
-		memmem(*text, (size_t)(end - *text), key, sizeof(key) - 1);
-
-	if (at == NULL)
-		return false;
-	at += sizeof(key) - 1 + b->channel_prefix;
-	*channel = 0;
-	for (; at < end && *at >= '0' && *at <= '9'; at++)
-		*channel = *channel * 10 + (uint64_t)(*at - '0');
-	*text = at < end ? at : end;
-	return true;
-}
-
-/* stentor.ready tells the channels, each with its position if it has one. */
-static void take_ready(struct bench *b, struct subscriber *s,
-		       const struct sse_event *event)
-{
-	const char *at = event->data;
-	const char *end = at + event->data_len;
-	uint64_t channel, offset;
-
-	if (!s->ready) {
-		s->ready = true;
-		s->ready_ns = b->now_ns;
-		b->ready++;
-		b->were_ready += !s->was_ready;
-		s->was_ready = true;
-		hist_add(&b->resume, b->now_ns - s->begun_ns);
-	}
-	while (next_channel(b, &at, end, &channel)) {
-		const char *next =
-			memmem(at, (size_t)(end - at), "\"channel\"", 9);
-		struct resume_check *check = check_of(b, s, channel);
-		size_t len = (size_t)((next ? next : end) - at);
-
-		if (check != NULL && json_number(at, len, "offset", &offset))
-			resume_check_ready(check, offset);
-	}
-}
-
-static void take_gap(struct bench *b, struct subscriber *s,
-		     const struct sse_event *event)
-{
-	const char *at = event->data;
-	const char *end = at + event->data_len;
-	struct resume_check *check = NULL;
-	uint64_t channel, from, to, next = 0;
-	bool good = false;
-
-	if (next_channel(b, &at, end, &channel))
-		check = check_of(b, s, channel);
-	if (check != NULL &&
-	    json_offset(at, (size_t)(end - at), "from", &from) &&
-	    json_offset(at, (size_t)(end - at), "to", &to)) {
-		next = check->next;
-		good = resume_check_gap(&b->counters.order, check, from, to);
-	} else {
-		b->counters.order.gaps_told++;
-		b->counters.order.gaps_false++;
-	}
-	if (good && b->counters.order.gaps_told > GAPS_SHOWN)
-		return;
-	fault(b, s, "%s gap %.*s, next %llu", good ? "true" : "FALSE",
-	      (int)event->data_len, event->data, (unsigned long long)next);
-}
-
-static void take_message(struct bench *b, struct subscriber *s,
-			 const struct sse_event *event)
-{
-	struct counters *counters = &b->counters;
-	const char *data = event->data;
-	size_t len = event->data_len;
-	struct resume_check *check;
-	struct stamp stamp;
-	uint64_t offset, next;
-
-	if (wants_json(b, s)) {
-		data = memmem(data, len, "\"data\":\"", 8);
-		if (data != NULL) {
-			data += 8;
-			len -= (size_t)(data - event->data);
-		}
-	}
-	if (data == NULL || !stamp_read(data, len, &stamp)) {
-		counters->malformed++;
-		fault(b, s, "malformed %.*s", (int)event->data_len,
-		      event->data);
-		return;
-	}
-	check = check_of(b, s, stamp.stream > 0 ? stamp.stream - 1 : 0);
-	if (check == NULL) {
-		counters->strays++;
-		return;
-	}
-	counters->messages++;
-	next = check->next;
-	if (!resume_check_message(&counters->order, check, stamp.seq))
-		fault(b, s, "channel %u: %llu came instead of %llu",
-		      stamp.stream, (unsigned long long)stamp.seq,
-		      (unsigned long long)next);
-	if (wants_json(b, s) && json_number(data, len, "offset", &offset) &&
-	    offset != stamp.seq) {
-		counters->misplaced++;
-		fault(b, s, "number %llu has offset %llu",
-		      (unsigned long long)stamp.seq,
-		      (unsigned long long)offset);
-	}
-	if (s->ready_ns > 0 && stamp.sent_ns >= s->ready_ns) {
-		hist_add(&b->live, b->now_ns - stamp.sent_ns);
-	} else {
-		counters->replayed++;
-		hist_add(&b->replay, b->now_ns - s->begun_ns);
-	}
-}
-
-static void take_id(struct subscriber *s, const struct sse_event *event)
-{
-	if (event->id_len > ID_MAX)
-		die("an id of %zu bytes", event->id_len);
-	if (s->id == NULL || s->id_len < event->id_len) {
-		free(s->id);
-		s->id = malloc(event->id_len + 1);
-		if (s->id == NULL)
-			die("out of memory");
-	}
-	memcpy(s->id, event->id, event->id_len);
-	s->id[event->id_len] = '\0';
-	s->id_len = (uint32_t)event->id_len;
-}
-
-static bool is_type(const struct sse_event *event, const char *type)
-{
-	return event->type != NULL && event->type_len == strlen(type) &&
-	       memcmp(event->type, type, event->type_len) == 0;
-}
-
-struct arrival {
-	struct bench *bench;
-	struct subscriber *subscriber;
-};
-
-static void on_event(void *ctx, const struct sse_event *event)
-{
-	struct arrival *arrival = ctx;
-	struct bench *b = arrival->bench;
-	struct subscriber *s = arrival->subscriber;
-
-	if (event->retry_len > 0)
-		s->retry_ms = (uint32_t)strtoul(event->retry, NULL, 10);
-	if (event->data == NULL)
-		; /* fires no event */
-	else if (is_type(event, "stentor.ready"))
-		take_ready(b, s, event);
-	else if (is_type(event, "stentor.gap"))
-		take_gap(b, s, event);
-	else if (event->type_len > 8 && !memcmp(event->type, "stentor.", 8))
-		b->counters.notices++;
-	else
-		take_message(b, s, event);
-	if (event->id != NULL)
-		take_id(s, event);
-}
-
 /* --- connections ------------------------------------------------------- */
 
 static void sub_leave(struct bench *b, struct subscriber *s)
@@ -338,10 +63,13 @@ static void sub_leave(struct bench *b, struct subscriber *s)
 
 	if (s->state != SUB_AWAY)
 		close(s->fd);
+	if (s->state == SUB_OPEN)
+		log_life(b, s, EVENTLOG_END);
 	b->open -= s->state == SUB_OPEN;
 	b->ready -= s->ready;
 	sse_input_fini(&s->input);
 	s->state = SUB_AWAY;
+	s->still = false;
 	s->ready = false;
 	s->ready_ns = 0;
 	if (b->options.retry_ms > 0 && wait_ms > b->options.retry_ms)
@@ -349,13 +77,33 @@ static void sub_leave(struct bench *b, struct subscriber *s)
 	b->due_ns[s->number] = b->away ? NEVER : b->now_ns + wait_ms * 1000000;
 }
 
-/* When an impatient subscriber gives up, if nothing comes until then. */
+/* Who holds no id is somebody new. */
+static void sub_begin_anew(struct bench *b, struct subscriber *s)
+{
+	if (!s->lives)
+		return;
+	log_life(b, s, EVENTLOG_DEATH);
+	s->lives = false;
+	s->life++;
+}
+
+/* Leaves, forgets its id, and will come back as somebody new. */
+static void sub_die(struct bench *b, struct subscriber *s)
+{
+	sub_leave(b, s);
+	s->id_len = 0;
+	sub_begin_anew(b, s);
+}
+
+/* When something is to happen to it if nothing comes until then: an impatient
+ * subscriber gives up, one that joins now and then leaves. */
 static void sub_heard(struct bench *b, const struct subscriber *s)
 {
-	b->due_ns[s->number] = NEVER;
+	uint64_t due = NEVER;
+
 	if (b->options.silence_ms > 0 && s->number % 2 == 1)
-		b->due_ns[s->number] =
-			b->now_ns + b->options.silence_ms * 1000000ull;
+		due = b->now_ns + b->options.silence_ms * 1000000ull;
+	b->due_ns[s->number] = due < s->leave_ns ? due : s->leave_ns;
 }
 
 static void sub_watch(struct bench *b, struct subscriber *s, int op,
@@ -367,18 +115,35 @@ static void sub_watch(struct bench *b, struct subscriber *s, int op,
 		die("epoll_ctl: %s", strerror(errno));
 }
 
+/* One that is slow stops reading now and then. */
+static void sub_stand_still(struct bench *b, struct subscriber *s)
+{
+	if (!is_slow(b, s) || b->patient || !s->ready ||
+	    random_below(b, 64) != 0)
+		return;
+	s->still = true;
+	sub_watch(b, s, EPOLL_CTL_MOD, 0);
+	b->due_ns[s->number] = b->now_ns + b->options.slow_ms * 1000000ull;
+}
+
+static void sub_move_on(struct bench *b, struct subscriber *s)
+{
+	s->still = false;
+	sub_watch(b, s, EPOLL_CTL_MOD, EPOLLIN);
+	sub_heard(b, s);
+}
+
 /* Sends the request; false: not connected yet, or never. */
 static bool sub_request(struct bench *b, struct subscriber *s)
 {
 	static char text[REQUEST_MAX];
-	char channel[160];
+	char channel[NAME_MAX_BYTES];
 	size_t n = (size_t)snprintf(text, sizeof(text),
 				    "GET /v1/subscribe?format=%s",
 				    wants_json(b, s) ? "json" : "raw");
 
-	for (uint32_t i = 0; i < b->options.each; i++) {
-		expand_number(channel, sizeof(channel), b->options.channel,
-			      channel_of(b, s, i));
+	for (uint32_t i = 0; i < slots(b); i++) {
+		channel_name(b, s, i, channel, sizeof(channel));
 		n += (size_t)snprintf(text + n, sizeof(text) - n, "&channel=%s",
 				      channel);
 	}
@@ -394,8 +159,12 @@ static bool sub_request(struct bench *b, struct subscriber *s)
 	b->counters.resumes += s->id_len > 0;
 	b->open++;
 	s->state = SUB_OPEN;
-	for (uint32_t i = 0; i < b->options.each && s->id_len == 0; i++)
+	for (uint32_t i = 0; i < slots(b) && s->id_len == 0; i++)
 		resume_check_forget(&s->checks[i]);
+	if (s->id_len == 0)
+		sub_begin_anew(b, s);
+	s->lives = true;
+	log_life(b, s, s->id_len > 0 ? EVENTLOG_CONNECT : EVENTLOG_BEGIN);
 	return true;
 }
 
@@ -411,6 +180,15 @@ static void sub_connect(struct bench *b, struct subscriber *s)
 	if (s->fd < 0)
 		die("socket: %s", strerror(errno));
 	setsockopt(s->fd, SOL_SOCKET, SO_LINGER, &reset, sizeof(reset));
+	if (is_slow(b, s)) /* so that its server notices */
+		setsockopt(s->fd, SOL_SOCKET, SO_RCVBUF, &(int){4096},
+			   sizeof(int));
+	s->leave_ns = NEVER;
+	if (b->options.join_ms > 0 && s->number % 4 == 3)
+		s->leave_ns =
+			b->now_ns + (b->options.join_ms / 2 +
+				     random_below(b, b->options.join_ms)) *
+					    1000000ull;
 	s->state = SUB_CONNECTING;
 	sub_heard(b, s);
 	if (connect(s->fd, (const struct sockaddr *)to, sizeof(*to)) != 0 &&
@@ -430,8 +208,10 @@ static void sub_read(struct bench *b, struct subscriber *s)
 
 	b->now_ns = now_ns();
 	got = sse_input_read(&s->input, s->fd, b->buffer, on_event, &arrival);
-	if (got > 0)
+	if (got > 0) {
 		sub_heard(b, s);
+		sub_stand_still(b, s);
+	}
 	if (got >= 0)
 		return;
 	if (got == SSE_INPUT_CLOSED) {
@@ -472,7 +252,11 @@ static bool run_due(struct bench *b)
 
 		if (b->due_ns[i] > b->now_ns)
 			continue;
-		if (s->state != SUB_AWAY) {
+		if (s->still) {
+			sub_move_on(b, s);
+		} else if (s->state != SUB_AWAY && s->leave_ns <= b->now_ns) {
+			sub_die(b, s);
+		} else if (s->state != SUB_AWAY) {
 			b->counters.silent++;
 			sub_leave(b, s);
 		} else if (connects++ < CONNECTS_A_TURN) {
@@ -561,6 +345,33 @@ static void set_tops(struct bench *b, const char *text)
 	}
 }
 
+/* Nobody gives up, leaves or stands still any more. */
+static void be_patient(struct bench *b)
+{
+	b->options.silence_ms = b->options.join_ms = 0;
+	for (uint32_t i = 0; i < b->options.subscribers; i++) {
+		struct subscriber *s = &b->subscribers[i];
+
+		s->leave_ns = NEVER;
+		if (s->still)
+			sub_move_on(b, s);
+		else if (s->state != SUB_AWAY)
+			sub_heard(b, s);
+	}
+	b->patient = true;
+}
+
+static void flush_log(struct bench *b)
+{
+	for (uint32_t i = 0; b->log.file && i < b->options.subscribers; i++)
+		cut_runs(b, &b->subscribers[i]);
+	if (b->log.file != NULL) {
+		eventlog_prompt_cut(&b->log);
+		fflush(b->log.file);
+	}
+	puts("flushed");
+}
+
 static void drop_all(struct bench *b)
 {
 	b->away = true;
@@ -590,7 +401,9 @@ static bool obey(struct bench *b, const char *line)
 	} else if (strncmp(line, "tops ", 5) == 0) {
 		set_tops(b, line + 5);
 	} else if (strcmp(line, "patient\n") == 0) {
-		b->options.silence_ms = 0;
+		be_patient(b);
+	} else if (strcmp(line, "flush\n") == 0) {
+		flush_log(b);
 	} else if (strcmp(line, "drop\n") == 0) {
 		drop_all(b);
 	} else if (strcmp(line, "go\n") == 0) {
@@ -630,17 +443,33 @@ static void run(struct bench *b)
 	}
 }
 
+static void sub_init(struct bench *b, uint32_t number)
+{
+	struct subscriber *s = &b->subscribers[number];
+	char names[CHANNELS_EACH + 1][NAME_MAX_BYTES];
+	const char *list[CHANNELS_EACH + 1];
+
+	s->number = number;
+	s->retry_ms = RETRY_MS;
+	s->checks = calloc(slots(b), sizeof(*s->checks));
+	s->runs = calloc(slots(b), sizeof(*s->runs));
+	if (s->checks == NULL || s->runs == NULL)
+		die("out of memory");
+	for (uint32_t i = 0; i < slots(b); i++) {
+		channel_name(b, s, i, names[i], sizeof(names[i]));
+		list[i] = names[i];
+	}
+	s->list_hash = place_list_hash(list, slots(b));
+}
+
 static void start(struct bench *b)
 {
 	const struct options *o = &b->options;
 	struct epoll_event in = {.events = EPOLLIN};
-	const char *hole = strstr(o->channel, "%d");
 
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	setvbuf(stdin, NULL, _IONBF, 0); /* epoll must see what is unread */
 	setvbuf(stdout, NULL, _IOLBF, 0);
-	b->channel_prefix =
-		hole ? (size_t)(hole - o->channel) : strlen(o->channel);
 	b->random = o->seed * 0x9e3779b97f4a7c15ull | 1;
 	b->epoll = epoll_create1(EPOLL_CLOEXEC);
 	b->subscribers = calloc(o->subscribers, sizeof(*b->subscribers));
@@ -649,101 +478,10 @@ static void start(struct bench *b)
 	if (b->epoll < 0 || !b->subscribers || !b->due_ns || !b->tops ||
 	    epoll_ctl(b->epoll, EPOLL_CTL_ADD, STDIN_FILENO, &in) != 0)
 		die("cannot start: %s", strerror(errno));
-	for (uint32_t i = 0; i < o->subscribers; i++) {
-		struct subscriber *s = &b->subscribers[i];
-
-		s->number = i;
-		s->retry_ms = RETRY_MS;
-		s->checks = calloc(o->each, sizeof(*s->checks));
-		if (s->checks == NULL)
-			die("out of memory");
-	}
-}
-
-static const char usage[] =
-	"resumebench --to ADDR:PORT [--to ...] --channel NAME [options]\n"
-	"  --channel NAME      with %d: number of the channel\n"
-	"  --channels N        default 1\n"
-	"  --each N            channels of a subscriber, default 1\n"
-	"  --subscribers N     default 1000\n"
-	"  --format F          raw (default), json, or mixed: half and half\n"
-	"  --retry-ms N        come back sooner than the server asks\n"
-	"  --silence-ms N      after this every other one gives up\n"
-	"  --seed N            default 1\n"
-	"  --max-seconds N     then it ends by itself, default 120\n";
-
-static const struct option long_options[] = {
-	{"to", required_argument, NULL, 't'},
-	{"channel", required_argument, NULL, 'C'},
-	{"channels", required_argument, NULL, 'M'},
-	{"each", required_argument, NULL, 'k'},
-	{"subscribers", required_argument, NULL, 'n'},
-	{"format", required_argument, NULL, 'f'},
-	{"retry-ms", required_argument, NULL, 'r'},
-	{"silence-ms", required_argument, NULL, 's'},
-	{"seed", required_argument, NULL, 'S'},
-	{"max-seconds", required_argument, NULL, 'm'},
-	{0},
-};
-
-static void number_option(struct options *o, int c, const char *name)
-{
-	const struct {
-		int c;
-		uint32_t max;
-		uint32_t *value;
-	} rows[] = {
-		{'n', SUBSCRIBERS_MAX, &o->subscribers},
-		{'M', CHANNELS_MAX, &o->channels},
-		{'k', CHANNELS_EACH, &o->each},
-		{'r', 600000, &o->retry_ms},
-		{'s', 600000, &o->silence_ms},
-		{'S', UINT32_MAX, &o->seed},
-		{'m', 7200, &o->max_seconds},
-	};
-
-	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
-		if (rows[i].c == c) {
-			*rows[i].value =
-				(uint32_t)arg_u64(name, optarg, rows[i].max);
-			return;
-		}
-	}
-	die("%s", usage);
-}
-
-static enum format arg_format(const char *text)
-{
-	if (strcmp(text, "json") == 0)
-		return FORMAT_JSON;
-	if (strcmp(text, "mixed") == 0)
-		return FORMAT_MIXED;
-	if (strcmp(text, "raw") != 0)
-		die("--format: raw, json or mixed");
-	return FORMAT_RAW;
-}
-
-static void parse_options(struct options *o, int argc, char **argv)
-{
-	int index = 0;
-	int c;
-
-	while ((c = getopt_long(argc, argv, "", long_options, &index)) != -1) {
-		if (c == 't' && o->nodes < NODES_MAX)
-			o->to[o->nodes++] = arg_addr("to", optarg);
-		else if (c == 'C')
-			o->channel = optarg;
-		else if (c == 'f')
-			o->format = arg_format(optarg);
-		else
-			number_option(o, c, long_options[index].name);
-	}
-	if (o->channel == NULL || o->nodes == 0 || o->channels == 0 ||
-	    o->subscribers == 0 || o->each == 0 || o->each > o->channels ||
-	    optind != argc)
-		die("%s", usage);
-	if (o->subscribers + 64 > raise_nofile())
-		die("the limit of open files is below %u", o->subscribers + 64);
+	if (o->log != NULL)
+		eventlog_open(&b->log, o->log);
+	for (uint32_t i = 0; i < o->subscribers; i++)
+		sub_init(b, i);
 }
 
 int main(int argc, char **argv)
@@ -756,7 +494,7 @@ int main(int argc, char **argv)
 			    .max_seconds = 120},
 	};
 
-	parse_options(&bench.options, argc, argv);
+	resume_options(&bench.options, argc, argv);
 	start(&bench);
 	run(&bench);
 	return 0;

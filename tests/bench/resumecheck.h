@@ -7,8 +7,8 @@
  * *anchored* as soon as it knows which number must come next: from the position
  * that the first stentor.ready told, or else from the first message. Pure.
  *
- * Below it: reading what such messages and our own events say, without a parser
- * of JSON, for the few shapes that there are.
+ * Where several producers number a channel's messages, or its store may go
+ * back, number and offset differ: then eventlog.h keeps what came, for a judge.
  */
 #ifndef TESTS_BENCH_RESUMECHECK_H
 #define TESTS_BENCH_RESUMECHECK_H
@@ -95,40 +95,6 @@ static inline bool resume_check_gap(struct resume_counts *counts,
 	if (to + 1 > c->next)
 		resume_check_anchor(c, to + 1);
 	return good;
-}
-
-/* The number behind `"name":`, quoted or not, in one line of JSON. */
-static inline bool json_number(const char *text, size_t len, const char *name,
-			       uint64_t *value)
-{
-	char key[32];
-	int key_len = snprintf(key, sizeof(key), "\"%s\":", name);
-	const char *at = memmem(text, len, key, (size_t)key_len);
-	const char *end = text + len;
-	uint64_t sum = 0;
-
-	if (at == NULL)
-		return false;
-	at += key_len;
-	at += at < end && *at == '"';
-	if (at == end || *at < '0' || *at > '9')
-		return false;
-	for (; at < end && *at >= '0' && *at <= '9'; at++)
-		sum = sum * 10 + (uint64_t)(*at - '0');
-	*value = sum;
-	return true;
-}
-
-/* The offset of the position that is the field `name`; none: false. */
-static inline bool json_offset(const char *text, size_t len, const char *name,
-			       uint64_t *offset)
-{
-	char key[32];
-	int key_len = snprintf(key, sizeof(key), "\"%s\":{", name);
-	const char *at = memmem(text, len, key, (size_t)key_len);
-
-	return at != NULL &&
-	       json_number(at, len - (size_t)(at - text), "offset", offset);
 }
 
 #endif

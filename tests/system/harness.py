@@ -202,6 +202,7 @@ class Process:
             self.options.setdefault("core_dumps", "true")
         self.log_path = cluster.dir / f"{name}.log"
         self.popen = None
+        self.env = None  # more of its environment
         self.expect_exit = 0     # what close() must see after SIGTERM
         self.expect_deaths = False  # workers may be killed in this test
 
@@ -216,7 +217,8 @@ class Process:
             self.popen = subprocess.Popen(
                 [*self.wrapper, str(self.binary)] + option_list(options),
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                env=clean_env(**{_MARK: self.cluster.mark}),
+                env=clean_env(**{_MARK: self.cluster.mark,
+                                 **(self.env or {})}),
                 start_new_session=True)
         return self
 

@@ -45,6 +45,11 @@ class Subscribers:
         """Each channel's last number: what `behind` is measured against."""
         self.tell("tops " + " ".join(map(str, tops)))
 
+    def flush(self):
+        """What came up to now is in the file of option `log`."""
+        self.tell("flush")
+        assert self.read_line(30) == "flushed\n"
+
     def log(self):
         return self.log_path.read_text(errors="replace")
 

@@ -233,24 +233,29 @@ def test_bytes_after_the_request_are_not_a_second_one(cluster, channel):
         assert b"HTTP/1.1" not in bytes(s.body)
 
 
+def nobody(cluster):
+    """The streams of tests before have ended at the node too."""
+    wait_until(lambda: cluster.n.metric("stentor_connections") == 0,
+               what="no stream is left")
+
+
 def test_client_half_close_ends_the_session(cluster, channel):
-    before = cluster.n.metric("stentor_connections")
+    nobody(cluster)
     with Sse(cluster.n.port, channel) as s:
         s.wait_ready()
-        wait_until(lambda: cluster.n.metric(
-            "stentor_connections") == before + 1)
+        wait_until(lambda: cluster.n.metric("stentor_connections") == 1)
         s.sock.shutdown(socket.SHUT_WR)
-        wait_until(lambda: cluster.n.metric(
-            "stentor_connections") == before, what="session is gone")
+        wait_until(lambda: cluster.n.metric("stentor_connections") == 0,
+                   what="session is gone")
 
 
 def test_client_reset_ends_the_session(cluster, channel):
-    before = cluster.n.metric("stentor_connections")
+    nobody(cluster)
     s = Sse(cluster.n.port, channel).wait_ready()
     s.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER,
                       b"\1\0\0\0\0\0\0\0")
     s.close()
-    wait_until(lambda: cluster.n.metric("stentor_connections") == before,
+    wait_until(lambda: cluster.n.metric("stentor_connections") == 0,
                what="session is gone")
     wait_until(lambda: cluster.d.channel(channel).get("workers", 0) == 0,
                what="interest is withdrawn")
@@ -258,6 +263,7 @@ def test_client_reset_ends_the_session(cluster, channel):
 
 def test_subscriptions_come_and_go(cluster, channel):
     """Gauges return to where they were; no interest stays behind."""
+    nobody(cluster)
     start = cluster.n.metrics()
     subs = [Sse(cluster.n.port, f"{channel}/{i % 10}") for i in range(60)]
     pump_all(subs, lambda: all(

@@ -23,6 +23,8 @@ def flood(c, channel, quick, until, most=4000, size=16384):
             c.d.grpc.publish(channel=channel, data=f"{sent} {text}")
             sent += 1
             pump_once([quick])
+        # It can't be what lags: on a loaded machine it has had no turn.
+        quick.wait_messages(sent, timeout=20)
     return sent
 
 

@@ -203,6 +203,15 @@ DELAY = 0.02 * SLOW  # one way
 CALLS = 32
 
 
+@contextlib.contextmanager
+def slow_link(to):
+    """A port that leads there, DELAY each way."""
+    with Relay() as relay:
+        port = relay.add("api", ("127.0.0.1", 0), ("127.0.0.1", to))
+        relay.set("api", delay_ms=DELAY * 1000)
+        yield port
+
+
 @pytest.fixture
 def one(make_cluster):
     return make_cluster(1, 1, 1, rules=RULES)
@@ -211,10 +220,9 @@ def one(make_cluster):
 @pytest.mark.parametrize("name", ["log:wire", "wire"])
 def test_calls_on_the_wire_are_answered(one, name):
     """32 calls are under way in the link when SIGTERM comes; none fails."""
-    with Relay(one.d.api_port, DELAY) as relay, \
-            Sse(one.n.port, name) as sub:
+    with slow_link(one.d.api_port) as port, Sse(one.n.port, name) as sub:
         sub.wait_ready()
-        stubs = rpc.Stubs(f"127.0.0.1:{relay.port}")
+        stubs = rpc.Stubs(f"127.0.0.1:{port}")
         stubs.publish(channel=name, data="before")
         call = stubs.channel.unary_unary(
             f"/{rpc.PUBLISHER}/Publish", rpc.PublishRequest.SerializeToString,
@@ -235,8 +243,8 @@ def test_http1_requests_on_the_wire_are_answered(one, channel):
     body = json.dumps({"channel": channel, "data": "x"})
     head = {"Content-Type": "application/json"}
     path = f"/{rpc.PUBLISHER}/Publish"
-    with Relay(one.d.api_port, DELAY) as relay:
-        clients = [http.client.HTTPConnection("127.0.0.1", relay.port,
+    with slow_link(one.d.api_port) as port:
+        clients = [http.client.HTTPConnection("127.0.0.1", port,
                                               timeout=rpc.TIMEOUT)
                    for _ in range(8)]
         for c in clients:
@@ -260,8 +268,8 @@ def test_http1_pipelined_requests_are_answered(one, channel):
     request = (f"POST /{rpc.PUBLISHER}/Publish HTTP/1.1\r\nHost: x\r\n"
                "Content-Type: application/json\r\n"
                f"Content-Length: {len(body)}\r\n\r\n").encode() + body
-    with Relay(one.d.api_port, DELAY) as relay, socket.create_connection(
-            ("127.0.0.1", relay.port), timeout=rpc.TIMEOUT) as s:
+    with slow_link(one.d.api_port) as port, socket.create_connection(
+            ("127.0.0.1", port), timeout=rpc.TIMEOUT) as s:
         s.sendall(request)
         assert s.recv(4096).startswith(b"HTTP/1.1 200 ")
         s.sendall(request * 2)

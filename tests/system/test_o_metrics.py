@@ -91,9 +91,10 @@ def test_bad_requests_are_counted(cluster):
 
 def test_whole_node_is_summed(cluster22, channel):
     c = cluster22
-    before = c.n.metric("stentor_connections")
+    wait_until(lambda: c.n.metric("stentor_connections") == 0,
+               what="no stream of the tests before is left")
     subs = [Sse(c.n.port, channel).wait_ready() for _ in range(20)]
-    wait_until(lambda: c.n.metric("stentor_connections") == before + 20)
+    wait_until(lambda: c.n.metric("stentor_connections") == 20)
     for s in subs:
         s.close()
 

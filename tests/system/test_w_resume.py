@@ -275,6 +275,8 @@ def flood(c, channel, quick, until, most=3000, size=16384, **fields):
             c.d.grpc.publish(channel=channel, data=f"{sent} {text}", **key)
             sent += 1
             pump_once([quick])
+        # It can't be what lags: on a loaded machine it has had no turn.
+        quick.wait_messages(sent, timeout=20)
     return sent
 
 

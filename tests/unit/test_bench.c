@@ -1,5 +1,7 @@
 /* The bench's own parts: a load client that cannot see a fault proves none. */
 #include "tests/bench/bench.h"
+#include "tests/bench/eventjson.h"
+#include "tests/bench/eventlog.h"
 #include "tests/bench/hist.h"
 #include "tests/bench/resumecheck.h"
 #include "tests/bench/ssestream.h"
@@ -184,6 +186,88 @@ static void test_bench_reads_positions(void **state)
 	assert_false(json_offset(none, sizeof(none) - 1, "to", &value));
 }
 
+/* What counts on is one record; all else ends it. */
+static void test_bench_eventlog_writes_runs(void **state)
+{
+	static const uint64_t came[][3] = {
+		{1, 1, 1}, {1, 2, 2},  {1, 3, 3}, /* a run */
+		{1, 4, 5},			  /* another number */
+		{1, 6, 6},			  /* a hole */
+		{2, 7, 7}, {2, 8, 8},		  /* another epoch */
+		{0, 0, 9}, {0, 0, 10},		  /* no place */
+	};
+	static const uint32_t counts[] = {3, 1, 1, 2, 2};
+	struct eventlog log = {.file = tmpfile()};
+	struct eventlog_run run = {0};
+	struct eventlog_record r;
+
+	(void)state;
+	assert_non_null(log.file);
+	for (size_t i = 0; i < sizeof(came) / sizeof(came[0]); i++)
+		eventlog_message(&log, &run, 4, 5, 6, came[i][0], came[i][1],
+				 came[i][2], 100 + i);
+	eventlog_cut(&log, &run, 4, 5, 6);
+	eventlog_cut(&log, &run, 4, 5, 6); /* there is none any more */
+	rewind(log.file);
+	for (size_t i = 0; i < sizeof(counts) / sizeof(counts[0]); i++) {
+		assert_int_equal(fread(&r, sizeof(r), 1, log.file), 1);
+		assert_int_equal(r.type, EVENTLOG_RUN);
+		assert_int_equal(r.count, counts[i]);
+	}
+	assert_int_equal(r.reader, 4);
+	assert_int_equal(r.life, 5);
+	assert_int_equal(r.channel, 6);
+	assert_int_equal(r.c, 9);
+	assert_int_equal(r.t, 107);
+	assert_int_equal(r.d, 108);
+	assert_int_equal(fread(&r, sizeof(r), 1, log.file), 0);
+	fclose(log.file);
+}
+
+static void test_bench_eventlog_keeps_what_is_late(void **state)
+{
+	struct eventlog log = {.file = tmpfile()};
+	struct stamp stamp = {.seq = 7, .sent_ns = 5 * NS_PER_S};
+	struct eventlog_record r;
+
+	(void)state;
+	assert_non_null(log.file);
+	for (int i = 0; i < 3; i++)
+		eventlog_live(&log, 1, 0, 2, &stamp, 1, stamp.sent_ns + 1000);
+	eventlog_live(&log, 1, 0, 2, &stamp, 1, 6 * NS_PER_S);
+	eventlog_prompt_cut(&log);
+	rewind(log.file);
+	assert_int_equal(fread(&r, sizeof(r), 1, log.file), 1);
+	assert_int_equal(r.type, EVENTLOG_LATE);
+	assert_int_equal(r.c, 7);
+	assert_int_equal(fread(&r, sizeof(r), 1, log.file), 1);
+	assert_int_equal(r.type, EVENTLOG_PROMPT);
+	assert_int_equal(r.a, 5);
+	assert_int_equal(r.b, 3);
+	fclose(log.file);
+}
+
+static void test_bench_json_finds_places(void **state)
+{
+	static const char text[] = "{\"channel\":\"a\",\"from\":{\"epoch\":"
+				   "\"12\",\"offset\":\"3\"},"
+				   "\"to\":null}";
+	uint64_t epoch, offset;
+	size_t len;
+
+	(void)state;
+	json_place(text, strlen(text), "from", &epoch, &offset);
+	assert_int_equal(epoch, 12);
+	assert_int_equal(offset, 3);
+	json_place(text, strlen(text), "to", &epoch, &offset);
+	assert_int_equal(epoch, 0);
+	assert_int_equal(offset, 0);
+	assert_memory_equal(json_text(text, strlen(text), "channel", &len), "a",
+			    1);
+	assert_int_equal(len, 1);
+	assert_null(json_text(text, strlen(text), "reason", &len));
+}
+
 static void test_bench_hist_quantiles(void **state)
 {
 	static struct hist h;
@@ -217,6 +301,9 @@ int main(void)
 		cmocka_unit_test(
 			test_bench_resume_check_believes_true_gaps_only),
 		cmocka_unit_test(test_bench_reads_positions),
+		cmocka_unit_test(test_bench_eventlog_writes_runs),
+		cmocka_unit_test(test_bench_eventlog_keeps_what_is_late),
+		cmocka_unit_test(test_bench_json_finds_places),
 		cmocka_unit_test(test_bench_hist_quantiles),
 	};
 
