@@ -8,8 +8,8 @@ static int64_t greatest(const struct skew *s, unsigned n)
 	int64_t most = INT64_MIN;
 
 	for (unsigned i = 0; i < n; i++)
-		most = max_of(most, s->samples[(s->count - 1 - i) %
-					       SKEW_SAMPLES]);
+		most = max_of(most,
+			      s->samples[(s->count - 1 - i) % SKEW_SAMPLES]);
 	return most;
 }
 

@@ -25,7 +25,7 @@ struct skew {
 	bool warned;
 	/* private */
 	int64_t samples[SKEW_SAMPLES];
-	unsigned count; /* in all */
+	unsigned count;	 /* in all */
 	int64_t base_us; /* our wall clock less the monotonic one */
 };
 

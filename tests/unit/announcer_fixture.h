@@ -27,7 +27,7 @@ struct fixture {
 	unsigned history_answers, tops_answers, ups, downs;
 	uint64_t answered_ms, drain_number;
 	const struct upstream *changed;
-	uint64_t wall_us; /* our clock */
+	uint64_t wall_us;			     /* our clock */
 	uint64_t published_us, kept_us, kept_ttl_ms; /* in what came last */
 	unsigned moved;
 };
@@ -64,7 +64,8 @@ static void on_answers(void *ctx, const LinkFrame *frame, uint64_t now_ms)
 	f->answered_ms = now_ms;
 	if (frame->n_history_answers > 0 &&
 	    frame->history_answers[0]->n_messages > 0) {
-		f->kept_us = frame->history_answers[0]->messages[0]->published_us;
+		f->kept_us =
+			frame->history_answers[0]->messages[0]->published_us;
 		f->kept_ttl_ms = frame->history_answers[0]->messages[0]->ttl_ms;
 	}
 }
@@ -156,8 +157,9 @@ static void feed(struct fixture *f, struct link_header h, LinkFrame *content,
 }
 
 /* Answers the hello of an upstream. */
-static UNUSED void welcome_with(struct fixture *f, struct upstream *u, uint64_t epoch,
-			 uint8_t key[16], uint64_t store, uint64_t now_ms)
+static UNUSED void welcome_with(struct fixture *f, struct upstream *u,
+				uint64_t epoch, uint8_t key[16], uint64_t store,
+				uint64_t now_ms)
 {
 	Stentor__Link__V1__HelloAck ack = STENTOR__LINK__V1__HELLO_ACK__INIT;
 	LinkFrame content = FRAME_INIT;
@@ -171,14 +173,14 @@ static UNUSED void welcome_with(struct fixture *f, struct upstream *u, uint64_t 
 	     now_ms);
 }
 
-static UNUSED void welcome_as(struct fixture *f, struct upstream *u, uint64_t epoch,
-		       uint8_t key[16], uint64_t now_ms)
+static UNUSED void welcome_as(struct fixture *f, struct upstream *u,
+			      uint64_t epoch, uint8_t key[16], uint64_t now_ms)
 {
 	welcome_with(f, u, epoch, key, 0, now_ms);
 }
 
 static UNUSED struct upstream *link_up(struct fixture *f, const char *address,
-				uint8_t key_byte)
+				       uint8_t key_byte)
 {
 	struct upstream *u = announcer_add(&f->a, address);
 	uint8_t key[16];
@@ -192,7 +194,7 @@ static UNUSED struct upstream *link_up(struct fixture *f, const char *address,
 
 /* The next frame in sequence, acknowledging all up to `ack`. */
 static UNUSED void speak(struct fixture *f, struct upstream *u, uint64_t ack,
-		  LinkFrame *content, uint64_t now_ms)
+			 LinkFrame *content, uint64_t now_ms)
 {
 	LinkFrame empty = FRAME_INIT;
 
@@ -205,8 +207,8 @@ static UNUSED void speak(struct fixture *f, struct upstream *u, uint64_t ack,
 /* --- channels --------------------------------------------------------------
  */
 
-static UNUSED struct channel *join_channel(struct fixture *f, struct subscription *s,
-				    const char *name)
+static UNUSED struct channel *
+join_channel(struct fixture *f, struct subscription *s, const char *name)
 {
 	struct channel *ch = channels_get(&f->channels, name, strlen(name));
 

@@ -38,7 +38,7 @@ struct fixture {
 	size_t tops_count;
 	char tops_channel[20], history_channel[20];
 	uint64_t epoch, after, messages_max;
-	struct place known;  /* said of "a", the epoch less E; 0 stays 0 */
+	struct place known;   /* said of "a", the epoch less E; 0 stays 0 */
 	bool with_eras;	      /* in answers: */
 	struct place eras[9]; /* until one of epoch 0 */
 	bool apart;	      /* not linked to all */
@@ -140,8 +140,8 @@ static const struct upstream *on_send(void *ctx, struct frame *control,
 		f->tops_count = q->n_channels;
 		strcpy(f->tops_channel, q->channels[0]);
 		assert_int_equal(q->n_known, q->n_channels);
-		f->known = (struct place){q->known[0]->epoch,
-					  q->known[0]->offset};
+		f->known =
+			(struct place){q->known[0]->epoch, q->known[0]->offset};
 		if (f->known.epoch != 0)
 			f->known.epoch -= E;
 	}
@@ -237,8 +237,8 @@ static void tell(const struct fixture *f, struct told *t, uint64_t epoch,
 	t->place.epoch = epoch + E;
 	t->place.offset = offset;
 	t->place.eras = t->eras;
-	for (size_t i = 0;
-	     f->with_eras && (i == 0 || f->eras[i].epoch != 0); i++) {
+	for (size_t i = 0; f->with_eras && (i == 0 || f->eras[i].epoch != 0);
+	     i++) {
 		stentor__link__v1__era__init(&t->era[i]);
 		t->era[i].epoch = f->eras[i].epoch + E;
 		t->era[i].offset = f->eras[i].offset;

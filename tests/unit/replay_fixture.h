@@ -348,8 +348,7 @@ static void see(const char *line, size_t len, char *seen, char event[64])
 			snprintf(last_gap, sizeof(last_gap), "%.*s",
 				 (int)len - 6, line + 6);
 			sprintf(end, "gap:%s ", reason);
-		}
-		else
+		} else
 			sprintf(end, "%.*s ", (int)len - 6, line + 6);
 	}
 }

@@ -40,7 +40,7 @@ static struct upstream *link_to(struct fixture *f, const char *address,
 }
 
 static const Stentor__Link__V1__Heartbeat *own_beat(struct fixture *f,
-						     uint64_t now_ms)
+						    uint64_t now_ms)
 {
 	const LinkFrame *frame;
 
@@ -203,8 +203,8 @@ static void test_peers_moved(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		TEST(test_peers_hello),	  TEST(test_peers_whole),
-		TEST(test_peers_untold),  TEST(test_peers_clock),
+		TEST(test_peers_hello),	 TEST(test_peers_whole),
+		TEST(test_peers_untold), TEST(test_peers_clock),
 		TEST(test_peers_moved),
 	};
 

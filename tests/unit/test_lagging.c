@@ -127,10 +127,10 @@ static void test_lagging_expired_is_no_backlog(void **state)
 	assert_string_equal(last_id, id_of(EPOCH, 0));
 	taken(f, 0);
 	assert_string_equal(last_id, id_of(EPOCH, 41));
-	assert_in_range(metric_get(&f->w.metrics, NM_DROPPED,
-				   PRIORITY_NORMAL * DROP_REASONS +
-					   DROP_EXPIRED),
-			30, 39);
+	assert_in_range(
+		metric_get(&f->w.metrics, NM_DROPPED,
+			   PRIORITY_NORMAL * DROP_REASONS + DROP_EXPIRED),
+		30, 39);
 	/* What lives is. */
 	block(f, 0, true);
 	for (uint64_t i = 42; i <= 60; i++)
@@ -226,9 +226,8 @@ static void test_lagging_gap_has_a_place(void **state)
 	assert_string_equal(numbers(taken(f, 0)),
 			    "m1 gap:lagging gap:lagging m2 m3 ");
 	/* Of the last gap: c's is told behind b's or before it. */
-	assert_int_equal(place_decode(gap_id, f->sessions[0].list_hash, places,
-				      3),
-			 0);
+	assert_int_equal(
+		place_decode(gap_id, f->sessions[0].list_hash, places, 3), 0);
 	assert_int_equal(places[0].offset, 1);
 	assert_int_equal(places[1].offset, 1);
 	assert_int_equal(places[2].offset, 1);

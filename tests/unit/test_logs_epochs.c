@@ -273,13 +273,13 @@ static struct gap mapped(struct fixture *f, struct place *at)
 	return gap;
 }
 
-#define expect_gap(gap, why, e1, o1, e2, o2)          \
-	do {                                          \
-		assert_int_equal((gap).reason, why);  \
-		assert_int_equal((gap).from.epoch, e1); \
+#define expect_gap(gap, why, e1, o1, e2, o2)             \
+	do {                                             \
+		assert_int_equal((gap).reason, why);     \
+		assert_int_equal((gap).from.epoch, e1);  \
 		assert_int_equal((gap).from.offset, o1); \
-		assert_int_equal((gap).to.epoch, e2); \
-		assert_int_equal((gap).to.offset, o2); \
+		assert_int_equal((gap).to.epoch, e2);    \
+		assert_int_equal((gap).to.offset, o2);   \
 	} while (0)
 
 /* Places that are several epochs old. */

@@ -136,7 +136,8 @@ static void test_replay_pages_are_of_one_epoch(void **state)
 	assert_string_equal(taken(f, 1), "m8 m9 m10 ");
 	/* One that comes now gets all that is new, and nothing of before. */
 	join(f, 3, "a", id_of(EPOCH, 5));
-	assert_string_equal(settled(f, 3), "gap:rewound ready m6 m7 m8 m9 m10 ");
+	assert_string_equal(settled(f, 3),
+			    "gap:rewound ready m6 m7 m8 m9 m10 ");
 	expect_gap(EPOCH, 8, EPOCH, 9);
 	join(f, 4, "a", id_of(EPOCH, 9));
 	assert_string_equal(settled(f, 4), "ready m8 m9 m10 ");
@@ -156,8 +157,7 @@ static void test_replay_under_way(void **state)
 	go_back(f, 7);
 	f->top.offset = 8;
 	deliver(f, "a", 8);
-	assert_string_equal(settled(f, 0),
-			    "ready gap:rewound m4 m5 m6 m7 m8 ");
+	assert_string_equal(settled(f, 0), "ready gap:rewound m4 m5 m6 m7 m8 ");
 	expect_gap(EPOCH, 8, EPOCH, 9);
 	assert_string_equal(gap_id, id_of(EPOCH + 1, 3));
 	assert_string_equal(taken(f, 2), "ready gap:rewound m8 ");
@@ -293,7 +293,8 @@ static void test_claim_and_what_expired(void **state)
 	expect_gap(EPOCH, 1, EPOCH, 2);
 }
 
-/* --- class changes --------------------------------------------------------- */
+/* --- class changes ---------------------------------------------------------
+ */
 
 /* The dispatchers have the new rules, we don't: streams go on, also those of
  * several channels, and have a place. */
