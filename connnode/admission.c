@@ -1,6 +1,7 @@
 #include "connnode/admission.h"
 
 #include "common/base/clock.h"
+#include "common/base/log.h"
 #include "common/io/gossip.h"
 #include "connnode/session.h"
 #include "connnode/stream.h"
@@ -116,8 +117,11 @@ uint64_t admission_left_ms(const struct session *s)
 static void on_revoked(void *ctx, const struct auth_revocation *r)
 {
 	struct worker *w = ctx;
-	struct frame *told = gossip_one(r);
+	struct frame *told;
 
+	if (w->uplink == NULL)
+		return; /* remembered: no news, and nobody is here yet */
+	told = gossip_one(r);
 	announcer_tell(&w->announcer, NULL, told);
 	frame_release(told);
 	shared_revoke(w->shared, r);
@@ -130,11 +134,30 @@ static void on_revoked(void *ctx, const struct auth_revocation *r)
 	}
 }
 
+/* What earlier processes of this worker have heard of: no dispatcher may be
+ * there to tell it again. */
+static void remember(struct worker *w)
+{
+	struct auth_revocation r;
+	uint64_t taken = 0, lost = 0, kept = 0;
+
+	while (shared_revoked(w->shared, &taken, &lost, &r))
+		kept += auth_revoke(w->auth, &r) == 0;
+	if (kept + lost > 0)
+		log_info("REVOCATIONS-REMEMBERED", "count=%llu lost=%llu",
+			 (unsigned long long)kept, (unsigned long long)lost);
+}
+
 int admission_start(struct worker *w)
 {
+	int rc;
+
 	if (w->options->process.auth == AUTH_NONE)
 		return 0;
-	return auth_start(w->loop, w->auth_config, on_revoked, w, &w->auth);
+	rc = auth_start(w->loop, w->auth_config, on_revoked, w, &w->auth);
+	if (rc == 0)
+		remember(w);
+	return rc;
 }
 
 void admission_stop(struct worker *w)

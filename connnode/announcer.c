@@ -149,6 +149,7 @@ static void take_acks(struct announcer *a, struct upstream *u)
 	if (u->snapshot_seq == 0 || u->snapshot_seq > u->link.peer_ack)
 		return;
 	u->snapshot_seq = 0;
+	u->knows_all = true;
 	if (a->ops->link_changed != NULL)
 		a->ops->link_changed(a->ctx, u, true);
 }
@@ -211,6 +212,8 @@ static void greet(struct announcer *a, struct upstream *u, uint64_t now_ms)
 	hello.connections_max = id->connections_max;
 	hello.token = (char *)id->token;
 	hello.store = a->store;
+	hello.started = id->started_ms;
+	hello.logs = a->logs;
 	f.hello = &hello;
 	control = link_control_encode(&f);
 	rc = send_frame(a, u, &h, control, &sent);
@@ -370,6 +373,9 @@ static void end_link(struct announcer *a, struct upstream *u,
 	u->phase = phase;
 	u->store = 0;
 	u->fleet = (struct fleet_heard){0};
+	u->skew = (struct skew){0};
+	u->instance = u->peer_count = 0;
+	u->knows_all = false;
 	if (!lost)
 		return;
 	a->counters.links_lost++;
@@ -469,6 +475,7 @@ static void link_up(struct announcer *a, struct upstream *u, const LinkFrame *f,
 	u->name = xstrdup(ack->dispatcher);
 	if (!take_store(a, u, ack->store, now_ms))
 		return;
+	u->instance = ack->instance;
 	u->link.peer_epoch = f->sender_epoch;
 	u->link.last_rx_ms = now_ms;
 	u->phase = UPSTREAM_UP;
@@ -530,13 +537,60 @@ static void take_fleet(struct upstream *u, const Stentor__Link__V1__Fleet *f)
 	};
 }
 
-static void take_heartbeat(struct upstream *u,
-			   const Stentor__Link__V1__Heartbeat *beat)
+static void take_clock(struct announcer *a, struct upstream *u,
+		       uint64_t theirs_us, uint64_t now_ms)
+{
+	if (theirs_us == 0 || a->ops->wall_us == NULL)
+		return;
+	if (skew_add(&u->skew, theirs_us, a->ops->wall_us(a->ctx), now_ms))
+		log_warn("CLOCK-SKEW",
+			 "dispatcher=%s name=%s ahead_ms=%lld what=\"its clock "
+			 "differs from ours; taken into account\"",
+			 u->address, u->name, (long long)(u->skew.us / 1000));
+}
+
+static void take_heartbeat(struct announcer *a, struct upstream *u,
+			   const Stentor__Link__V1__Heartbeat *beat,
+			   uint64_t now_ms)
 {
 	if (beat->config_hash != 0)
 		u->config_hash = beat->config_hash;
 	if (beat->fleet != NULL)
 		take_fleet(u, beat->fleet);
+	take_clock(a, u, beat->wall_us, now_ms);
+	u->peer_count = (unsigned)min_of(beat->n_instances,
+					 (size_t)ANNOUNCER_PEERS_MAX);
+	for (unsigned i = 0; i < u->peer_count; i++)
+		u->peers[i] = beat->instances[i];
+}
+
+/* Into our clock's time. Before the first heartbeat, which comes at once, that
+ * is not known: what is live was accepted just now, and of what was kept we
+ * can't say that it has expired. */
+static void take_times(const struct announcer *a, const struct upstream *u,
+		       const LinkFrame *f)
+{
+	bool unknown = u->skew.count == 0 && u->instance != 0 &&
+		       a->ops->wall_us != NULL;
+	uint64_t now_us = unknown ? a->ops->wall_us(a->ctx) : 0;
+
+	for (size_t i = 0; i < f->n_deliveries; i++) {
+		LinkDelivery *d = f->deliveries[i];
+
+		d->published_us =
+			unknown ? now_us : skew_ours(&u->skew, d->published_us);
+	}
+	for (size_t i = 0; i < f->n_history_answers; i++) {
+		LinkHistoryAnswer *h = f->history_answers[i];
+
+		for (size_t k = 0; k < h->n_messages; k++) {
+			LinkDelivery *d = h->messages[k];
+
+			d->published_us = skew_ours(&u->skew, d->published_us);
+			if (unknown)
+				d->ttl_ms = 0;
+		}
+	}
 }
 
 static void take_frame(struct announcer *a, struct upstream *u,
@@ -561,13 +615,16 @@ static void take_frame(struct announcer *a, struct upstream *u,
 	    !take_store(a, u, f->heartbeat->store, now_ms))
 		return;
 	if (f->heartbeat != NULL)
-		take_heartbeat(u, f->heartbeat);
+		take_heartbeat(a, u, f->heartbeat, now_ms);
 	take_acks(a, u);
+	take_times(a, u, f);
 	if (f->n_deliveries > 0)
 		a->ops->deliver(a->ctx, f->deliveries, f->n_deliveries);
 	if (f->n_history_answers + f->n_tops_answers > 0 &&
 	    a->ops->answers != NULL)
 		a->ops->answers(a->ctx, f, now_ms);
+	if ((f->n_moved > 0 || f->moved_unnamed) && a->ops->moved != NULL)
+		a->ops->moved(a->ctx, f);
 	if (f->n_revocations > 0 && a->ops->revocations != NULL)
 		a->ops->revocations(a->ctx, f);
 	if (f->drain != NULL && a->ops->drain != NULL)
@@ -610,6 +667,7 @@ void announcer_receive(struct announcer *a, const void *bytes, size_t len,
 static struct frame *heartbeat(struct announcer *a)
 {
 	Stentor__Link__V1__Heartbeat beat = STENTOR__LINK__V1__HEARTBEAT__INIT;
+	uint64_t instances[ANNOUNCER_PEERS_MAX];
 	LinkFrame f = STENTOR__LINK__V1__FRAME__INIT;
 
 	beat.connections = a->connections;
@@ -617,6 +675,10 @@ static struct frame *heartbeat(struct announcer *a)
 	beat.store = a->store;
 	beat.load = &a->load;
 	beat.config_hash = a->identity.config_hash;
+	if (a->ops->wall_us != NULL)
+		beat.wall_us = a->ops->wall_us(a->ctx);
+	beat.instances = instances;
+	beat.n_instances = announcer_linked(a, instances, ANNOUNCER_PEERS_MAX);
 	f.heartbeat = &beat;
 	return link_control_encode(&f);
 }
@@ -717,60 +779,6 @@ void announcer_tell(struct announcer *a, struct upstream *u,
 		if (each->phase == UPSTREAM_UP && (u == NULL || u == each))
 			enqueue(each, frame_hold(control));
 	}
-}
-
-uint64_t announcer_confirmed(const struct announcer *a)
-{
-	uint64_t confirmed = UINT64_MAX;
-
-	list_for_each (node, &a->upstreams) {
-		struct upstream *u =
-			container_of(node, struct upstream, in_announcer);
-
-		if (u->phase == UPSTREAM_UP)
-			confirmed = min_of(confirmed, u->confirmed);
-	}
-	return confirmed == UINT64_MAX ? 0 : confirmed;
-}
-
-unsigned announcer_up(const struct announcer *a)
-{
-	unsigned up = 0;
-
-	list_for_each (node, &a->upstreams) {
-		if (container_of(node, struct upstream, in_announcer)->phase ==
-		    UPSTREAM_UP)
-			up++;
-	}
-	return up;
-}
-
-unsigned announcer_different(const struct announcer *a)
-{
-	unsigned different = 0;
-
-	list_for_each (node, &a->upstreams) {
-		const struct upstream *u =
-			container_of(node, struct upstream, in_announcer);
-
-		different += u->phase == UPSTREAM_UP &&
-			     u->config_hash != a->identity.config_hash;
-	}
-	return different;
-}
-
-struct fleet_heard announcer_fleet(const struct announcer *a)
-{
-	struct fleet_heard all = {0};
-
-	list_for_each (node, &a->upstreams) {
-		const struct upstream *u =
-			container_of(node, struct upstream, in_announcer);
-
-		if (u->phase == UPSTREAM_UP)
-			fleet_heard_add(&all, &u->fleet);
-	}
-	return all;
 }
 
 void announcer_hurry(struct announcer *a)

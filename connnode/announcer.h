@@ -24,6 +24,7 @@
 #include "common/codec/linkwire.h"
 #include "connnode/channels.h"
 #include "connnode/pace.h"
+#include "connnode/skew.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -33,6 +34,8 @@
 #define ANNOUNCER_QUEUE_MAX	 (16u << 20) /* memory waiting for one upstream */
 #define ANNOUNCER_GREETINGS_MAX \
 	20 /* unanswered, then the socket is redialled */
+
+#define ANNOUNCER_PEERS_MAX 64 /* dispatchers that one may name */
 
 enum upstream_phase { UPSTREAM_DOWN, UPSTREAM_GREETING, UPSTREAM_UP };
 
@@ -44,13 +47,20 @@ struct announcer_ops {
 		    size_t count);
 	/* Close the socket and dial again: the path seems dead. */
 	void (*redial)(void *ctx, struct upstream *u);
-	/* Deliveries of one frame, in order; borrowed during the call. */
+	/* Our wall clock, microseconds since 1970. NULL: it is not told, and
+	 * the dispatchers' times are taken as they are. */
+	uint64_t (*wall_us)(void *ctx);
+	/* Deliveries of one frame, in order; borrowed during the call. Times
+	 * in them are of our clock. */
 	void (*deliver)(void *ctx, LinkDelivery *const *deliveries,
 			size_t count);
 	/* A frame in sequence that carries answers to questions (its
 	 * history_answers and tops_answers); borrowed during the call. NULL:
 	 * they are ignored. */
 	void (*answers)(void *ctx, const LinkFrame *f, uint64_t now_ms);
+	/* A frame in sequence that says which logs have moved, after its
+	 * deliveries; likewise. */
+	void (*moved)(void *ctx, const LinkFrame *f);
 	/* A frame in sequence that carries revocations; likewise. */
 	void (*revocations)(void *ctx, const LinkFrame *f);
 	/* An operator's order to this node; likewise. */
@@ -68,6 +78,7 @@ struct announcer_identity {
 	const char *node, *link_address, *listen_address, *version, *token;
 	uint32_t worker;
 	uint64_t incarnation, config_hash, connections_max;
+	uint64_t started_ms; /* since 1970 */
 };
 
 struct announcer {
@@ -80,6 +91,7 @@ struct announcer {
 	uint64_t generation;	 /* of the last flush that had changes */
 	/* Set by the owner, told in heartbeats, as is `draining`. */
 	uint64_t connections;
+	uint64_t logs; /* of reliable channels */
 	Stentor__Link__V1__Load load;
 	/* Identity of the store that positions come from, told by the first
 	 * dispatcher that knows it and kept while one with it is UP; 0: none.
@@ -120,9 +132,15 @@ struct upstream {
 	uint64_t config_hash; /* the dispatcher's */
 	uint64_t store;	      /* the dispatcher's; 0: not told */
 	struct fleet_heard fleet; /* what it said last */
-	uint64_t snapshot_seq;	  /* of the snapshot's end; 0: not under way */
-	uint64_t asked;		  /* announcer.asks when it was asked last */
-	uint64_t speak_at_ms;	  /* next hello (GREETING) or heartbeat (UP) */
+	struct skew skew;	  /* of its clock */
+	uint64_t instance;	  /* the dispatcher's; 0: not told */
+	/* Dispatchers of its store that it has heard of lately. */
+	uint64_t peers[ANNOUNCER_PEERS_MAX];
+	unsigned peer_count;
+	uint64_t snapshot_seq; /* of the snapshot's end; 0: not under way */
+	bool knows_all;	       /* the snapshot was acknowledged */
+	uint64_t asked;	       /* announcer.asks when it was asked last */
+	uint64_t speak_at_ms;  /* next hello (GREETING) or heartbeat (UP) */
 	unsigned greetings;
 	struct list queue; /* struct upstream_frame */
 	size_t queue_bytes;
@@ -184,5 +202,14 @@ struct fleet_heard announcer_fleet(const struct announcer *a);
 void announcer_hurry(struct announcer *a);
 /* Of these, how many follow other rules than ours. */
 unsigned announcer_different(const struct announcer *a);
+/* Into `instances`, up to `max`: those that have acknowledged our interest.
+ * Returns how many. */
+size_t announcer_linked(const struct announcer *a, uint64_t *instances,
+			size_t max);
+/* Whether every dispatcher that one of them names is UP and has acknowledged
+ * our interest: what the store takes reaches us. False while none is UP. */
+bool announcer_whole(const struct announcer *a);
+/* By how much the clock of one of them is off ours, at most. */
+uint64_t announcer_skew_us(const struct announcer *a);
 
 #endif

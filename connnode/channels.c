@@ -2,7 +2,6 @@
 
 #include "common/base/check.h"
 #include "common/base/mem.h"
-#include "common/codec/place.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -103,6 +102,7 @@ void channels_apply_rules(struct channels *c, const struct rules *rules)
 	     n = hmap_iterate(&c->by_name, n)) {
 		struct channel *ch = container_of(n, struct channel, by_name);
 
+		ch->was_reliable = rule_reliable(ch->rule);
 		ch->rule = rules_match(rules, ch->name);
 	}
 }

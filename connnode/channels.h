@@ -7,12 +7,17 @@
  * A channel counts its messages, and a subscription knows the count up to which
  * it has them: a fan-out that takes several turns leaves out who came after. A
  * reliable channel's count is the offset in its log (logs.h).
+ *
+ * What is reliable is said by the rules, but processes read new ones one after
+ * another: a channel also has a log when a message with a position comes for it
+ * or a client with a place, because others know more then (intake.h).
  */
 #ifndef STENTOR_CONNNODE_CHANNELS_H
 #define STENTOR_CONNNODE_CHANNELS_H
 
 #include "common/base/config.h"
 #include "common/base/hash.h"
+#include "common/codec/place.h"
 #include "common/ds/hmap.h"
 #include "common/ds/list.h"
 
@@ -41,11 +46,16 @@ struct channel {
 	struct list unannounced; /* on the announcer's list of changes */
 	uint64_t generation;	 /* of the announcement that carries it */
 	const struct rule *rule; /* borrowed from the worker's rules */
+	bool was_reliable;	 /* by the rules before these */
 	struct log *log;	 /* NULL: ephemeral */
 	struct list pages;	 /* of its log, being replayed: replay.c */
 	struct fanout_job *job;	 /* a fan-out under way, or NULL */
-	uint64_t messages;  /* delivered here so far, or the log's offset */
-	uint32_t list_hash; /* place_list_hash() of this channel alone */
+	/* Delivered here so far; or the log's place, as far as subscriptions
+	 * have been told: its epoch (0: not known, or no log) and offset. */
+	uint64_t epoch, messages;
+	uint64_t since_ms;     /* its first subscriber came, wall clock */
+	struct place log_left; /* of a log that was closed by new rules */
+	uint32_t list_hash;    /* place_list_hash() of this channel alone */
 	uint8_t name_len;
 	char name[];
 };

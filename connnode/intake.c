@@ -6,17 +6,77 @@
 
 #include <string.h>
 
+/* --- logs of channels that have subscribers ----------------------------- */
+
+/* Subscribers without a replay are at the log's place. */
+static void level(struct channel *ch)
+{
+	ch->epoch = ch->log->place.epoch;
+	ch->messages = ch->log->place.offset;
+	list_for_each (node, &ch->subscriptions) {
+		struct subscription *sub =
+			container_of(node, struct subscription, in_channel);
+
+		if (sub->replay == NULL)
+			sub->at = ch->messages;
+	}
+}
+
+static void open_log_at(struct worker *w, struct channel *ch,
+			struct place place)
+{
+	fanout_finish(w, ch);
+	logs_open_at(&w->logs, ch, place);
+	level(ch);
+}
+
+void intake_open_log(struct worker *w, struct channel *ch)
+{
+	if (ch->log_left.epoch != 0) {
+		open_log_at(w, ch, ch->log_left);
+		return;
+	}
+	fanout_finish(w, ch);
+	logs_open(&w->logs, ch, ch->since_ms);
+	logs_announced(&w->logs, ch);
+}
+
+/* A message with a position, on a channel without a log. Where the subscribers
+ * are: where they were; before the first message, if the log was made after
+ * they came; else right before this one. */
+static void find_log(struct worker *w, struct channel *ch,
+		     const LinkDelivery *d)
+{
+	struct place at = {d->epoch, 0};
+
+	if (ch->log_left.epoch != 0 && ch->log_left.epoch <= d->epoch)
+		at = ch->log_left;
+	else if (ch->since_ms > d->epoch)
+		at.offset = d->offset - 1;
+	open_log_at(w, ch, at);
+}
+
+/* --- messages ----------------------------------------------------------- */
+
 static void deliver(struct worker *w, const LinkDelivery *d)
 {
 	struct channel *ch =
 		channels_find(&w->channels, d->channel, strlen(d->channel));
 
 	metric_add(&w->metrics, NM_RECEIVED, message_class(d), 1);
-	if (ch == NULL || ch->subscribers == 0)
+	if (ch == NULL || ch->subscribers == 0) {
 		metric_add(&w->metrics, NM_DROPPED,
 			   message_class(d) * DROP_REASONS + DROP_NO_SUBSCRIBER,
 			   1);
-	else if (d->offset != 0 && ch->log != NULL)
+		return;
+	}
+	if (d->offset == 0) {
+		fanout_message(w, ch, d);
+		return;
+	}
+	if (ch->log == NULL && d->epoch != 0)
+		find_log(w, ch, d);
+	if (ch->log != NULL)
 		logs_deliver(&w->logs, ch, d, worker_now(w));
 	else
 		fanout_message(w, ch, d);
@@ -39,6 +99,25 @@ void intake_answers(struct worker *w, const LinkFrame *f)
 		questions_history(&w->questions, f->history_answers[i], now);
 }
 
+void intake_moved(struct worker *w, const LinkFrame *f)
+{
+	for (size_t i = 0; i < f->n_moved; i++) {
+		const Stentor__Link__V1__Moved *m = f->moved[i];
+		struct channel *ch = channels_find(&w->channels, m->channel,
+						   strlen(m->channel));
+		struct place top = {0, 0};
+
+		if (m->top != NULL)
+			top = (struct place){m->top->epoch, m->top->offset};
+		if (ch != NULL && ch->subscribers > 0 && ch->log == NULL)
+			intake_open_log(w, ch);
+		if (ch != NULL && ch->log != NULL)
+			logs_moved(&w->logs, ch, top, worker_now(w));
+	}
+	if (f->moved_unnamed)
+		logs_moved_unnamed(&w->logs);
+}
+
 /* --- what questions.c and logs.c ask for ------------------------------- */
 
 static const struct upstream *on_ask(void *ctx, struct frame *control,
@@ -58,21 +137,41 @@ static void on_known(void *ctx, struct channel *ch)
 {
 	struct worker *w = ctx;
 
-	if (ch->messages != ch->log->place.offset)
-		ch->messages = ch->log->place.offset;
+	if (ch->epoch == 0)
+		level(ch);
 	replays_known(w, ch);
 }
 
-static void on_moved(void *ctx, struct channel *ch, struct place to, int reason)
+static void on_skipped(void *ctx, struct channel *ch, uint64_t to)
 {
-	replays_moved(ctx, ch, to, reason);
+	replays_skipped(ctx, ch, to);
+}
+
+static void on_moved(void *ctx, struct channel *ch, struct place to)
+{
+	replays_moved(ctx, ch, to);
+}
+
+static void on_lost(void *ctx, struct channel *ch, const struct gap *gap)
+{
+	replays_lost(ctx, ch, gap);
+}
+
+static bool on_whole(void *ctx)
+{
+	struct worker *w = ctx;
+
+	return announcer_whole(&w->announcer);
 }
 
 static const struct questions_ops questions_ops = {.send = on_ask};
 static const struct logs_ops logs_ops = {
 	.pass = on_pass,
 	.known = on_known,
+	.skipped = on_skipped,
 	.moved = on_moved,
+	.lost = on_lost,
+	.whole = on_whole,
 };
 
 void intake_init(struct worker *w)
@@ -92,28 +191,18 @@ void intake_fini(struct worker *w)
 
 /* --- rules ------------------------------------------------------------- */
 
-/* The channel keeps history from now on: its subscribers stay, and are live
- * again when the log's place is known. */
-static void become_reliable(struct worker *w, struct channel *ch)
-{
-	fanout_finish(w, ch);
-	logs_open(&w->logs, ch);
-	list_for_each (node, &ch->subscriptions)
-		replay_begin(
-			w, container_of(node, struct subscription, in_channel),
-			NULL);
-	logs_announced(&w->logs, ch);
-}
-
+/* A log that is there although neither the rules before nor these keep history
+ * stays: others have newer ones than we. */
 static void apply_rule(struct worker *w, struct channel *ch)
 {
 	bool reliable = rule_reliable(ch->rule);
 
-	if (ch->subscribers == 0 || reliable == (ch->log != NULL))
+	if (ch->subscribers == 0)
 		return;
-	if (reliable) {
-		become_reliable(w, ch);
-	} else {
+	if (reliable && ch->log == NULL) {
+		intake_open_log(w, ch);
+	} else if (!reliable && ch->was_reliable && ch->log != NULL) {
+		ch->log_left = ch->log->place;
 		replays_log_closed(w, ch);
 		logs_close(&w->logs, ch);
 	}

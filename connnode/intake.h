@@ -4,6 +4,11 @@
  *	         --without one---------------------------> fanout.c
  *	answer   --> questions.c --> logs.c (tops, holes), replay.c (pages)
  *
+ * Processes read new rules one after another. So a channel that is ephemeral by
+ * ours gets a log all the same when a message with a position comes for it: the
+ * dispatcher's rules say that it keeps history. Its subscribers get what is
+ * stored from then on, in order, whenever our rules come.
+ *
  * Wires the pure modules to the worker; owns nothing.
  */
 #ifndef STENTOR_CONNNODE_INTAKE_H
@@ -11,17 +16,24 @@
 
 #include "common/codec/linkwire.h"
 
+struct channel;
 struct worker;
 
 void intake_init(struct worker *w);
 /* When every subscription is gone. */
 void intake_fini(struct worker *w);
 
+/* The channel has a log from now on; those who are subscribed already are owed
+ * all that is stored since they came. */
+void intake_open_log(struct worker *w, struct channel *ch);
+
 /* Deliveries of one frame, in order; borrowed. */
 void intake_deliveries(struct worker *w, LinkDelivery *const *deliveries,
 		       size_t count);
 /* A frame with answers to questions; borrowed. */
 void intake_answers(struct worker *w, const LinkFrame *f);
+/* A frame that says which logs have moved; borrowed. */
+void intake_moved(struct worker *w, const LinkFrame *f);
 
 /* New rules: channels that begin or cease to keep history. */
 void intake_apply_rules(struct worker *w);

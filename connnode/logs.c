@@ -1,20 +1,24 @@
+/* The rule. A log's place is (E, p); "base" and "last" are of past.h.
+ *
+ *	what comes				what is done
+ *	--------------------------------------	----------------------------
+ *	message (E, p + 1)			pass, and what is held next
+ *	message (E, <= p)			a double
+ *	message (E, > p + 1), or a top (E, > p)	a hole: held, then fetched
+ *	anything of an epoch greater than E	held; its top is asked for
+ *	message of an earlier epoch, <= base	the same as in E
+ *		> base and > last, or a top	lost: told, exactly
+ *		else				a double, or told already
+ *	answered top of a greater epoch		move(): see there
+ *
+ * While the place is not known, E is 0: everything is of a greater epoch.
+ */
 #include "connnode/logs.h"
 
 #include "common/base/check.h"
 #include "common/base/mem.h"
 
 #include <stdlib.h>
-#include <string.h>
-
-const char *const gap_names[GAP_REASONS + 1] = {
-	"expired", "epoch", "unknown", "malformed", "rewound", "lagging", NULL};
-
-/* A delivery that came too early, with copies of all it points to. */
-struct held {
-	struct list in_log;
-	size_t cost; /* bytes of memory */
-	LinkDelivery delivery;
-};
 
 /* The tops of some logs, in one question. Logs leave when they are closed. */
 struct batch {
@@ -24,12 +28,6 @@ struct batch {
 	size_t count;	   /* asked for */
 	struct question question;
 };
-
-/* Positions are ordered over all logs that a channel ever has. */
-static bool before(struct place a, struct place b)
-{
-	return a.epoch != b.epoch ? a.epoch < b.epoch : a.offset < b.offset;
-}
 
 void logs_init(struct logs *l, struct questions *questions,
 	       const struct logs_ops *ops, void *ctx, size_t held_max,
@@ -65,95 +63,48 @@ void logs_fini(struct logs *l)
 	}
 }
 
-/* --- what is held ------------------------------------------------------ */
-
-static void held_free(struct log *log, struct held *h)
+static void ask(struct log *log)
 {
-	list_remove(&h->in_log);
-	log->held_bytes -= h->cost;
-	log->logs->held_bytes -= h->cost;
-	free(h);
+	log->sweeping = false;
+	if (log->asked)
+		log->again = true;
+	else if (!log->unasked && list_empty(&log->in_asks))
+		list_push_back(&log->logs->asks, &log->in_asks);
 }
 
-static void held_clear(struct log *log)
+/* --- in order ---------------------------------------------------------- */
+
+static bool is_moving(const struct log *log)
 {
-	list_for_each_safe (node, &log->held)
-		held_free(log, container_of(node, struct held, in_log));
+	return log->next.epoch > log->place.epoch;
 }
 
-static struct held *held_first(const struct log *log)
+static bool is_nowhere(void *ctx UNUSED, struct place at UNUSED)
 {
-	return list_empty(&log->held)
-		       ? NULL
-		       : container_of(log->held.next, struct held, in_log);
+	return false;
 }
 
-static char *copy(char **to, const void *bytes, size_t len)
+/* What is let go is known to be there by `seen` and `next`; of an epoch between
+ * those it is forgotten. */
+static void let_go(struct log *log)
 {
-	char *at = memcpy(*to, bytes, len);
-
-	*to += len;
-	return at;
-}
-
-static struct held *held_new(const struct log *log, const LinkDelivery *d)
-{
-	size_t event = strlen(d->event) + 1;
-	size_t key = strlen(d->conflation_key) + 1;
-	size_t cost = sizeof(struct held) + event + key + d->data.len;
-	struct held *h = xmalloc(cost);
-	char *to = (char *)(h + 1);
-
-	h->cost = cost;
-	h->delivery = *d;
-	h->delivery.base.n_unknown_fields = 0;
-	h->delivery.base.unknown_fields = NULL;
-	h->delivery.channel = log->channel->name;
-	h->delivery.event = copy(&to, d->event, event);
-	h->delivery.conflation_key = copy(&to, d->conflation_key, key);
-	h->delivery.data.data = (uint8_t *)to;
-	if (d->data.len > 0)
-		memcpy(to, d->data.data, d->data.len);
-	return h;
-}
-
-/* Where it belongs: the newest that is not behind it. Deliveries come nearly
- * in order, so it is near the end. */
-static struct list *held_predecessor(struct log *log, uint64_t offset)
-{
-	struct list *node = log->held.prev;
-
-	while (node != &log->held &&
-	       container_of(node, struct held, in_log)->delivery.offset >
-		       offset)
-		node = node->prev;
-	return node;
+	if (held_between(&log->held, log->place.epoch, log->next.epoch,
+			 is_nowhere, NULL)) {
+		log->doubt = true;
+		ask(log);
+	}
+	log->logs->counters.held_dropped += held_clear(&log->held);
 }
 
 static void hold(struct log *log, const LinkDelivery *d)
 {
 	struct logs *l = log->logs;
-	struct list *where = held_predecessor(log, d->offset);
-	struct held *h;
 
-	if (where != &log->held &&
-	    container_of(where, struct held, in_log)->delivery.offset ==
-		    d->offset) {
+	if (!held_add(&log->held, d, log->channel->name))
 		l->counters.doubles++;
-		return;
-	}
-	h = held_new(log, d);
-	list_insert_after(where, &h->in_log);
-	log->held_bytes += h->cost;
-	l->held_bytes += h->cost;
-	if (l->held_bytes <= l->held_max)
-		return;
-	list_for_each (node, &log->held)
-		l->counters.held_dropped++;
-	held_clear(log);
+	else if (l->held_bytes > l->held_max)
+		let_go(log);
 }
-
-/* --- the place moves --------------------------------------------------- */
 
 static void pass(struct log *log, const LinkDelivery *d)
 {
@@ -161,16 +112,17 @@ static void pass(struct log *log, const LinkDelivery *d)
 	log->place.offset++;
 }
 
-/* Passes on what is held up to the next hole. */
+/* Passes on what is held up to the next hole, or the next epoch. */
 static void pass_held(struct log *log)
 {
-	struct held *h;
+	const LinkDelivery *d;
 
-	while ((h = held_first(log)) != NULL &&
-	       h->delivery.offset - 1 <= log->place.offset) {
-		if (h->delivery.offset - 1 == log->place.offset)
-			pass(log, &h->delivery);
-		held_free(log, h);
+	while ((d = held_first(&log->held)) != NULL &&
+	       d->epoch <= log->place.epoch &&
+	       d->offset - 1 <= log->place.offset) {
+		if (d->offset - 1 == log->place.offset)
+			pass(log, d);
+		held_pop(&log->held);
 	}
 }
 
@@ -182,59 +134,15 @@ static void skip_to(struct log *log, uint64_t offset)
 
 	pass_held(log);
 	while (log->place.offset < offset) {
-		struct held *h = held_first(log);
-		struct place to = {log->place.epoch, offset};
+		const LinkDelivery *d = held_first(&log->held);
+		uint64_t to = offset;
 
-		if (h != NULL && h->delivery.offset - 1 < offset)
-			to.offset = h->delivery.offset - 1;
-		l->ops->moved(l->ctx, log->channel, to, GAP_EXPIRED);
-		log->place = to;
+		if (d != NULL && d->epoch == log->place.epoch)
+			to = min_of(to, d->offset - 1);
+		l->ops->skipped(l->ctx, log->channel, to);
+		log->place.offset = to;
 		pass_held(log);
 	}
-}
-
-/* Neither what is held nor what is being fetched belongs to the new place. */
-static void jump(struct log *log, struct place to, int reason)
-{
-	struct logs *l = log->logs;
-
-	questions_cancel(l->questions, &log->fetch);
-	l->ops->moved(l->ctx, log->channel, to, reason);
-	log->place = log->seen = to;
-	if (log->report_at != UINT64_MAX)
-		log->report_at = 0;
-}
-
-/* Whether all messages were passed on that the channel had before its log of
- * `epoch`. If a link changed we can't say, because the older log is gone;
- * except when there was none, and messages live longer than that is ago. */
-static bool at_end(const struct log *log, uint64_t epoch)
-{
-	if (log->place.offset < log->seen.offset)
-		return false;
-	return !log->doubt ||
-	       (log->place.offset == 0 &&
-		epoch - log->place.epoch < log->channel->rule->history_ttl_ms);
-}
-
-static void enter_epoch(struct log *log, uint64_t epoch)
-{
-	jump(log, (struct place){epoch, 0},
-	     at_end(log, epoch) ? -1 : GAP_EPOCH);
-}
-
-static void ask(struct log *log);
-
-/* The store has lost messages that it had when we asked; what came since may
- * be of before that or after. */
-static void rewind_to(struct log *log, struct place to)
-{
-	log->logs->counters.rewinds++;
-	held_clear(log);
-	jump(log, to, GAP_REWOUND);
-	/* A top that is being asked for is compared with this. */
-	log->asked_place = to;
-	ask(log);
 }
 
 /* After a change: is there a hole, and since when? */
@@ -244,17 +152,23 @@ static void settle(struct log *log)
 	bool fetching = question_open(&log->fetch);
 	bool waiting = !list_empty(&log->in_holes);
 
+	if (!log_known(log))
+		return;
 	pass_held(log);
 	if (log->report && log->place.offset >= log->report_at) {
 		log->report = false;
 		l->ops->known(l->ctx, log->channel);
 	}
+	if (is_moving(log) && !log->asked)
+		ask(log);
 	if (log->place.offset >= log->seen.offset) {
 		list_remove(&log->in_holes);
 		questions_cancel(l->questions, &log->fetch);
+		log->swept = false;
 		return;
 	}
-	if (fetching || (waiting && log->hole_at == log->place.offset))
+	if (fetching || is_moving(log) ||
+	    (waiting && log->hole_at == log->place.offset))
 		return;
 	l->counters.holes += !waiting;
 	list_remove(&log->in_holes);
@@ -263,17 +177,173 @@ static void settle(struct log *log)
 	log->hole_ms = l->now_ms;
 }
 
+/* --- another epoch ----------------------------------------------------- */
+
+/* Whether a message of another epoch is in that of `ctx`, a top, too. */
+static bool is_in_era(void *ctx, struct place at)
+{
+	const LinkPlace *top = ctx;
+
+	for (size_t i = 0; i < top->n_eras; i++) {
+		if (top->eras[i]->epoch == at.epoch)
+			return at.offset <= top->eras[i]->offset;
+	}
+	return false;
+}
+
+static bool is_same(void *ctx, struct place at)
+{
+	return past_same(((struct log *)ctx)->past, at);
+}
+
+/* Whether nothing was there after `last` in the epoch that is left, nor in one
+ * between. */
+static bool is_sure(const struct log *log, uint64_t last, LinkPlace *top)
+{
+	struct logs *l = log->logs;
+	struct place left = {log->place.epoch, 0};
+
+	/* There was no log, and messages live longer than that is ago. */
+	if (last == 0 && top->n_eras == 0 &&
+	    top->epoch - left.epoch < log->channel->rule->history_ttl_ms)
+		return true;
+	/* Another log came and went. */
+	if (last > 0 && top->n_eras > 0 && !is_in_era(top, left))
+		return false;
+	if (held_between(&log->held, left.epoch, top->epoch, is_in_era, top) ||
+	    (is_moving(log) && log->next.epoch < top->epoch &&
+	     !is_in_era(top, log->next)))
+		return false;
+	return !log->doubt && l->ops->whole(l->ctx);
+}
+
+/* The place is `to` now, in another epoch, whose top is `top`. */
+static void arrive(struct log *log, struct place to, uint64_t top)
+{
+	log->place = to;
+	log->seen = (struct place){to.epoch, max_of(to.offset, top)};
+	if (log->next.epoch == to.epoch)
+		log->seen.offset = max_of(log->seen.offset, log->next.offset);
+	if (!is_moving(log))
+		log->next = (struct place){0, 0};
+	held_carry(&log->held, to.epoch, is_same, log);
+	log->moved_ms = log->logs->now_ms;
+}
+
+/* The log is in another epoch, E2, than our place, (E, p). With `last` the
+ * greatest offset that was known in E:
+ *
+ *	E is an era of E2, with base b: the place is (E2, min(p, b)), and what
+ *		E had from max(p, b) + 1 to `last` is lost
+ *	E is none: the log is another one; the place is (E2, 0)
+ *
+ * What was lost is a gap, for each reader by its own place: past_map(). It ends
+ * with `last` if we are sure, else nobody knows what there was. */
+static void move(struct log *log, LinkPlace *top)
+{
+	struct logs *l = log->logs;
+	uint64_t last = max_of(log->place.offset, log->seen.offset);
+	struct past_epoch from = {
+		.epoch = log->place.epoch,
+		.last = last,
+		.sure = is_sure(log, last, top),
+	};
+	struct place to = {top->epoch, 0};
+
+	log->past = past_move(log->past, &from, top);
+	to.offset = min_of(log->place.offset, from.base);
+	questions_cancel(l->questions, &log->fetch);
+	list_remove(&log->in_holes);
+	log->swept = false;
+	l->counters.moved++;
+	l->ops->moved(l->ctx, log->channel, to);
+	if (log->report_at != UINT64_MAX)
+		log->report_at = 0;
+	arrive(log, to, top->offset);
+}
+
+/* Where a log begins for those who are there already; logs_open(). */
+static struct place beginning(const struct log *log, const LinkPlace *top)
+{
+	const LinkDelivery *d = held_first(&log->held);
+	struct place at = {top->epoch, top->offset};
+	uint64_t made_ms = top->epoch;
+
+	if (log->since_ms == LOGS_SINCE_NOW)
+		return at;
+	if (top->n_eras > 0)
+		made_ms = top->eras[top->n_eras - 1]->epoch;
+	if (log->since_ms <= made_ms)
+		at.offset = 0;
+	else if (d != NULL && d->epoch == top->epoch)
+		at.offset = min_of(at.offset, d->offset - 1);
+	return at;
+}
+
+static void become_known(struct log *log, const LinkPlace *top)
+{
+	struct logs *l = log->logs;
+	struct past_epoch none = {0};
+
+	if (top->n_eras > 0)
+		log->past = past_move(NULL, &none, top);
+	log->report = false;
+	arrive(log, beginning(log, top), top->offset);
+	l->ops->known(l->ctx, log->channel);
+}
+
+/* A message of an earlier epoch is known to have been there. */
+static void was_there(struct log *log, struct place at)
+{
+	struct logs *l = log->logs;
+	struct past_epoch *e = past_find(log->past, at.epoch);
+	struct gap gap = {.to = at};
+	uint64_t reached = e != NULL ? max_of(e->last, e->base) : 0;
+
+	if (e == NULL || !e->sure || at.offset <= reached) {
+		l->counters.doubles++;
+		return;
+	}
+	gap.reason = e->gone ? GAP_EPOCH : GAP_REWOUND;
+	gap.from = (struct place){at.epoch, reached + 1};
+	e->last = at.offset;
+	l->ops->lost(l->ctx, log->channel, &gap);
+}
+
+/* A link has ended, by which messages of the epoch before this one may have
+ * been on their way. */
+static void doubt_past(struct log *log)
+{
+	struct logs *l = log->logs;
+	struct past_epoch *e;
+	struct gap gap;
+
+	if (log->past == NULL || l->now_ms - log->moved_ms >= LOGS_LATE_MS)
+		return;
+	e = &log->past->epoch[0];
+	if (!e->sure || (e->gone && e->last == 0))
+		return;
+	for (unsigned i = 0; i < log->past->count; i++)
+		log->past->epoch[i].sure = false;
+	gap = (struct gap){
+		.reason = e->gone ? GAP_EPOCH : GAP_REWOUND,
+		.from = {e->epoch, max_of(e->last, e->base) + 1},
+		.to = {log->past->present, e->base},
+	};
+	l->ops->lost(l->ctx, log->channel, &gap);
+}
+
 /* --- fetching ---------------------------------------------------------- */
 
 static void fetch(struct log *log)
 {
 	struct logs *l = log->logs;
-	const struct held *h = held_first(log);
+	const LinkDelivery *d = held_first(&log->held);
 	HistoryQuery query = STENTOR__LINK__V1__HISTORY_QUERY__INIT;
 	uint64_t lacking = log->seen.offset - log->place.offset;
 
-	if (h != NULL)
-		lacking = h->delivery.offset - 1 - log->place.offset;
+	if (d != NULL && d->epoch == log->place.epoch)
+		lacking = d->offset - 1 - log->place.offset;
 	list_remove(&log->in_holes);
 	log->fetch_from = log->place;
 	log->fetch_seen = log->seen;
@@ -302,26 +372,7 @@ static void take_message(struct log *log, const LinkDelivery *message,
 	pass(log, &d);
 }
 
-/* When it was asked for, the log was said to go on after what is its top now:
- * that was lost, or never there. What was delivered since may be real. */
-static void forget_beyond(struct log *log, uint64_t top)
-{
-	struct held *h;
-
-	list_for_each_safe (node, &log->held) {
-		h = container_of(node, struct held, in_log);
-		if (h->delivery.offset > top &&
-		    h->delivery.offset <= log->fetch_seen.offset)
-			held_free(log, h);
-	}
-	log->seen.offset = max_of(log->place.offset, top);
-	if (!list_empty(&log->held)) {
-		h = container_of(log->held.prev, struct held, in_log);
-		log->seen.offset = max_of(log->seen.offset, h->delivery.offset);
-	}
-	ask(log);
-}
-
+/* Of the place's epoch. */
 static void take_history(struct log *log, const HistoryAnswer *answer)
 {
 	uint64_t top = answer->top->offset;
@@ -332,10 +383,16 @@ static void take_history(struct log *log, const HistoryAnswer *answer)
 	/* Said to be there, but not given: it is not there. */
 	if (log->place.offset <= log->fetch_from.offset)
 		skip_to(log, top);
-	if (top < log->fetch_seen.offset)
-		forget_beyond(log, top);
+	if (log->swept && log->place.offset > log->fetch_from.offset) {
+		log->swept = false;
+		log->logs->counters.swept++;
+	}
 	pass_held(log);
-	if (log->place.offset < top)
+	if (top < log->fetch_seen.offset)
+		/* Read before that was appended, for another of us; or the
+		 * store has gone back. */
+		ask(log);
+	else if (log->place.offset < top && !is_moving(log))
 		fetch(log);
 }
 
@@ -350,14 +407,11 @@ static void on_fetched(struct question *q, const HistoryAnswer *answer,
 		top = (struct place){answer->top->epoch, answer->top->offset};
 	if (top.epoch == 0) {
 		log->logs->counters.malformed++;
-	} else if (before(top, log->fetch_from)) {
-		/* A dispatcher answers several of us by one read, which may be
-		 * older than our question: the top will tell. */
+	} else if (top.epoch < log->place.epoch) {
 		ask(log);
 	} else if (top.epoch > log->place.epoch) {
-		held_clear(log);
-		enter_epoch(log, top.epoch);
-		log->seen.offset = top.offset;
+		if (place_before(log->next, top))
+			log->next = top;
 	} else {
 		take_history(log, answer);
 	}
@@ -366,71 +420,28 @@ static void on_fetched(struct question *q, const HistoryAnswer *answer,
 
 /* --- tops -------------------------------------------------------------- */
 
-static void ask(struct log *log)
+static void take_top(struct log *log, LinkPlace *top)
 {
-	if (log->asked)
-		log->again = true;
-	else if (!log->unasked && list_empty(&log->in_asks))
-		list_push_back(&log->logs->asks, &log->in_asks);
-}
+	bool report = log_known(log) && log->report && !log->again;
 
-static void become_known(struct log *log, struct place top)
-{
-	struct logs *l = log->logs;
-	struct place seen = log->seen;
-
-	log->known = true;
-	log->place = log->seen = top;
-	log->report = false;
-	if (seen.epoch < top.epoch)
-		held_clear(log);
-	l->ops->known(l->ctx, log->channel);
-	if (seen.epoch > top.epoch)
-		enter_epoch(log, seen.epoch);
-	if (seen.epoch >= top.epoch)
-		log->seen.offset = max_of(seen.offset, top.offset);
-}
-
-/* The log reaches at least to `top`. */
-static void follow(struct log *log, struct place top)
-{
-	if (top.epoch > log->place.epoch) {
-		held_clear(log);
-		enter_epoch(log, top.epoch);
-	}
-	if (top.epoch == log->place.epoch && top.offset > log->seen.offset) {
-		log->logs->counters.behind++;
-		log->seen.offset = top.offset;
-	}
-}
-
-/* There is no log, and the store's clock was set back: what comes next may be
- * older than the place. */
-static void set_back(struct log *log, struct place top)
-{
-	held_clear(log);
-	jump(log, top, -1);
-}
-
-static void take_top(struct log *log, struct place top)
-{
-	struct place asked = log->asked_place;
-	bool report = log->known && log->report && !log->again;
-
-	/* Deliveries may have moved the place since we asked; only what we had
-	 * then can be missing now. */
-	if (!log->known)
+	if (!log_known(log)) {
 		become_known(log, top);
-	else if (asked.epoch != log->place.epoch || !before(top, asked))
-		follow(log, top);
-	else if (top.offset > 0 || log->place.offset > 0)
-		rewind_to(log, top);
-	else
-		set_back(log, top);
-	log->doubt = log->doubt && log->again;
+	} else if (top->epoch > log->place.epoch) {
+		move(log, top);
+	} else if (top->epoch == log->place.epoch &&
+		   top->offset > log->seen.offset) {
+		log->logs->counters.behind++;
+		log->swept = log->sweeping;
+		log->seen.offset = top->offset;
+	}
+	/* Of an earlier epoch: it was read before we moved. */
+	if (top->epoch == log->place.epoch)
+		log->doubt = log->doubt && log->again;
 	if (report)
 		log->report_at = log->seen.offset;
-	settle(log);
+	log->looked_ms = log->logs->now_ms;
+	list_remove(&log->in_all);
+	list_push_back(&log->logs->all, &log->in_all);
 }
 
 static void on_tops(struct question *q, const HistoryAnswer *history UNUSED,
@@ -444,21 +455,19 @@ static void on_tops(struct question *q, const HistoryAnswer *history UNUSED,
 	l->now_ms = l->questions->now_ms;
 	while ((node = list_pop_front(&b->asked)) != NULL) {
 		struct log *log = container_of(node, struct log, in_asks);
-		struct place top = {0, 0};
+		bool again;
 
-		if (whole)
-			top = (struct place){
-				answer->tops[log->asked_index]->epoch,
-				answer->tops[log->asked_index]->offset};
 		log->asked = false;
 		/* If not, the sweep asks again. */
-		if (top.epoch > 0)
-			take_top(log, top);
+		if (whole && answer->tops[log->asked_index]->epoch > 0)
+			take_top(log, answer->tops[log->asked_index]);
 		else
 			l->counters.malformed++;
-		if (log->again)
-			ask(log);
+		again = log->again;
 		log->again = false;
+		if (again)
+			ask(log);
+		settle(log);
 	}
 	batch_free(b);
 }
@@ -467,6 +476,7 @@ static void ask_batch(struct logs *l)
 {
 	struct batch *b = xcalloc(1, sizeof(*b));
 	TopsQuery query = STENTOR__LINK__V1__TOPS_QUERY__INIT;
+	LinkPlace places[LOGS_TOPS], *known[LOGS_TOPS];
 	char *names[LOGS_TOPS];
 	struct list *node;
 
@@ -477,48 +487,62 @@ static void ask_batch(struct logs *l)
 	while (b->count < LOGS_TOPS &&
 	       (node = list_pop_front(&l->asks)) != NULL) {
 		struct log *log = container_of(node, struct log, in_asks);
+		struct place seen = is_moving(log) ? log->next : log->seen;
 
 		list_push_back(&b->asked, node);
 		log->asked = true;
-		log->asked_place = log->place;
 		log->asked_index = (uint32_t)b->count;
+		stentor__link__v1__place__init(&places[b->count]);
+		places[b->count].epoch = seen.epoch;
+		places[b->count].offset = seen.offset;
+		known[b->count] = &places[b->count];
 		names[b->count++] = log->channel->name;
 	}
-	query.n_channels = b->count;
+	query.n_channels = query.n_known = b->count;
 	query.channels = names;
+	query.known = known;
 	questions_ask_tops(l->questions, &b->question, &query, l->now_ms);
 }
 
-/* Some logs at a time, so that all are asked once in sweep_ms. */
+/* Those whose tops nobody has asked for in sweep_ms, some at a time. */
 static void sweep(struct logs *l)
 {
-	struct list *node;
+	unsigned asked = 0;
 
 	if (l->now_ms < l->sweep_due_ms)
 		return;
-	l->sweep_due_ms = l->now_ms + l->sweep_ms / (l->count / LOGS_TOPS + 1);
-	for (unsigned i = 0; i < LOGS_TOPS && i < l->count; i++) {
-		struct log *log;
+	while (asked < LOGS_TOPS && !list_empty(&l->all)) {
+		struct log *log = container_of(l->all.next, struct log, in_all);
 
-		node = list_shift(&l->all, &l->all);
-		log = container_of(node, struct log, in_all);
-		if (!log->asked)
-			ask(log);
+		if (l->now_ms - log->looked_ms < l->sweep_ms)
+			break;
+		list_shift(&l->all, &l->all);
+		log->looked_ms = l->now_ms;
+		asked++;
+		if (log->unasked || log->asked || !list_empty(&log->in_asks))
+			continue;
+		ask(log);
+		log->sweeping = true;
 	}
+	if (asked > 0)
+		l->sweep_due_ms =
+			l->now_ms + l->sweep_ms / (l->count / LOGS_TOPS + 1);
 }
 
 /* --- from outside ------------------------------------------------------ */
 
-struct log *logs_open(struct logs *l, struct channel *ch)
+struct log *logs_open(struct logs *l, struct channel *ch, uint64_t since_ms)
 {
 	struct log *log = xcalloc(1, sizeof(*log));
 
 	check(ch->log == NULL);
 	log->channel = ch;
 	log->logs = l;
+	log->since_ms = since_ms;
 	log->unasked = true;
 	log->report_at = UINT64_MAX;
-	list_init(&log->held);
+	log->looked_ms = l->now_ms;
+	held_init(&log->held, &l->held_bytes);
 	list_init(&log->in_holes);
 	list_init(&log->in_asks);
 	question_init(&log->fetch, on_fetched);
@@ -528,16 +552,28 @@ struct log *logs_open(struct logs *l, struct channel *ch)
 	return log;
 }
 
+struct log *logs_open_at(struct logs *l, struct channel *ch, struct place place)
+{
+	struct log *log = logs_open(l, ch, LOGS_SINCE_NOW);
+
+	check(place.epoch != 0);
+	log->place = log->seen = place;
+	log->doubt = true;
+	logs_announced(l, ch);
+	return log;
+}
+
 void logs_close(struct logs *l, struct channel *ch)
 {
 	struct log *log = ch->log;
 
 	questions_cancel(l->questions, &log->fetch);
-	held_clear(log);
+	held_clear(&log->held);
 	list_remove(&log->in_holes);
 	list_remove(&log->in_asks);
 	list_remove(&log->in_all);
 	l->count--;
+	free(log->past);
 	free(log);
 	ch->log = NULL;
 }
@@ -557,47 +593,94 @@ void logs_ask(struct logs *l UNUSED, struct channel *ch)
 	ask(ch->log);
 }
 
-void logs_deliver(struct logs *l, struct channel *ch, const LinkDelivery *d,
-		  uint64_t now_ms)
+void logs_deliver(struct logs *l, struct channel *ch,
+		  const LinkDelivery *delivery, uint64_t now_ms)
+{
+	struct log *log = ch->log;
+	LinkDelivery d = *delivery;
+	struct place at = {d.epoch, d.offset};
+
+	l->now_ms = now_ms;
+	if (d.epoch == 0 || d.offset == 0) {
+		l->counters.malformed++;
+		return;
+	}
+	if (at.epoch < log->place.epoch && past_same(log->past, at))
+		at.epoch = d.epoch = log->place.epoch;
+	if (at.epoch < log->place.epoch) {
+		was_there(log, at);
+		return;
+	}
+	if (at.epoch > log->place.epoch) {
+		if (place_before(log->next, at))
+			log->next = at;
+		hold(log, &d);
+	} else if (at.offset <= log->place.offset) {
+		l->counters.doubles++;
+		return;
+	} else {
+		log->seen.offset = max_of(log->seen.offset, at.offset);
+		if (at.offset - 1 == log->place.offset)
+			pass(log, &d);
+		else
+			hold(log, &d);
+	}
+	settle(log);
+}
+
+void logs_moved(struct logs *l, struct channel *ch, struct place top,
+		uint64_t now_ms)
 {
 	struct log *log = ch->log;
 
 	l->now_ms = now_ms;
-	if (d->epoch == 0 || d->offset == 0) {
-		l->counters.malformed++;
+	if (top.epoch == 0 || top.offset == 0) {
+		log->doubt = true;
+		ask(log);
 		return;
 	}
-	if (d->epoch < log->seen.epoch ||
-	    (log->known && d->epoch == log->place.epoch &&
-	     d->offset <= log->place.offset)) {
-		l->counters.doubles++;
-		return;
+	if (top.epoch > log->place.epoch) {
+		if (place_before(log->next, top))
+			log->next = top;
+	} else if (top.epoch == log->place.epoch) {
+		log->seen.offset = max_of(log->seen.offset, top.offset);
+	} else if (!past_same(log->past, top)) {
+		was_there(log, top);
 	}
-	if (d->epoch > log->seen.epoch) {
-		held_clear(log);
-		if (log->known)
-			enter_epoch(log, d->epoch);
-		else
-			log->seen = (struct place){d->epoch, 0};
-	}
-	log->seen.offset = max_of(log->seen.offset, d->offset);
-	if (log->known && d->offset - 1 == log->place.offset)
-		pass(log, d);
-	else
-		hold(log, d);
-	if (log->known)
-		settle(log);
+	settle(log);
 }
 
-void logs_resync(struct logs *l)
+void logs_moved_unnamed(struct logs *l)
 {
-	l->counters.resyncs++;
+	l->look = true;
+}
+
+static void ask_all(struct logs *l)
+{
 	list_for_each (node, &l->all) {
 		struct log *log = container_of(node, struct log, in_all);
 
 		log->doubt = true;
 		ask(log);
 	}
+}
+
+void logs_resync(struct logs *l, bool lost)
+{
+	l->counters.resyncs++;
+	for (struct list *node = l->all.next; lost && node != &l->all;
+	     node = node->next)
+		doubt_past(container_of(node, struct log, in_all));
+	ask_all(l);
+}
+
+static void look(struct logs *l)
+{
+	if (!l->look || l->now_ms < l->look_due_ms)
+		return;
+	l->look = false;
+	l->look_due_ms = l->now_ms + LOGS_LOOK_MS;
+	ask_all(l);
 }
 
 void logs_run(struct logs *l, uint64_t now_ms)
@@ -609,8 +692,11 @@ void logs_run(struct logs *l, uint64_t now_ms)
 
 		if (now_ms < log->hole_ms + LOGS_HOLE_MS)
 			break;
-		fetch(log);
+		list_remove(&log->in_holes);
+		if (!is_moving(log))
+			fetch(log);
 	}
+	look(l);
 	sweep(l);
 	while (!list_empty(&l->asks))
 		ask_batch(l);

@@ -11,15 +11,22 @@
  * A delivery at offset + 1 is passed on, at or below is a double and dropped.
  * Above it is a hole: it is held, and if the hole is not filled by another
  * dispatcher's link within LOGS_HOLE_MS, the missing range is fetched from the
- * store, through any dispatcher, and passed on in order. After a link to a
- * dispatcher was lost or came up, the tops of all logs are asked for, and what
- * is lacking is fetched; a slow sweep does the same as a safety net.
+ * store, through any dispatcher, and passed on in order. A dispatcher that
+ * could not send a message, or whose store has it from another one, says that
+ * the top has moved: a hole too. After a link to a dispatcher was lost or came
+ * up, the tops of all logs are asked for, and what is lacking is fetched. A
+ * slow sweep does the same as a safety net: it should find nothing.
  *
- * A greater epoch is a new log: the place moves to its beginning. A smaller one
- * is a double. A top below our place, in our epoch, means that the store has
- * lost messages: the place moves back, and the subscribers are told a gap.
+ * A store that may have gone back gives its logs a new epoch (store.h). What
+ * comes of a greater epoch is held until the top, with the log's eras, is
+ * answered; then the place moves, and what was lost is told: past.h. It is
+ * known that nothing was lost if we are linked to every dispatcher of the store
+ * and no link has changed since the top was answered last; else it is in
+ * *doubt*, and told. With every question for a top goes what we have seen, so
+ * that the store notices too.
+ *
  * Messages that the store has no more (`first` is beyond what is lacking) are
- * told as a gap too; nothing is ever left out in silence.
+ * told as a gap; nothing is ever left out in silence.
  *
  * Held deliveries are bounded (held_max over all logs): above that they are let
  * go, all of the log that exceeds it, and fetched when their turn comes.
@@ -29,37 +36,32 @@
 
 #include "common/codec/place.h"
 #include "connnode/channels.h"
+#include "connnode/held.h"
+#include "connnode/past.h"
 #include "connnode/questions.h"
 
 #define LOGS_HOLE_MS	 10  /* for messages that overtook one another */
 #define LOGS_TOPS	 256 /* channels of one question */
 #define LOGS_FETCH	 256 /* messages of one question */
 #define LOGS_FETCH_BYTES (128u << 10)
-
-enum gap_reason {
-	GAP_EXPIRED,   /* the store does not keep the messages any more */
-	GAP_EPOCH,     /* the place belongs to a log that is gone */
-	GAP_UNKNOWN,   /* the place is beyond the log's end */
-	GAP_MALFORMED, /* the client's id is none of ours, or of other channels
-			*/
-	GAP_REWOUND,   /* the store has lost messages that were delivered */
-	GAP_LAGGING,   /* dropped: the client did not keep up */
-};
-#define GAP_REASONS 6
-extern const char *const gap_names[GAP_REASONS + 1];
+/* What was appended before the epoch changed was answered by the store, and has
+ * come by a slower link or that link has ended (LINK_DEAD_MS), by then. */
+#define LOGS_LATE_MS 15000
+/* Between two times that all tops are asked because a dispatcher could not name
+ * the logs that have moved. */
+#define LOGS_LOOK_MS 1000
 
 struct log {
 	struct channel *channel;
-	struct place place;
-	bool known;
+	struct place place; /* epoch 0: not known yet */
+	struct past *past;  /* of its earlier epochs; NULL: none */
 	/* private */
 	struct logs *logs;
-	/* The greatest position known to exist. Its epoch is place.epoch, and
-	 * that of all that is held; or, while the place is not known, the
-	 * greatest that was delivered. */
-	struct place seen;
-	struct list held; /* struct held, by offset */
-	size_t held_bytes;
+	/* The greatest position known to exist in the place's epoch, and in a
+	 * greater one (epoch 0: nothing of the kind). */
+	struct place seen, next;
+	struct held held;
+	uint64_t since_ms; /* logs_open() */
 	/* A hole, from place.offset on */
 	struct list in_holes; /* it waits for its time */
 	uint64_t hole_at;     /* place.offset when that began */
@@ -67,17 +69,25 @@ struct log {
 	struct question fetch;
 	struct place fetch_from, fetch_seen; /* when it was asked */
 	/* Its top */
-	struct list in_asks;	  /* to be asked, or in a batch that is */
-	bool unasked;		  /* not before it is announced */
-	bool asked;		  /* in a batch */
-	bool again;		  /* once more after that */
-	bool doubt;		  /* we may have missed the log's end */
-	bool report;		  /* `known` once more, at report_at */
-	uint64_t report_at;	  /* offset; UINT64_MAX: not answered yet */
-	struct place asked_place; /* when it was asked; epoch 0: not known */
-	uint32_t asked_index;	  /* in the batch */
+	struct list in_asks;  /* to be asked, or in a batch that is */
+	bool unasked;	      /* not before it is announced */
+	bool asked;	      /* in a batch */
+	bool again;	      /* once more after that */
+	bool sweeping;	      /* asked by the sweep alone */
+	bool swept;	      /* the hole was found by the sweep */
+	bool doubt;	      /* we may have missed the log's end */
+	bool report;	      /* `known` once more, at report_at */
+	uint64_t report_at;   /* offset; UINT64_MAX: not answered yet */
+	uint32_t asked_index; /* in the batch */
+	uint64_t moved_ms;    /* to another epoch, the last time */
+	uint64_t looked_ms;   /* its top was answered, or the sweep was here */
 	struct list in_all;
 };
+
+static inline bool log_known(const struct log *log)
+{
+	return log->place.epoch != 0;
+}
 
 /* None of them may close the channel's log or deliver to it. */
 struct logs_ops {
@@ -87,12 +97,17 @@ struct logs_ops {
 	/* The place is known for the first time, or logs_ask() is answered:
 	 * log->place. */
 	void (*known)(void *ctx, struct channel *ch);
-	/* The log's place is about to move from log->place to `to` without
-	 * passing on what lies between: subscribers are told a gap if `reason`
-	 * is not negative (a new epoch after a log that was read to its end is
-	 * no gap). All subscribers' places move along. */
-	void (*moved)(void *ctx, struct channel *ch, struct place to,
-		      int reason);
+	/* The place is about to move, to offset `to` of the same epoch: what
+	 * lies between is not kept any more, a gap. */
+	void (*skipped)(void *ctx, struct channel *ch, uint64_t to);
+	/* The place is about to move to another epoch. Each subscriber's moves
+	 * by past_map(), which tells its gap. */
+	void (*moved)(void *ctx, struct channel *ch, struct place to);
+	/* All subscribers lack messages of an earlier epoch, as it turns out
+	 * only now. */
+	void (*lost)(void *ctx, struct channel *ch, const struct gap *gap);
+	/* Whether there is a link to every dispatcher of the store. */
+	bool (*whole)(void *ctx);
 };
 
 struct logs {
@@ -100,20 +115,24 @@ struct logs {
 	const struct logs_ops *ops;
 	void *ctx;
 	size_t held_max, held_bytes;
-	struct list all;     /* struct log.in_all; the sweep asks the first */
+	struct list all;     /* struct log.in_all, by looked_ms */
 	struct list holes;   /* struct log.in_holes, the oldest first */
 	struct list asks;    /* struct log.in_asks */
 	struct list batches; /* tops that are being asked */
 	uint64_t count;
 	uint64_t now_ms, sweep_ms, sweep_due_ms;
+	bool look; /* logs_moved_unnamed(), not before look_due_ms */
+	uint64_t look_due_ms;
 	struct {
 		uint64_t doubles, holes, fetches, fetched, held_dropped,
 			resyncs, behind, /* found by tops */
-			rewinds, malformed;
+			swept,		 /* found by the sweep alone */
+			moved,		 /* to another epoch */
+			malformed;
 	} counters;
 };
 
-/* `held_max`: bytes; `sweep_ms`: in which all tops are asked once. */
+/* `held_max`: bytes; `sweep_ms`: no log's top is left unasked for longer. */
 void logs_init(struct logs *l, struct questions *questions,
 	       const struct logs_ops *ops, void *ctx, size_t held_max,
 	       uint64_t sweep_ms);
@@ -121,8 +140,15 @@ void logs_init(struct logs *l, struct questions *questions,
 void logs_fini(struct logs *l);
 
 /* channel->log for a channel that has none. Its place is asked for as soon as
- * logs_announced() says so. */
-struct log *logs_open(struct logs *l, struct channel *ch);
+ * logs_announced() says so: the top; or, where there are subscribers since
+ * `since_ms` (ms since 1970) who are owed what comes (LOGS_SINCE_NOW: none),
+ * before that: where the log begins if it was made later, or before the first
+ * message that came meanwhile. */
+#define LOGS_SINCE_NOW UINT64_MAX
+struct log *logs_open(struct logs *l, struct channel *ch, uint64_t since_ms);
+/* The same, at a place that is known. */
+struct log *logs_open_at(struct logs *l, struct channel *ch,
+			 struct place place);
 void logs_close(struct logs *l, struct channel *ch);
 
 /* All live dispatchers know of our interest in the channel: what is published
@@ -135,8 +161,14 @@ void logs_ask(struct logs *l, struct channel *ch);
 /* A delivery with a position, for a channel that has a log. */
 void logs_deliver(struct logs *l, struct channel *ch, const LinkDelivery *d,
 		  uint64_t now_ms);
+/* A dispatcher says that the log reaches to `top`; offset 0: further than it
+ * did. */
+void logs_moved(struct logs *l, struct channel *ch, struct place top,
+		uint64_t now_ms);
+/* More logs than it could name. */
+void logs_moved_unnamed(struct logs *l);
 /* A link to a dispatcher was lost, or has acknowledged our interest anew. */
-void logs_resync(struct logs *l);
+void logs_resync(struct logs *l, bool lost);
 /* Every turn that had something, and every few milliseconds while
  * logs_waiting(); what it asks leaves with questions_run(). */
 void logs_run(struct logs *l, uint64_t now_ms);

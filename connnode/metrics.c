@@ -135,6 +135,12 @@ const struct metric_desc node_metrics[NM_COUNT] = {
 	[NM_LOG_BEHIND] = {"log_behind_total", METRIC_COUNTER, PLAIN,
 			   "Logs found to have more than had come, when their "
 			   "tops were compared."},
+	[NM_LOG_SWEPT] = {"log_swept_total", METRIC_COUNTER, PLAIN,
+			  "Of these, those that only the slow sweep found; "
+			  "anything else should have: 0."},
+	[NM_LOG_MOVED] = {"log_moved_total", METRIC_COUNTER, PLAIN,
+			  "Logs that got another epoch: made anew, or because "
+			  "the store may have gone back."},
 	[NM_LOG_FETCHED] = {"log_fetched_total", METRIC_COUNTER, PLAIN,
 			    "Messages fetched from the store to fill holes."},
 	[NM_LOG_HELD_BYTES] = {"log_held_bytes", METRIC_GAUGE, PLAIN,

@@ -82,9 +82,9 @@ static const struct option options[] = {
 		 1024u * 1024 * 1024,
 		 "most that each worker holds of messages that came before "
 		 "their predecessors; what is more is fetched"),
-	ROW_UINT("sweep-ms", AT(sweep_ms), "30000", 1000, HOUR_MS, "ms",
-		 "time over which each log's place is compared with the store "
-		 "once"),
+	ROW_UINT("sweep-ms", AT(sweep_ms), "600000", 1000, HOUR_MS, "ms",
+		 "a log whose top nobody had reason to ask for in that time is "
+		 "compared with the store: a safety net"),
 	ROW_UINT(
 		"retry-min-ms", AT(retry_min_ms), "1000", 1, HOUR_MS, "ms",
 		"least delay before a client comes back; each is told its own"),

@@ -51,6 +51,7 @@ static void shrink(struct outq *q)
 
 void outq_push(struct outq *q, struct frame *f)
 {
+	check(f->len > 0); /* to a socket nothing may be said by nothing */
 	if (q->count == q->cap)
 		grow(q);
 	*slot(q, q->count) = frame_hold(f);
@@ -70,6 +71,15 @@ static uint32_t first_free(const struct outq *q, uint32_t keep)
 	if (first > 0 && first <= q->count && (*slot(q, first - 1))->glued)
 		first++;
 	return min_of(first, q->count);
+}
+
+bool outq_only_begun(const struct outq *q, uint32_t keep)
+{
+	for (uint32_t i = first_free(q, keep); i < q->count; i++) {
+		if ((*slot(q, i))->accepted_us != 0)
+			return false;
+	}
+	return true;
 }
 
 void outq_push_front(struct outq *q, struct frame *f, uint32_t keep)
@@ -166,6 +176,18 @@ struct frame *outq_drop_equal(struct outq *q, uint64_t conflation,
 	for (uint32_t i = first; i < q->count; i++) {
 		if ((*slot(q, i))->conflation == conflation)
 			return take_message(q, i, first);
+	}
+	return NULL;
+}
+
+const struct frame *outq_first_of(const struct outq *q, const void *channel,
+				  uint32_t keep)
+{
+	for (uint32_t i = first_free(q, keep); i < q->count; i++) {
+		const struct frame *f = *slot(q, i);
+
+		if (f->channel == channel && f->offset != 0)
+			return f;
 	}
 	return NULL;
 }

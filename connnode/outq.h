@@ -9,7 +9,7 @@
  * allocates. How much may wait is the owner's decision (session.c): the queue
  * tells its bytes and gives up messages on demand. A message that is begun
  * stays, and so do the first `keep` frames, whose bytes somebody has borrowed
- *or encrypted. A frame glued to a message goes with it.
+ * or encrypted. A frame glued to a message goes with it.
  */
 #ifndef STENTOR_CONNNODE_OUTQ_H
 #define STENTOR_CONNNODE_OUTQ_H
@@ -59,6 +59,13 @@ struct frame *outq_pop_sent(struct outq *q);
 
 /* Puts a frame before all that are not begun; holds a reference of its own. */
 void outq_push_front(struct outq *q, struct frame *f, uint32_t keep);
+
+/* The oldest frame about a position in that channel which may still go; NULL if
+ * there is none. Borrowed. */
+const struct frame *outq_first_of(const struct outq *q, const void *channel,
+				  uint32_t keep);
+/* Whether no message waits but what is begun or kept. */
+bool outq_only_begun(const struct outq *q, uint32_t keep);
 
 /* Each removes the oldest message that ... and returns it with the queue's
  * reference; NULL if there is none. */

@@ -175,6 +175,18 @@ void questions_link_lost(struct questions *qs, const struct upstream *u,
 	}
 }
 
+size_t history_sound(const HistoryAnswer *a, uint64_t after)
+{
+	size_t n = 0;
+
+	while (n < a->n_messages &&
+	       (n == 0 ? a->messages[0]->offset > after
+		       : a->messages[n]->offset ==
+				 a->messages[n - 1]->offset + 1))
+		n++;
+	return n;
+}
+
 /* --- asking ------------------------------------------------------------ */
 
 /* All are given the same time, so the list is in the order of due_ms. */

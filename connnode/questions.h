@@ -12,7 +12,7 @@
  * It keeps its id all the time, so that a late answer is as good as the one to
  * the latest attempt. A pause is QUESTION_RETRY_MS and doubles with each
  * failure up to QUESTION_RETRY_MAX_MS. At most QUESTIONS_MAX are under way;
- *more wait, the oldest first.
+ * more wait, the oldest first.
  */
 #ifndef STENTOR_CONNNODE_QUESTIONS_H
 #define STENTOR_CONNNODE_QUESTIONS_H
@@ -108,6 +108,10 @@ void questions_history(struct questions *qs, const HistoryAnswer *answer,
 		       uint64_t now_ms);
 void questions_tops(struct questions *qs, const TopsAnswer *answer,
 		    uint64_t now_ms);
+/* How many of the answer's messages are in order, behind `after` and without a
+ * hole; the dispatcher may be of another version, and is not trusted to the
+ * end. */
+size_t history_sound(const HistoryAnswer *a, uint64_t after);
 /* The link to a dispatcher is lost: what went by it is asked anew. */
 void questions_link_lost(struct questions *qs, const struct upstream *u,
 			 uint64_t now_ms);

@@ -70,6 +70,7 @@ struct frame *render_message(const struct channels *c, const struct channel *ch,
 	}
 	f->accepted_us = d->published_us != 0 ? d->published_us : 1;
 	f->expires_us = message_expires_us(d);
+	f->epoch = d->epoch;
 	f->offset = d->offset;
 	f->conflation = conflation(c, ch, d->conflation_key);
 	f->channel = ch;

@@ -2,16 +2,13 @@
 
 #include "common/base/clock.h"
 #include "common/base/mem.h"
+#include "connnode/claim.h"
 #include "connnode/render.h"
 #include "connnode/session.h"
 #include "connnode/stream.h"
 
 #include <stdlib.h>
 #include <string.h>
-
-/* A client that saw no log at all, and now there is one: whether another lived
- * and died between is certain only for as long as stores remember a log. */
-#define SURE_MS 86400000u
 
 enum phase {
 	PHASE_CLAIMED, /* the log's place is needed */
@@ -27,6 +24,7 @@ struct replay {
 	struct place at; /* the claim, then: it has everything up to here */
 	uint8_t phase;
 	bool claimed;
+	bool resolved;
 	bool begun; /* it was given a page */
 	bool quiet; /* it begins before what is kept: no gap */
 };
@@ -262,20 +260,6 @@ static void page_leave(struct replay *r)
 	}
 }
 
-/* How many of the messages are in order and without a hole; the dispatcher may
- * be of another version, and is not trusted to the end. */
-static size_t messages_sound(const HistoryAnswer *a, uint64_t after)
-{
-	size_t n = 0;
-
-	while (n < a->n_messages &&
-	       (n == 0 ? a->messages[0]->offset > after
-		       : a->messages[n]->offset ==
-				 a->messages[n - 1]->offset + 1))
-		n++;
-	return n;
-}
-
 static void page_fill(struct page *p, const HistoryAnswer *a)
 {
 	struct worker *w = p->worker;
@@ -284,7 +268,7 @@ static void page_fill(struct page *p, const HistoryAnswer *a)
 	if (a->top != NULL)
 		p->top = (struct place){a->top->epoch, a->top->offset};
 	if (p->top.epoch == p->epoch)
-		p->count = messages_sound(a, p->after);
+		p->count = history_sound(a, p->after);
 	p->frames = xcalloc(p->count, sizeof(struct frame *));
 	p->to = p->after;
 	for (size_t i = 0; i < p->count; i++) {
@@ -368,78 +352,37 @@ static void go_live(struct replay *r)
 
 struct place subscription_place(const struct subscription *sub)
 {
-	const struct log *log = sub->channel->log;
-
-	if (log == NULL)
-		return (struct place){0, 0};
 	if (sub->replay != NULL)
 		return sub->replay->at;
-	return (struct place){log->place.epoch, sub->at};
+	return (struct place){sub->channel->epoch, sub->at};
 }
 
-static void tell_gap(struct subscription *sub, enum gap_reason reason,
-		     const struct place *from, const struct place *to)
+/* With the place behind it, where the subscription is now. */
+static void tell_gap(struct subscription *sub, const struct gap *gap)
 {
-	struct frame *gap = stream_gap(sub->session->worker, sub->channel,
-				       reason, from, to);
+	struct session *s = sub->session;
+	struct frame *f;
 
-	session_push(sub->session, gap);
-	frame_release(gap);
+	stream_places(s);
+	f = stream_gap(s, sub->channel, gap);
+	session_push(s, f);
+	frame_release(f);
 }
 
 /* --- claims ------------------------------------------------------------ */
-
-/* The greatest offset known of the log. */
-static uint64_t newest(const struct log *log)
-{
-	return log->seen.epoch == log->place.epoch
-		       ? max_of(log->place.offset, log->seen.offset)
-		       : log->place.offset;
-}
-
-static bool ahead(const struct place *claim, const struct log *log)
-{
-	return claim->offset > 0 && (claim->epoch > log->place.epoch ||
-				     (claim->epoch == log->place.epoch &&
-				      claim->offset > newest(log)));
-}
-
-/* Why a claim can't be honoured, or -1. It may be moved to its equal in today's
- * log. */
-static int judge(struct place *claim, const struct log *log)
-{
-	const struct place *now = &log->place;
-
-	if (claim->offset > 0) {
-		if (ahead(claim, log))
-			return GAP_UNKNOWN;
-		return claim->epoch == now->epoch ? -1 : GAP_EPOCH;
-	}
-	if (now->offset == 0) {
-		*claim = *now;
-		return -1;
-	}
-	if (now->epoch < claim->epoch)
-		return GAP_UNKNOWN;
-	if (now->epoch - claim->epoch > SURE_MS)
-		return GAP_EPOCH;
-	*claim = (struct place){now->epoch, 0};
-	return -1;
-}
 
 static void resolve_claim(struct replay *r)
 {
 	struct session *s = r->sub->session;
 	const struct log *log = r->sub->channel->log;
-	struct place claim = r->at;
-	int reason = s->id_bad ? (int)GAP_MALFORMED : judge(&r->at, log);
+	struct gap gap = s->id_bad ? claim_judge_unread(&r->at, log)
+				   : claim_judge(&r->at, log);
 	enum resume_outcome outcome = RESUME_CURRENT;
 
-	if (reason >= 0) {
-		r->at = log->place;
-		claim.offset++; /* the first that it lacks */
-		tell_gap(r->sub, (enum gap_reason)reason,
-			 s->id_bad ? NULL : &claim, &r->at);
+	if (gap.reason >= 0) {
+		/* If it can't be known what it lacks, that is told already. */
+		r->quiet = gap.to.epoch == 0;
+		tell_gap(r->sub, &gap);
 		outcome = RESUME_GAP;
 	} else if (r->at.offset < log->place.offset) {
 		outcome = RESUME_REPLAYED;
@@ -457,6 +400,24 @@ static void resolve_fresh(struct replay *r)
 	r->quiet = true;
 }
 
+/* Our rules don't keep history of the channel, and no dispatcher has a store:
+ * what the client's place meant can't be known. */
+static void give_up(struct replay *r)
+{
+	struct subscription *sub = r->sub;
+	struct gap gap = {.reason = GAP_UNKNOWN, .from = r->at};
+
+	gap.from.offset++;
+	replay_cancel(worker_of(r), sub);
+	tell_gap(sub, &gap);
+}
+
+static bool hopeless(const struct worker *w, const struct channel *ch)
+{
+	return !log_known(ch->log) && !rule_reliable(ch->rule) &&
+	       w->announcer.store == 0;
+}
+
 bool replays_placed(struct session *s)
 {
 	struct worker *w = s->worker;
@@ -469,15 +430,19 @@ bool replays_placed(struct session *s)
 
 		if (r == NULL)
 			continue;
-		if (!ch->log->known) {
+		if (r->claimed && hopeless(w, ch)) {
+			give_up(r);
+			continue;
+		}
+		if (!log_known(ch->log)) {
 			logs_announced(&w->logs, ch);
 		} else if (r->phase == PHASE_CLAIMED && r->claimed &&
-			   ahead(&r->at, ch->log)) {
+			   claim_ahead(&r->at, ch->log)) {
 			/* It may have been faster than we were. */
 			r->phase = PHASE_ASKED;
 			logs_ask(&w->logs, ch);
 		}
-		placed &= ch->log->known && r->phase != PHASE_ASKED;
+		placed &= log_known(ch->log) && r->phase != PHASE_ASKED;
 	}
 	return placed;
 }
@@ -489,36 +454,30 @@ void replays_resolve(struct session *s)
 		struct replay *r = sub->replay;
 
 		if (r == NULL || r->phase == PHASE_RUNNING ||
-		    r->phase == PHASE_ASKED || !sub->channel->log->known)
+		    r->phase == PHASE_ASKED || !log_known(sub->channel->log))
 			continue;
-		if (r->claimed || s->id_bad)
+		if (r->claimed)
 			resolve_claim(r);
 		else
 			resolve_fresh(r);
+		r->resolved = true;
 		r->phase = PHASE_RUNNING;
 	}
 }
 
 /* --- giving pages to streams ------------------------------------------- */
 
-/* The log there is now is another one than the client's: what it missed of the
- * old one can't be known any more. */
-static void tell_new_epoch(struct replay *r)
-{
-	struct place first = {r->at.epoch, r->at.offset + 1};
-
-	r->at = r->sub->channel->log->place;
-	tell_gap(r->sub, GAP_EPOCH, &first, &r->at);
-}
-
 static void tell_expired(struct replay *r, uint64_t to)
 {
-	struct place first = {r->at.epoch, r->at.offset + 1};
-	struct place last = {r->at.epoch, to};
+	struct gap gap = {
+		.reason = GAP_EXPIRED,
+		.from = {r->at.epoch, r->at.offset + 1},
+		.to = {r->at.epoch, to},
+	};
 
-	if (!r->quiet)
-		tell_gap(r->sub, GAP_EXPIRED, &first, &last);
 	r->at.offset = to;
+	if (!r->quiet)
+		tell_gap(r->sub, &gap);
 }
 
 /* The store had nothing after the client's place. True if that is settled. */
@@ -581,10 +540,7 @@ static bool catch_up(struct worker *w, struct replay *r)
 	struct channel *ch = r->sub->channel;
 
 	while (s->replay_bytes == 0) {
-		if (r->at.epoch != ch->log->place.epoch) {
-			page_leave(r);
-			tell_new_epoch(r);
-		}
+		check(r->at.epoch == ch->epoch);
 		if (r->at.offset >= ch->messages) {
 			page_leave(r);
 			go_live(r);
@@ -641,7 +597,6 @@ void replays_start(struct session *s)
 		r = session_subscription(s, i)->replay;
 		ch = session_subscription(s, i)->channel;
 		if (r != NULL && r->phase == PHASE_RUNNING &&
-		    r->at.epoch == ch->log->place.epoch &&
 		    r->at.offset >= ch->messages)
 			go_live(r);
 	}
@@ -719,6 +674,11 @@ void replays_tick(struct worker *w)
 
 /* --- what becomes of logs ---------------------------------------------- */
 
+static struct subscription *subscription_of(struct list *node)
+{
+	return container_of(node, struct subscription, in_channel);
+}
+
 static void on_known(struct worker *w, struct subscription *sub)
 {
 	struct session *s = sub->session;
@@ -743,61 +703,82 @@ void replays_known(struct worker *w, struct channel *ch)
 {
 	fanout_finish(w, ch); /* whose marker is in the list */
 	list_for_each_safe (node, &ch->subscriptions)
-		on_known(w,
-			 container_of(node, struct subscription, in_channel));
+		on_known(w, subscription_of(node));
 }
 
-static void on_moved(struct subscription *sub, const struct place *from,
-		     const struct place *to, int reason)
+/* Where it is, if that is decided; else it is judged later, by the new place.
+ */
+static bool is_somewhere(const struct subscription *sub)
 {
-	struct place at = subscription_place(sub);
-	struct replay *r = sub->replay;
-	bool same = from->epoch == to->epoch;
+	return sub->replay == NULL || sub->replay->resolved;
+}
 
-	if (r != NULL && r->phase != PHASE_RUNNING)
-		return; /* it will be judged by the new place */
-	/* Behind is behind as before; another epoch is found out later. */
-	if (r != NULL && !(at.epoch == from->epoch &&
-			   at.offset >= min_of(from->offset, to->offset)))
-		return;
-	if (same && from->offset < to->offset && at.offset >= to->offset)
-		return;
-	if (reason >= 0 && same) {
-		struct place first = {to->epoch,
-				      min_of(from->offset, to->offset) + 1};
-		struct place last = {to->epoch,
-				     max_of(from->offset, to->offset)};
-
-		tell_gap(sub, (enum gap_reason)reason, &first, &last);
-	} else if (reason >= 0) {
-		struct place first = {from->epoch, from->offset + 1};
-
-		tell_gap(sub, (enum gap_reason)reason, &first, to);
-	}
-	if (r != NULL)
-		r->at = *to;
+static void move_to(struct subscription *sub, struct place to)
+{
+	if (sub->replay != NULL)
+		sub->replay->at = to;
 	else
-		sub->at = to->offset;
+		sub->at = to.offset;
 }
 
-void replays_moved(struct worker *w, struct channel *ch, struct place to,
-		   int reason)
+void replays_skipped(struct worker *w, struct channel *ch, uint64_t to)
 {
-	struct place from = ch->log->place;
+	uint64_t from = ch->messages;
+	struct gap gap = {.reason = GAP_EXPIRED, .to = {ch->epoch, to}};
 
 	fanout_finish(w, ch);
-	list_for_each (node, &ch->subscriptions)
-		on_moved(container_of(node, struct subscription, in_channel),
-			 &from, &to, reason);
+	ch->messages = to;
+	list_for_each (node, &ch->subscriptions) {
+		struct subscription *sub = subscription_of(node);
+		struct place at = subscription_place(sub);
+
+		/* Behind is behind as before. */
+		if (!is_somewhere(sub) || at.offset < from || at.offset >= to)
+			continue;
+		gap.from = (struct place){ch->epoch, at.offset + 1};
+		move_to(sub, gap.to);
+		tell_gap(sub, &gap);
+	}
+}
+
+void replays_moved(struct worker *w, struct channel *ch, struct place to)
+{
+	uint64_t from = ch->epoch;
+	struct gap gap;
+
+	fanout_finish(w, ch);
+	ch->epoch = to.epoch;
 	ch->messages = to.offset;
+	list_for_each (node, &ch->subscriptions) {
+		struct subscription *sub = subscription_of(node);
+		struct place at = {from, subscription_place(sub).offset};
+
+		if (!is_somewhere(sub))
+			continue;
+		check(past_map(ch->log->past, &at, &gap));
+		if (sub->replay != NULL)
+			page_leave(sub->replay);
+		move_to(sub, at);
+		if (gap.reason >= 0)
+			tell_gap(sub, &gap);
+	}
+}
+
+void replays_lost(struct worker *w, struct channel *ch, const struct gap *gap)
+{
+	fanout_finish(w, ch);
+	list_for_each (node, &ch->subscriptions) {
+		if (is_somewhere(subscription_of(node)))
+			tell_gap(subscription_of(node), gap);
+	}
 }
 
 void replays_log_closed(struct worker *w, struct channel *ch)
 {
 	fanout_finish(w, ch);
+	ch->epoch = 0;
 	list_for_each (node, &ch->subscriptions) {
-		struct subscription *sub =
-			container_of(node, struct subscription, in_channel);
+		struct subscription *sub = subscription_of(node);
 
 		replay_cancel(w, sub);
 		if (!sub->session->ready)

@@ -5,12 +5,12 @@
  *
  *	CLAIMED --place of the log known--> (claims to be ahead: ASKED, the top
  *	   |                                 is looked up) --> resolved
- *	   +--> RUNNING --page, drained, page ...--> level: live, the replay
- *ends
+ *	   +--> RUNNING --page, drained, page ...--> level: live, and it ends
  *
  * Resolved means: the client's claim is honoured, or it is told a gap and goes
- * on from the log's place. A client without a claim begins at the log's place,
- * or with the rule's latest messages.
+ * on with what the log still has. A claim in an earlier epoch is moved into the
+ * present one (past.h). A client without a claim begins at the log's place, or
+ * with the rule's latest messages.
  *
  * What is replayed comes in pages, read once for all subscriptions that need
  * them (at the same time or shortly after) and rendered once. A stream gets one
@@ -88,10 +88,12 @@ bool replays_run(struct worker *w);
 /* Every 100 ms or so: what nobody needs, and who is too slow. */
 void replays_tick(struct worker *w);
 
-/* From logs.h: the log's place is known, or is about to move. */
+/* From logs.h: the log's place is known, or is about to move, or messages were
+ * lost. */
 void replays_known(struct worker *w, struct channel *ch);
-void replays_moved(struct worker *w, struct channel *ch, struct place to,
-		   int reason);
+void replays_skipped(struct worker *w, struct channel *ch, uint64_t to);
+void replays_moved(struct worker *w, struct channel *ch, struct place to);
+void replays_lost(struct worker *w, struct channel *ch, const struct gap *gap);
 /* The channel has no log any more (new rules, or no subscriber): pages go, and
  * what was held is live. */
 void replays_log_closed(struct worker *w, struct channel *ch);

@@ -297,9 +297,14 @@ static void dropped(struct session *s, struct frame *f, size_t before,
 	frame_release(f);
 }
 
+static struct place place_of(const struct frame *f)
+{
+	return (struct place){f->epoch, f->offset};
+}
+
 /* What was dropped of one channel with history. */
 struct loss {
-	uint64_t from, to; /* offsets; 0: nothing */
+	struct place from, to; /* epoch 0: nothing */
 };
 
 static void lose(struct session *s, struct loss *losses, const struct frame *f)
@@ -307,10 +312,32 @@ static void lose(struct session *s, struct loss *losses, const struct frame *f)
 	for (unsigned i = 0; i < s->subscriptions; i++) {
 		if (session_subscription(s, i)->channel != f->channel)
 			continue;
-		if (losses[i].from == 0)
-			losses[i].from = f->offset;
-		losses[i].to = f->offset;
+		if (losses[i].from.epoch == 0)
+			losses[i].from = place_of(f);
+		losses[i].to = place_of(f);
 		return;
+	}
+}
+
+/* Into the worker's scratch memory: the client's places when it has got what
+ * was begun, and then the gap of one channel, up to `to`. */
+static void places_at_head(struct session *s, const struct channel *ch,
+			   struct place to)
+{
+	struct place *places = s->worker->places;
+
+	stream_places(s);
+	for (unsigned i = 0; i < s->subscriptions; i++) {
+		const struct channel *each =
+			session_subscription(s, i)->channel;
+		const struct frame *first =
+			outq_first_of(&s->out, each, kept(s));
+
+		if (each == ch)
+			places[i] = to;
+		else if (first != NULL)
+			places[i] =
+				(struct place){first->epoch, first->offset - 1};
 	}
 }
 
@@ -320,30 +347,30 @@ static void tell_loss(struct session *s, const struct channel *ch,
 		      const struct loss *loss)
 {
 	struct worker *w = s->worker;
-	struct place from = {ch->log->place.epoch, loss->from};
-	struct place to = {ch->log->place.epoch, loss->to};
-	struct frame *gap = outq_drop_note(&s->out, ch, kept(s));
+	struct gap gap = {GAP_LAGGING, loss->from, loss->to};
+	struct frame *f = outq_drop_note(&s->out, ch, kept(s));
 
-	if (gap != NULL) {
-		from.offset = gap->offset;
-		w->queued_bytes -= gap->len;
-		frame_release(gap);
+	if (f != NULL) {
+		gap.from = place_of(f);
+		w->queued_bytes -= f->len;
+		frame_release(f);
 	}
-	gap = stream_gap(w, ch, GAP_LAGGING, &from, &to);
-	gap->channel = ch;
-	gap->offset = from.offset;
-	outq_push_front(&s->out, gap, kept(s));
-	w->queued_bytes += gap->len;
-	frame_release(gap);
+	places_at_head(s, ch, gap.to);
+	f = stream_gap(s, ch, &gap);
+	f->channel = ch;
+	f->epoch = gap.from.epoch;
+	f->offset = gap.from.offset;
+	outq_push_front(&s->out, f, kept(s));
+	w->queued_bytes += f->len;
+	frame_release(f);
 }
 
 static void tell_losses(struct session *s, const struct loss *losses)
 {
 	for (unsigned i = 0; i < s->subscriptions; i++) {
-		const struct channel *ch = session_subscription(s, i)->channel;
-
-		if (losses[i].from != 0 && ch->log != NULL)
-			tell_loss(s, ch, &losses[i]);
+		if (losses[i].from.epoch != 0)
+			tell_loss(s, session_subscription(s, i)->channel,
+				  &losses[i]);
 	}
 }
 
@@ -373,19 +400,41 @@ static void drop_oldest(struct session *s, size_t max)
 	free(losses);
 }
 
+static void drop_expired(struct session *s, uint64_t now_us)
+{
+	size_t before = s->out.bytes;
+	struct frame *f;
+
+	while ((f = outq_drop_expired(&s->out, now_us, kept(s))) != NULL) {
+		dropped(s, f, before, DROP_EXPIRED);
+		before = s->out.bytes;
+	}
+}
+
 /* Over the budget: makes room, or decides what becomes of the message that is
  * to come. False if it is not to be queued. */
 static bool make_room(struct session *s, const struct frame *f)
 {
 	size_t max = s->worker->options->queue_bytes_max;
+	struct loss loss = {place_of(f), place_of(f)};
 
-	drop_oldest(s, f->len < max ? max - f->len : 0);
+	/* What is of no use any more is no backlog. */
+	if (s->out.expiring > 0)
+		drop_expired(s, clock_wall_us());
+	if (s->out.bytes + f->len > max)
+		drop_oldest(s, f->len < max ? max - f->len : 0);
 	if (outq_empty(&s->out) || s->out.bytes + f->len <= max)
 		return true;
+	/* What is with the kernel can't make room. It is not the message's
+	 * fault, and there is one such. */
+	if (f->droppable && outq_only_begun(&s->out, kept(s)))
+		return true;
 	/* Nothing else that waits may be missed: this message goes, if it may
-	 * be missed without a word, or the connection. */
-	if (f->offset != 0 || !f->droppable)
+	 * be missed, or the connection. */
+	if (!f->droppable)
 		session_doom(s, CLOSED_SLOW);
+	else if (f->offset != 0)
+		tell_loss(s, f->channel, &loss);
 	return false;
 }
 
@@ -403,6 +452,8 @@ static void push_id(struct session *s)
 {
 	struct frame *id = stream_id(s);
 
+	if (id == NULL)
+		return; /* none of its channels has a log here */
 	session_push(s, id);
 	frame_release(id);
 }
@@ -554,17 +605,6 @@ static void block(struct session *s)
 	s->worker->blocked++;
 	if (s->phase == SESSION_STREAM)
 		watch_stall(s);
-}
-
-static void drop_expired(struct session *s, uint64_t now_us)
-{
-	size_t before = s->out.bytes;
-	struct frame *f;
-
-	while ((f = outq_drop_expired(&s->out, now_us, kept(s))) != NULL) {
-		dropped(s, f, before, DROP_EXPIRED);
-		before = s->out.bytes;
-	}
 }
 
 static ssize_t write_some(struct session *s, size_t *offered)

@@ -18,7 +18,8 @@ struct drain_order {
 };
 
 /* Revocations that a worker has heard of. Only it has links to hear them by,
- * but the admin port, where revoked tokens knock too, is the supervisor's. */
+ * but the admin port, where revoked tokens knock too, is the supervisor's; and
+ * a worker that is started again reads what it knew. */
 struct shared_revocations {
 	uint64_t begun, told; /* in all, since the node began */
 	struct auth_revocation ring[AUTH_REVOCATIONS_MAX];
@@ -35,6 +36,7 @@ struct worker_shared {
 	volatile uint64_t accepts, accepts_max; /* load.h; a second */
 	volatile uint64_t queue_age_us, fullness;
 	volatile uint64_t retry_window_ms; /* comeback.h */
+	volatile uint64_t clock_skew_us;   /* announcer.h */
 	struct drain_order order; /* the supervisor keeps the newest of all */
 	struct shared_revocations revocations;
 	uint64_t cells[]; /* metrics */

@@ -1,7 +1,9 @@
 #include "connnode/stream.h"
 
+#include "common/base/clock.h"
 #include "common/base/mem.h"
 #include "common/codec/sse.h"
+#include "connnode/intake.h"
 #include "connnode/render.h"
 #include "connnode/replay.h"
 #include "connnode/session.h"
@@ -37,50 +39,73 @@ static void push_head(struct session *s, uint32_t retry_ms, const char *cors)
 
 /* --- places ------------------------------------------------------------ */
 
-/* The session's place in all its channels, in the worker's scratch memory; NULL
- * if none of them has one. */
-static const char *session_id(struct session *s)
+void stream_places(struct session *s)
+{
+	for (unsigned i = 0; i < s->subscriptions; i++)
+		s->worker->places[i] =
+			subscription_place(session_subscription(s, i));
+}
+
+/* The places in the scratch memory as an id, which is scratch too; NULL if
+ * there is none in any channel. */
+static const char *places_id(const struct session *s)
 {
 	struct worker *w = s->worker;
 	bool any = false;
 
-	for (unsigned i = 0; i < s->subscriptions; i++) {
-		w->places[i] = subscription_place(session_subscription(s, i));
+	for (unsigned i = 0; i < s->subscriptions; i++)
 		any |= w->places[i].epoch != 0;
-	}
 	if (!any)
 		return NULL;
 	place_encode(w->id, s->list_hash, w->places, s->subscriptions);
 	return w->id;
 }
 
+static const char *session_id(struct session *s)
+{
+	stream_places(s);
+	return places_id(s);
+}
+
 struct frame *stream_id(struct session *s)
 {
-	struct frame *f = sse_render_id(session_id(s));
+	const char *id = session_id(s);
+	struct frame *f;
 
+	if (id == NULL)
+		return NULL;
+	f = sse_render_id(id);
 	f->glued = true;
 	return f;
 }
 
-struct frame *stream_gap(struct worker *w, const struct channel *ch,
-			 enum gap_reason reason, const struct place *from,
-			 const struct place *to)
+static const char *gap_end(char text[POSITION_JSON_SIZE],
+			   const struct place *place)
+{
+	if (place->epoch == 0)
+		return "null";
+	render_position(text, place);
+	return text;
+}
+
+struct frame *stream_gap(struct session *s, const struct channel *ch,
+			 const struct gap *gap)
 {
 	char data[CHANNEL_NAME_MAX + 2 * POSITION_JSON_SIZE + 80];
-	char first[POSITION_JSON_SIZE] = "null",
-	     last[POSITION_JSON_SIZE] = "null";
-	struct sse_event e = {.event = "stentor.gap", .data = data};
+	char from[POSITION_JSON_SIZE], to[POSITION_JSON_SIZE];
+	struct sse_event e = {
+		.event = "stentor.gap",
+		.id = places_id(s),
+		.data = data,
+	};
 
-	if (from != NULL)
-		render_position(first, from);
-	if (to != NULL)
-		render_position(last, to);
 	e.data_len = (size_t)snprintf(
 		data, sizeof(data),
 		"{\"channel\":\"%s\",\"reason\":\"%s\",\"from\":%s,\"to\":%s}",
-		ch->name, gap_names[reason], first, last);
+		ch->name, gap_names[gap->reason], gap_end(from, &gap->from),
+		gap_end(to, &gap->to));
 	check(e.data_len < sizeof(data));
-	metric_add(&w->metrics, NM_GAPS, reason, 1);
+	metric_add(&s->worker->metrics, NM_GAPS, gap->reason, 1);
 	return sse_render(&e);
 }
 
@@ -188,22 +213,40 @@ bool streams_ready(struct worker *w)
 
 /* --- beginning --------------------------------------------------------- */
 
+/* The log of a channel, if it is to have one: by our rules, or because a client
+ * comes back with a place in it. False: it has none. */
+static bool need_log(struct worker *w, struct channel *ch, bool claimed)
+{
+	if (ch->log != NULL)
+		return true;
+	if (!rule_reliable(ch->rule) && !claimed)
+		return false;
+	if (ch->subscribers > 1)
+		intake_open_log(w, ch);
+	else
+		logs_open(&w->logs, ch, LOGS_SINCE_NOW);
+	return true;
+}
+
 static void subscribe_to(struct session *s, struct subscription *sub,
 			 const char *name, const struct place *claim)
 {
+	/* Of a client that has a place, but it can't be read: none that any log
+	 * has, so that it is as good as nothing if it comes back with it. */
+	static const struct place unread = {1, 1};
 	struct worker *w = s->worker;
 	struct channel *ch = channels_get(&w->channels, name, strlen(name));
 	unsigned variant = (s->json ? VARIANT_JSON : 0) |
 			   (s->subscriptions == 1 ? VARIANT_ALONE : 0);
 
-	if (channels_subscribe(&w->channels, ch, sub, s, variant))
+	if (channels_subscribe(&w->channels, ch, sub, s, variant)) {
+		ch->since_ms = clock_wall_ms();
+		ch->log_left = (struct place){0, 0};
 		announcer_touch(&w->announcer, ch);
+	}
 	s->generation = max_of(s->generation, ch->generation);
-	if (!rule_reliable(ch->rule))
-		return;
-	if (ch->log == NULL)
-		logs_open(&w->logs, ch);
-	replay_begin(w, sub, claim);
+	if (need_log(w, ch, claim != NULL))
+		replay_begin(w, sub, s->id_bad ? &unread : claim);
 }
 
 /* The places that the client comes back with, in the worker's scratch memory;

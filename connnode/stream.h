@@ -48,14 +48,15 @@ bool streams_ready(struct worker *w);
 void stream_placed(struct worker *w, struct session *s);
 
 /* The `id:` line of a session with several channels, glued to the frame that
- * will be pushed behind it; one reference, the caller's. */
+ * will be pushed behind it; one reference, the caller's. NULL: it has no place
+ * in any of them. */
 struct frame *stream_id(struct session *s);
-/* stentor.gap: messages from `from`, the first that is missing, to `to`, the
- * last, will not come (NULL: it can't be known; in two epochs: what the older
- * log had after `from` is not known either); counted. One reference, the
- * caller's. */
-struct frame *stream_gap(struct worker *w, const struct channel *ch,
-			 enum gap_reason reason, const struct place *from,
-			 const struct place *to);
+/* Where the client is in each of its channels, into the worker's scratch
+ * memory. */
+void stream_places(struct session *s);
+/* stentor.gap; counted. Its id is what stands in the scratch memory. One
+ * reference, the caller's. */
+struct frame *stream_gap(struct session *s, const struct channel *ch,
+			 const struct gap *gap);
 
 #endif

@@ -86,6 +86,7 @@ static void clear_gauges(struct slot *slot)
 	slot->shared->tls_expires_s = 0;
 	slot->shared->accepts = slot->shared->queue_age_us = 0;
 	slot->shared->fullness = slot->shared->retry_window_ms = 0;
+	slot->shared->clock_skew_us = 0;
 	for (unsigned i = 0; i < NM_COUNT; i++) {
 		if (node_metrics[i].type == METRIC_GAUGE &&
 		    i != NM_CONNECTIONS_MAX)
@@ -247,6 +248,7 @@ static void show_headroom(const struct supervisor *s, struct metrics_text *t)
 {
 	uint64_t streams = 0, accepts = 0, age_us = 0, fullness = 0;
 	uint64_t window_ms = 0, max = s->options->connections_max;
+	uint64_t skew_us = 0;
 
 	for (unsigned i = 0; i < s->workers; i++) {
 		const struct worker_shared *w = s->slots[i].shared;
@@ -256,6 +258,7 @@ static void show_headroom(const struct supervisor *s, struct metrics_text *t)
 		age_us = max_of(age_us, w->queue_age_us);
 		fullness = max_of(fullness, w->fullness);
 		window_ms = max_of(window_ms, w->retry_window_ms);
+		skew_us = max_of(skew_us, w->clock_skew_us);
 	}
 	show(t, "connections_headroom",
 	     "Event streams for which there is room.",
@@ -276,6 +279,10 @@ static void show_headroom(const struct supervisor *s, struct metrics_text *t)
 	     "After how long clients who are not let in are told to come back, "
 	     "at most; 0: all are let in.",
 	     (double)window_ms / 1000);
+	show(t, "clock_skew_seconds",
+	     "By how much a dispatcher's clock differs from this node's, at "
+	     "most; it is taken into account.",
+	     (double)skew_us / 1e6);
 }
 
 static void on_metrics(void *ctx, const struct http1_request *q UNUSED,

@@ -1,5 +1,6 @@
 #include "connnode/uplink.h"
 
+#include "common/base/clock.h"
 #include "common/base/err.h"
 #include "common/base/log.h"
 #include "common/base/mem.h"
@@ -27,6 +28,7 @@ struct uplink {
 	char *dns_name, *dns_port; /* NULL: a fixed list */
 	uv_getaddrinfo_t lookup;
 	bool looking_up, stopped;
+	bool whole; /* announcer_whole() at the last look */
 	uint64_t look_up_at_ms;
 	unsigned dispatchers;
 	uint16_t link_port;
@@ -152,6 +154,16 @@ static void on_answers(void *ctx, const LinkFrame *f, uint64_t now_ms UNUSED)
 	intake_answers(ctx, f);
 }
 
+static void on_moved(void *ctx, const LinkFrame *f)
+{
+	intake_moved(ctx, f);
+}
+
+static uint64_t on_wall(void *ctx UNUSED)
+{
+	return clock_wall_us();
+}
+
 static void on_revocations(void *ctx, const LinkFrame *f)
 {
 	struct worker *w = ctx;
@@ -182,7 +194,20 @@ static void on_link_changed(void *ctx, struct upstream *u, bool up)
 		questions_link_lost(&w->questions, u, worker_now(w));
 	else if (w->auth != NULL)
 		gossip_all(w->auth, tell_newcomer, u);
-	logs_resync(&w->logs);
+	logs_resync(&w->logs, !up);
+	if (up)
+		w->uplink->whole = announcer_whole(&w->announcer);
+}
+
+/* A dispatcher that we had no link to is named no more: it may have appended
+ * until it ended. */
+static void watch_whole(struct worker *w)
+{
+	bool whole = announcer_whole(&w->announcer);
+
+	if (whole && !w->uplink->whole)
+		logs_resync(&w->logs, false);
+	w->uplink->whole = whole;
 }
 
 static const struct announcer_ops announcer_ops = {
@@ -190,6 +215,8 @@ static const struct announcer_ops announcer_ops = {
 	.redial = on_redial,
 	.deliver = on_deliver,
 	.answers = on_answers,
+	.moved = on_moved,
+	.wall_us = on_wall,
 	.revocations = on_revocations,
 	.drain = on_drain,
 	.link_changed = on_link_changed,
@@ -323,6 +350,7 @@ void uplink_tick(struct worker *w)
 
 	if (up->dns_name != NULL)
 		look_up(up);
+	watch_whole(w);
 	list_for_each_safe (node, &w->announcer.upstreams) {
 		struct upstream *u =
 			container_of(node, struct upstream, in_announcer);
@@ -348,6 +376,7 @@ static void identify(struct uplink *up)
 		.token = w->options->process.link_token,
 		.config_hash = w->rules->hash,
 		.connections_max = w->connections_max,
+		.started_ms = clock_wall_ms(),
 	};
 
 	announcer_init(&w->announcer, &w->channels, &id, &announcer_ops, w);

@@ -140,6 +140,8 @@ static void show_logs(struct worker *w)
 	metric_set(m, NM_LOG_DOUBLES, 0, l->counters.doubles);
 	metric_set(m, NM_LOG_HOLES, 0, l->counters.holes);
 	metric_set(m, NM_LOG_BEHIND, 0, l->counters.behind);
+	metric_set(m, NM_LOG_SWEPT, 0, l->counters.swept);
+	metric_set(m, NM_LOG_MOVED, 0, l->counters.moved);
 	metric_set(m, NM_LOG_FETCHED, 0, l->counters.fetched);
 	metric_set(m, NM_LOG_HELD_BYTES, 0, l->held_bytes);
 	metric_set(m, NM_LOG_HELD_DROPPED, 0, l->counters.held_dropped);
@@ -196,6 +198,7 @@ static void show_state(struct worker *w)
 	shared->accepts_max = w->load.limits.accepts;
 	shared->queue_age_us = w->load.queue_age_us;
 	shared->fullness = w->load.fullness;
+	shared->clock_skew_us = announcer_skew_us(&w->announcer);
 	shared->retry_window_ms = comeback_window_ms(
 		&w->comeback, worker_now(w), worker_room_per_second(w));
 	shared->ready = w->listener.open && !w->draining &&
@@ -221,6 +224,7 @@ static void tell_load(struct worker *w, uint64_t now)
 	told->leave_per_ks = w->pace.per_ks;
 	told->drain_left_ms = pace_left_ms(&w->pace, now);
 	w->announcer.connections = w->stream_count;
+	w->announcer.logs = w->logs.count;
 }
 
 static void on_tick(uv_timer_t *timer)

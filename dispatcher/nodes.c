@@ -443,6 +443,7 @@ static void tick_worker(struct nodes *n, struct node_worker *w, uint64_t now_ms)
 	    w->phase == NODE_WORKER_REFUSED)
 		return;
 	beat.store = n->config.store;
+	beat.wall_us = n->ops->wall_ms(n->ctx) * 1000;
 	beat.config_hash = n->config.config_hash;
 	if (n->ops->advise != NULL && n->ops->advise(n->ctx, w, &fleet))
 		beat.fleet = &fleet;

@@ -4,7 +4,6 @@
 #include "common/base/hash.h"
 #include "common/codec/base64.h"
 
-#include <stdbool.h>
 #include <string.h>
 
 /* Another layout takes another number; ids of a number that is not known are

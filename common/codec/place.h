@@ -17,6 +17,7 @@
 
 #include "common/base/check.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -25,6 +26,12 @@
 struct place {
 	uint64_t epoch, offset;
 };
+
+/* Positions are ordered over all logs that a channel ever has. */
+static inline bool place_before(struct place a, struct place b)
+{
+	return a.epoch != b.epoch ? a.epoch < b.epoch : a.offset < b.offset;
+}
 
 /* Characters of an id over `channels` channels, the final zero included. */
 #define PLACE_ID_SIZE(channels) (12 + ((channels)*20 * 4 + 2) / 3)

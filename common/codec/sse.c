@@ -31,6 +31,8 @@ static struct writer chunk_begin(size_t payload)
 	int head_len = snprintf(head, sizeof(head), "%zx\r\n", payload);
 	struct writer w;
 
+	/* An empty chunk is the end of the response. */
+	check(payload > 0);
 	check(head_len > 0 && (size_t)head_len < sizeof(head));
 	w.frame = frame_new((size_t)head_len + payload + 2);
 	w.at = (char *)w.frame->bytes;

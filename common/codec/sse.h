@@ -3,7 +3,8 @@
  * WHATWG HTML 9.2. Each function renders one whole HTTP chunk ("1a\r\n" ...
  * "\r\n"), so that a frame can be written to any connection as it is. Text is
  * split on CR, LF and CR LF into `data:` lines, as a browser would end lines
- * there. The returned frame has one reference, the caller's.
+ * there. The returned frame has one reference, the caller's. No chunk is empty:
+ * that would end the response.
  */
 #ifndef STENTOR_CODEC_SSE_H
 #define STENTOR_CODEC_SSE_H
@@ -40,7 +41,7 @@ struct frame *sse_render_json(const struct sse_event *e, const char *channel,
 struct frame *sse_render_heartbeat(const char *id);
 
 /* An id line alone, to be written in front of an event that has none: it is
- * the event's then. */
+ * the event's then. The id must not be empty. */
 struct frame *sse_render_id(const char *id);
 
 /* "retry: N\n\n". */

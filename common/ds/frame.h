@@ -17,10 +17,10 @@ struct frame {
 	/* Of a message, for whoever accounts for its delivery or has to leave
 	 * it out: when it was accepted (microseconds since 1970; 0: not a
 	 * message) and until when it is of use (0: for ever), its class, the
-	 * channel it came by and its offset there (0: ephemeral), and what it
-	 * may be conflated with (0: nothing). */
+	 * channel it came by and its position there (offset 0: ephemeral), and
+	 * what it may be conflated with (0: nothing). */
 	uint64_t accepted_us, expires_us;
-	uint64_t offset, conflation;
+	uint64_t epoch, offset, conflation;
 	const void *channel; /* to be compared, never followed */
 	uint8_t class;
 	bool droppable; /* a slow reader may miss it */

@@ -40,17 +40,43 @@ static void on_pass(void *ctx UNUSED, struct channel *ch, const LinkDelivery *d)
 
 static void on_known(void *ctx UNUSED, struct channel *ch)
 {
-	check(ch->log->known);
+	check(log_known(ch->log));
 }
 
-static void on_moved(void *ctx UNUSED, struct channel *ch UNUSED,
-		     struct place to UNUSED, int reason)
+static void on_skipped(void *ctx UNUSED, struct channel *ch, uint64_t to)
 {
-	check(reason < GAP_REASONS);
+	check(to > ch->log->place.offset);
+}
+
+static void on_moved(void *ctx UNUSED, struct channel *ch, struct place to)
+{
+	struct place at = ch->log->place;
+	struct gap gap;
+
+	check(to.epoch > at.epoch);
+	check(past_map(ch->log->past, &at, &gap));
+	check(at.epoch == to.epoch && at.offset == to.offset);
+	check(gap.reason < GAP_REASONS);
+}
+
+static void on_lost(void *ctx UNUSED, struct channel *ch, const struct gap *gap)
+{
+	check(gap->from.epoch < ch->log->place.epoch);
+}
+
+static bool on_whole(void *ctx)
+{
+	return ((struct intake *)ctx)->asked % 3 != 0;
 }
 
 static const struct logs_ops logs_ops = {
-	.pass = on_pass, .known = on_known, .moved = on_moved};
+	.pass = on_pass,
+	.known = on_known,
+	.skipped = on_skipped,
+	.moved = on_moved,
+	.lost = on_lost,
+	.whole = on_whole,
+};
 
 /* Every seventh time no dispatcher is up. */
 static const struct upstream *on_send(void *ctx, struct frame *control UNUSED,
@@ -75,7 +101,7 @@ static void begin(struct intake *in)
 
 		channels_subscribe(&in->channels, ch, &in->subscriptions[i],
 				   NULL, false);
-		logs_open(&in->logs, ch);
+		logs_open(&in->logs, ch, i == 0 ? 0 : LOGS_SINCE_NOW);
 		logs_announced(&in->logs, ch);
 	}
 }
@@ -107,6 +133,19 @@ static void take_frame(struct intake *in, const LinkFrame *f)
 		if (ch != NULL && ch->log != NULL && d->offset != 0)
 			logs_deliver(&in->logs, ch, d, in->now_ms);
 	}
+	for (size_t i = 0; i < f->n_moved; i++) {
+		const Stentor__Link__V1__Moved *m = f->moved[i];
+		struct channel *ch = channels_find(&in->channels, m->channel,
+						   strlen(m->channel));
+		struct place top = {0, 0};
+
+		if (m->top != NULL)
+			top = (struct place){m->top->epoch, m->top->offset};
+		if (ch != NULL && ch->log != NULL)
+			logs_moved(&in->logs, ch, top, in->now_ms);
+	}
+	if (f->moved_unnamed)
+		logs_moved_unnamed(&in->logs);
 	for (size_t i = 0; i < f->n_tops_answers; i++)
 		questions_tops(&in->questions, f->tops_answers[i], in->now_ms);
 	for (size_t i = 0; i < f->n_history_answers; i++)
@@ -124,7 +163,7 @@ static void turn(struct intake *in, const uint8_t *bytes, size_t len,
 	if (flags & 4) {
 		questions_link_lost(&in->questions, (const struct upstream *)in,
 				    in->now_ms);
-		logs_resync(&in->logs);
+		logs_resync(&in->logs, true);
 	}
 	f = link_frame_decode(&in->arena, bytes, len);
 	if (f != NULL)

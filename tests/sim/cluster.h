@@ -272,10 +272,16 @@ static void expect_message(struct sim_dispatcher *d, unsigned channel)
 
 static void on_published(void *ctx, const struct publish_result *r)
 {
-	struct place *acknowledged = &store.acknowledged[channel_number(ctx)];
+	unsigned channel = channel_number(ctx);
+	struct place *acknowledged = &store.acknowledged[channel];
 	struct place place = {r->place.epoch, r->place.offset};
+	const struct sim_log *log = log_of(channel, place.epoch);
 
-	if (r->code == GRPC_OK && place_before(*acknowledged, place))
+	if (r->code != GRPC_OK || log == NULL)
+		return;
+	message_at(channel, place)->acknowledged = true;
+	trace("%llu:%llu is acknowledged", place.epoch, place.offset);
+	if (place_before(*acknowledged, place) && place.offset <= log->top)
 		*acknowledged = place;
 }
 
@@ -336,6 +342,8 @@ static void cluster_begin(void)
 	/* An append that failed may have been done all the same: nobody is
 	 * told, and without the sweep it is gone unnoticed. */
 	store.goes &= cluster.sweep_ms == SWEEP_MS;
+	/* Nor is what was dropped known to be lost. */
+	store.rewinds &= !cluster.drops;
 	for (unsigned i = 0; i < cluster.dispatchers; i++) {
 		struct sim_dispatcher *d = &cluster.dispatcher[i];
 

@@ -10,8 +10,9 @@
  *	  out of order (workers.h, feed_take)
  *	- of a reliable channel every worker passes on exactly what the store
  *	  has, in its order, without a hole or a double, from the moment on
- *	  at which its place is known; what is told as a gap is one, and what
- *	  is not told is none (workers.h, on_worker_pass and _moved)
+ *	  at which its place is known, also when the store has gone back
+ *	  (workers.h, on_worker_pass and _moved); in the end every message
+ *	  that was acknowledged was passed on or told as a gap (check_owed)
  *	- a worker that has been silent for SILENT_MS is in no routing table
  *	- queues, credit and tables keep their limits
  *
@@ -449,7 +450,8 @@ int main(void)
 	uint64_t seed = number_from("SIM_SEED", 0);
 	uint64_t runs = seed ? 1 : number_from("SIM_RUNS", RUNS);
 	uint64_t delivered = 0, confirmed = 0, expected = 0, links = 0;
-	uint64_t passed = 0, fetched = 0, appended = 0;
+	uint64_t passed = 0, fetched = 0, appended = 0, rewinds = 0;
+	uint64_t owed = 0, late = 0;
 	uint64_t gaps[GAP_REASONS] = {0};
 
 	log_init("sim", LOG_ERROR, false);
@@ -462,6 +464,9 @@ int main(void)
 		passed += cluster.total.passed;
 		fetched += cluster.total.fetched;
 		appended += store.total.appended;
+		rewinds += store.total.rewinds;
+		owed += cluster.total.owed;
+		late += cluster.total.late;
 		for (unsigned k = 0; k < GAP_REASONS; k++)
 			gaps[k] += cluster.total.gaps[k];
 	}
@@ -473,9 +478,11 @@ int main(void)
 	       (unsigned long long)delivered, (unsigned long long)expected,
 	       (unsigned long long)confirmed, (unsigned long long)links,
 	       (unsigned long long)total.converge_ms_max);
-	printf("reliable: %llu appended, %llu passed on (%llu fetched), gaps:",
+	printf("reliable: %llu appended, %llu passed on (%llu fetched), %llu "
+	       "owed; the store went back %llu times; gaps (%llu told late):",
 	       (unsigned long long)appended, (unsigned long long)passed,
-	       (unsigned long long)fetched);
+	       (unsigned long long)fetched, (unsigned long long)owed,
+	       (unsigned long long)rewinds, (unsigned long long)late);
 	for (unsigned k = 0; k < GAP_REASONS; k++) {
 		if (gaps[k] > 0)
 			printf(" %llu %s", (unsigned long long)gaps[k],

@@ -6,12 +6,15 @@
  *
  *	down	 operations fail for a time; an append may be done all the same
  *	slow	 they take long
- *	rewound	 the newest messages of a log are lost (only in some runs)
+ *	rewound	 the newest messages of a log are lost (only in some runs): it
+ *		 gets a new epoch before anything is appended, or when somebody
+ *		 has seen more than is left
  *	gone	 a log that was silent for LINGER_MS is forgotten, and the next
  *		 message begins a new one (only in some runs)
  *
  * Messages go by the rule: all but the newest, or all when they are too old.
- * For the truth every message is remembered, with the log it was in.
+ * For the truth every message is remembered, with the log it was in, under a
+ * number of its own (its record's accepted_us).
  */
 #ifndef STENTOR_TESTS_SIM_STORE_H
 #define STENTOR_TESTS_SIM_STORE_H
@@ -24,19 +27,22 @@
 #define RELIABLE	2 /* channels, the first ones */
 #define DISPATCHERS_MAX 3
 #define HISTORY_SIZE	60
-#define LOST_MAX	256
 #define HISTORY_TTL	2500 /* ms */
 #define LINGER_MS	7500
 #define SILENCE_MS	8192 /* of the producers of a channel, now and then */
 #define STORE_MS	8    /* an operation takes */
 #define STORE_SLOW_MS	600  /* sometimes */
-#define LOGS_MAX	64   /* of one channel */
+#define LOGS_MAX	64   /* of one channel, epochs counted */
+#define MESSAGES_MAX	65536
 #define STORE_ID	77
 
 struct sim_log {
 	uint64_t epoch, top, used_ms;
 	uint64_t kept;		/* messages with a greater offset are there */
-	uint64_t rewound;	/* so many messages were always the same */
+	uint64_t ever;		/* the greatest top it ever had */
+	bool suspect;		/* it was rewound: a new epoch is due */
+	bool carries;		/* it is an epoch of the log before: */
+	uint64_t base;		/* up to here they are the same */
 	struct frame **records; /* by offset - 1 */
 	size_t cap;
 };
@@ -59,11 +65,17 @@ static struct {
 	/* What this run has */
 	bool rewinds, goes, expires, short_of_room;
 	struct place acknowledged[RELIABLE]; /* the greatest, to a producer */
+	/* Of each message: where it was first, and whether its producer was
+	 * told that it is there. */
+	struct sim_message {
+		unsigned channel;
+		struct place place;
+		bool acknowledged;
+		uint64_t lost_ms; /* when the store went back */
+	} messages[MESSAGES_MAX];
+	uint64_t message_count;
 	uint64_t down_until_ms, slow_until_ms;
 	struct list ops[DISPATCHERS_MAX]; /* struct sim_op.in_store */
-	/* Rewound messages that a read may still point to. */
-	struct frame *lost[LOST_MAX];
-	unsigned lost_next;
 	struct {
 		uint64_t appended, epochs, rewinds, failed;
 	} total;
@@ -73,11 +85,6 @@ static const char *const channel_names[] = {
 	"log:a", "log:b", "critical:a", "droppable:a",
 	"a",	 "b",	  "c",		"score:1"};
 #define CHANNELS 8
-
-static bool place_before(struct place a, struct place b)
-{
-	return a.epoch != b.epoch ? a.epoch < b.epoch : a.offset < b.offset;
-}
 
 static unsigned channel_number(const char *name)
 {
@@ -120,38 +127,115 @@ static struct sim_log *log_of(unsigned channel, uint64_t epoch)
 	return NULL;
 }
 
+/* Where there is no log, a clock that is beyond all epochs there were. */
 static struct store_place store_top(unsigned channel)
 {
 	const struct sim_log *log = current_log(channel);
+	uint64_t epoch = world.now_ms;
 
-	return log ? (struct store_place){log->epoch, log->top}
-		   : (struct store_place){world.now_ms, 0};
+	if (log != NULL)
+		return (struct store_place){log->epoch, log->top};
+	if (newest_log(channel) != NULL)
+		epoch = max_of(epoch, newest_log(channel)->epoch + 1);
+	return (struct store_place){epoch, 0};
 }
 
-static struct sim_log *log_begin(unsigned channel)
+/* The eras of the log that is there now. */
+static void store_eras_of(unsigned channel, struct store_eras *eras)
+{
+	const struct sim_log *log = current_log(channel);
+	uint64_t base = UINT64_MAX;
+
+	eras->count = 0;
+	for (; log != NULL && log->carries && eras->count < STORE_ERAS_MAX;
+	     log--) {
+		base = min_of(base, log->base);
+		eras->era[eras->count++] =
+			(struct store_era){log[-1].epoch, base};
+	}
+}
+
+/* How many messages the logs `a` and `b`, a later one, have in common. */
+static uint64_t store_common(const struct sim_log *a, const struct sim_log *b)
+{
+	uint64_t base = UINT64_MAX;
+
+	for (; b > a; b--) {
+		if (!b->carries)
+			return 0;
+		base = min_of(base, b->base);
+	}
+	return base;
+}
+
+static struct sim_log *log_begin(unsigned channel, uint64_t after)
 {
 	struct sim_log *last = newest_log(channel), *log;
-	uint64_t after = last ? last->epoch + 1 : 0;
 
+	if (last != NULL)
+		after = max_of(after, last->epoch);
 	if (store.count[channel] == LOGS_MAX)
 		fail("too many logs");
 	log = &store.logs[channel][store.count[channel]++];
-	*log = (struct sim_log){
-		.epoch = max_of(world.now_ms, after),
-		.rewound = UINT64_MAX,
-	};
+	*log = (struct sim_log){.epoch = max_of(world.now_ms, after + 1)};
 	store.there[channel] = true;
 	store.total.epochs++;
 	return log;
 }
 
-static void store_lose(struct frame *record)
+static void log_grow(struct sim_log *log, uint64_t room)
 {
-	struct frame **place = &store.lost[store.lost_next++ % LOST_MAX];
+	size_t cap = max_of(2 * log->cap, (size_t)64);
 
-	if (*place != NULL)
-		frame_release(*place);
-	*place = record;
+	if (room <= log->cap)
+		return;
+	cap = max_of(cap, room);
+	log->records = xrealloc(log->records, cap * sizeof(*log->records));
+	memset(log->records + log->cap, 0,
+	       (cap - log->cap) * sizeof(*log->records));
+	log->cap = cap;
+}
+
+/* The log goes on in a new epoch, with all that it still has. */
+static struct sim_log *log_carry(unsigned channel, uint64_t after)
+{
+	struct sim_log *last = newest_log(channel);
+	struct sim_log *log = log_begin(channel, after);
+
+	log->carries = true;
+	log->base = log->top = log->ever = last->top;
+	log->kept = min_of(last->kept, last->top);
+	log->used_ms = last->used_ms;
+	log_grow(log, log->top);
+	for (uint64_t i = 0; i < log->top; i++)
+		log->records[i] = frame_hold(last->records[i]);
+	trace("store: channel %llu goes on at %llu:%llu", channel, log->epoch,
+	      log->top);
+	return log;
+}
+
+static uint64_t message_new(unsigned channel, const struct sim_log *log)
+{
+	struct sim_message *m = &store.messages[store.message_count];
+
+	if (++store.message_count == MESSAGES_MAX)
+		fail("too many messages");
+	*m = (struct sim_message){
+		.channel = channel,
+		.place = {log->epoch, log->top},
+		.lost_ms = UINT64_MAX,
+	};
+	return store.message_count;
+}
+
+/* Of a position, or NULL. */
+static struct sim_message *message_at(unsigned channel, struct place at)
+{
+	const struct sim_log *log = log_of(channel, at.epoch);
+
+	if (log == NULL || at.offset == 0 || at.offset > log->ever)
+		return NULL;
+	return &store.messages[log->records[at.offset - 1]->accepted_us - 1];
 }
 
 static void do_append(struct store_append *a)
@@ -160,19 +244,13 @@ static void do_append(struct store_append *a)
 	struct sim_log *log = current_log(channel);
 
 	if (log == NULL)
-		log = log_begin(channel);
-	if (log->top == log->cap) {
-		size_t cap = max_of(2 * log->cap, (size_t)64);
-
-		log->records =
-			xrealloc(log->records, cap * sizeof(*log->records));
-		memset(log->records + log->cap, 0,
-		       (cap - log->cap) * sizeof(*log->records));
-		log->cap = cap;
-	}
-	if (log->records[log->top] != NULL)
-		store_lose(log->records[log->top]);
-	log->records[log->top++] = frame_from(a->record, a->len);
+		log = log_begin(channel, 0);
+	else if (log->suspect)
+		log = log_carry(channel, 0);
+	log_grow(log, log->top + 1);
+	log->records[log->top] = frame_from(a->record, a->len);
+	log->ever = ++log->top;
+	log->records[log->top - 1]->accepted_us = message_new(channel, log);
 	log->used_ms = world.now_ms;
 	if (store.short_of_room && log->top - log->kept > HISTORY_SIZE)
 		log->kept = log->top - HISTORY_SIZE;
@@ -190,6 +268,7 @@ static void do_read(struct sim_op *op, struct store_read *r)
 	size_t bytes = 0;
 
 	r->top = store_top(channel);
+	store_eras_of(channel, &r->eras);
 	r->first = log ? log->kept + 1 : 1;
 	r->count = 0;
 	if (log == NULL || (r->epoch != 0 && r->epoch != log->epoch))
@@ -205,6 +284,36 @@ static void do_read(struct sim_op *op, struct store_read *r)
 			break;
 		op->records[r->count++] =
 			(struct store_record){from, f->bytes, f->len};
+	}
+}
+
+/* What a worker says that it has seen must have been there. If it is there no
+ * more, the log has gone back. */
+static void compare(unsigned channel, struct store_place known)
+{
+	const struct sim_log *seen = log_of(channel, known.epoch);
+	struct sim_log *log = current_log(channel);
+
+	if (known.offset > (seen != NULL ? seen->ever : 0))
+		fail("channel %u: nobody has seen %llu:%llu", channel,
+		     (unsigned long long)known.epoch,
+		     (unsigned long long)known.offset);
+	if (log != NULL &&
+	    (known.epoch > log->epoch ||
+	     (known.epoch == log->epoch && known.offset > log->top)))
+		log_carry(channel, known.epoch);
+}
+
+static void do_tops(struct store_tops *t)
+{
+	for (size_t i = 0; i < t->count; i++) {
+		unsigned channel = channel_number(t->channels[i]);
+
+		if (t->known != NULL)
+			compare(channel, t->known[i]);
+		t->places[i] = store_top(channel);
+		if (t->eras != NULL)
+			store_eras_of(channel, &t->eras[i]);
 	}
 }
 
@@ -232,9 +341,8 @@ static void execute(struct sim_op *op)
 		break;
 	case SIM_TOPS:
 		t->rc = rc;
-		for (size_t i = 0; i < t->count && !down; i++)
-			t->places[i] =
-				store_top(channel_number(t->channels[i]));
+		if (!down)
+			do_tops(t);
 	}
 }
 
@@ -328,10 +436,17 @@ static void store_rewind(void)
 	struct sim_log *log = newest_log(channel);
 	struct place *acknowledged = &store.acknowledged[channel];
 
-	if (log == NULL || log->top == log->kept)
+	if (log == NULL || log->top == log->kept ||
+	    store.count[channel] > LOGS_MAX / 2)
 		return;
 	log->top -= 1 + below(min_of(log->top - log->kept, (uint64_t)5));
-	log->rewound = min_of(log->rewound, log->top);
+	log->suspect = true;
+	for (uint64_t i = log->top; i < log->ever; i++) {
+		struct sim_message *m =
+			message_at(channel, (struct place){log->epoch, i + 1});
+
+		m->lost_ms = min_of(m->lost_ms, world.now_ms);
+	}
 	if (acknowledged->epoch == log->epoch)
 		acknowledged->offset = min_of(acknowledged->offset, log->top);
 	store.total.rewinds++;
@@ -360,7 +475,7 @@ static void store_heal(void)
 static void store_begin(void)
 {
 	memset(&store, 0, sizeof(store));
-	store.rewinds = chance(200);
+	store.rewinds = chance(300);
 	store.goes = chance(400);
 	store.expires = chance(300);
 	store.short_of_room = chance(300);
@@ -370,10 +485,6 @@ static void store_begin(void)
 
 static void store_end(void)
 {
-	for (unsigned i = 0; i < LOST_MAX; i++) {
-		if (store.lost[i] != NULL)
-			frame_release(store.lost[i]);
-	}
 	for (unsigned c = 0; c < RELIABLE; c++) {
 		for (unsigned i = 0; i < store.count[c]; i++) {
 			struct sim_log *log = &store.logs[c][i];

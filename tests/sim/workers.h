@@ -50,8 +50,11 @@ struct subscriber {
 /* What a worker has passed on of a reliable channel. */
 struct track {
 	bool known;
-	struct place at;
+	struct place at, begun;
+	uint64_t begun_ms;
 	struct store_place from; /* the log's top when it was opened */
+	/* By number of a message, less one. */
+	enum { NOTHING, PASSED, TOLD } got[MESSAGES_MAX];
 };
 
 struct sim_worker {
@@ -67,6 +70,7 @@ struct sim_worker {
 	unsigned count, on_channel[CHANNELS];
 	uint64_t tick_ms, dead_until_ms, held_until_ms;
 	uint64_t link; /* sender's epoch of the frame being received */
+	bool whole;    /* at the last tick */
 };
 
 struct sim_dispatcher {
@@ -92,6 +96,8 @@ static struct {
 	struct {
 		uint64_t delivered, confirmed, expected, links;
 		uint64_t passed, fetched, gaps[GAP_REASONS];
+		uint64_t late; /* told to be lost after the move */
+		uint64_t owed; /* acknowledged, and passed on or told */
 	} total;
 	struct sim_dispatcher dispatcher[DISPATCHERS_MAX];
 	struct sim_worker worker[WORKERS_MAX];
@@ -183,8 +189,9 @@ static void subscriber_add(struct sim_worker *w, unsigned channel)
 			       (struct session *)s, 0))
 		announcer_touch(&w->announcer, ch);
 	if (channel < RELIABLE && ch->log == NULL) {
-		logs_open(&w->logs, ch);
-		w->tracks[channel] = (struct track){.from = store_top(channel)};
+		logs_open(&w->logs, ch, LOGS_SINCE_NOW);
+		memset(&w->tracks[channel], 0, sizeof(w->tracks[channel]));
+		w->tracks[channel].from = store_top(channel);
 	}
 	s->generation = ch->generation;
 	w->process.busy = true;
@@ -225,29 +232,32 @@ static void fail_log(const struct sim_worker *w, unsigned channel,
 	     (unsigned long long)t->at.offset);
 }
 
-/* Exactly what the store has, in its order. */
+/* Exactly what the store has, in its order, each message once. */
 static void on_worker_pass(void *ctx, struct channel *ch, const LinkDelivery *d)
 {
 	struct sim_worker *w = ctx;
 	unsigned channel = channel_number(ch->name);
 	struct track *t = &w->tracks[channel];
-	struct place place = {d->epoch, d->offset};
-	const struct sim_log *log = log_of(channel, d->epoch);
+	struct place place = {d->epoch, t->at.offset + 1};
+	struct sim_message *m = message_at(channel, place);
+	const struct frame *stored;
 	struct frame *record;
 
-	if (!t->known || d->epoch != t->at.epoch ||
-	    d->offset != t->at.offset + 1)
-		fail_log(w, channel, "out of order", place);
-	if (strcmp(d->channel, ch->name) != 0 || log == NULL ||
-	    d->offset > log->cap || log->records[d->offset - 1] == NULL)
+	if (!t->known || d->epoch > t->at.epoch || d->offset != place.offset)
+		fail_log(w, channel, "out of order",
+			 (struct place){d->epoch, d->offset});
+	if (strcmp(d->channel, ch->name) != 0 || m == NULL)
 		fail_log(w, channel, "never was", place);
+	stored = log_of(channel, d->epoch)->records[d->offset - 1];
 	record = link_record_encode(d);
-	if (d->offset <= log->rewound &&
-	    (record->len != log->records[d->offset - 1]->len ||
-	     memcmp(record->bytes, log->records[d->offset - 1]->bytes,
-		    record->len) != 0))
+	if (record->len != stored->len ||
+	    memcmp(record->bytes, stored->bytes, record->len) != 0 ||
+	    message_at(channel, (struct place){t->at.epoch, d->offset}) != m)
 		fail_log(w, channel, "another message", place);
 	frame_release(record);
+	if (t->got[m - store.messages] == PASSED)
+		fail_log(w, channel, "doubled", place);
+	t->got[m - store.messages] = PASSED;
 	t->at.offset++;
 	cluster.total.passed++;
 }
@@ -261,8 +271,13 @@ static void on_worker_known(void *ctx, struct channel *ch)
 
 	trace("w%llu: channel %llu is at %llu:%llu", w->index, channel,
 	      place.epoch, place.offset);
+	if (!t->known) {
+		t->at = t->begun = place;
+		t->begun_ms = world.now_ms;
+	}
 	t->known = true;
-	t->at = place;
+	if (memcmp(&t->at, &place, sizeof(place)) != 0)
+		fail_log(w, channel, "known to be elsewhere", place);
 	if (!store.rewinds &&
 	    place_before(place, (struct place){t->from.epoch, t->from.offset}))
 		fail_log(w, channel, "known to be older than it was", place);
@@ -274,9 +289,9 @@ static bool anything_between(unsigned channel, struct place from,
 {
 	for (unsigned i = 0; i < store.count[channel]; i++) {
 		const struct sim_log *log = &store.logs[channel][i];
-		struct place top = {log->epoch, log->top};
+		struct place top = {log->epoch, log->ever};
 
-		if (log->epoch <= to.epoch && log->top > 0 &&
+		if (log->epoch <= to.epoch && log->ever > 0 &&
 		    place_before(from, top) &&
 		    (log->epoch < to.epoch || to.offset > 0))
 			return true;
@@ -284,42 +299,122 @@ static bool anything_between(unsigned channel, struct place from,
 	return false;
 }
 
-/* A gap that is told must be true, and what is not told must be none. */
-static void on_worker_moved(void *ctx, struct channel *ch, struct place to,
-			    int reason)
+/* What a gap tells will not come any more, so all of it may have been missed,
+ * and nothing of it may come. */
+static void take_gap(struct sim_worker *w, unsigned channel,
+		     const struct gap *gap)
+{
+	struct track *t = &w->tracks[channel];
+
+	cluster.total.gaps[gap->reason]++;
+	if (gap->from.offset == 0 || place_before(gap->to, gap->from))
+		fail_log(w, channel, "no gap", gap->from);
+	for (uint64_t i = 0; i < store.message_count; i++) {
+		const struct sim_message *m = &store.messages[i];
+		struct place last = gap->to;
+
+		/* The beginning of a later epoch is not missing. */
+		if (gap->to.epoch > gap->from.epoch)
+			last.offset = 0;
+		if (m->channel != channel ||
+		    place_before(m->place, gap->from) ||
+		    place_before(last, m->place))
+			continue;
+		if (t->got[i] != PASSED)
+			t->got[i] = TOLD;
+	}
+}
+
+static void on_worker_skipped(void *ctx, struct channel *ch, uint64_t to)
 {
 	struct sim_worker *w = ctx;
 	unsigned channel = channel_number(ch->name);
 	struct track *t = &w->tracks[channel];
-	const struct sim_log *now = current_log(channel);
 	const struct sim_log *log = log_of(channel, t->at.epoch);
+
+	trace("w%llu: channel %llu skips to %llu:%llu", w->index, channel,
+	      t->at.epoch, to);
+	if (to <= t->at.offset)
+		fail_log(w, channel, "skipped back", t->at);
+	if (log == NULL || to > log->kept)
+		fail_log(w, channel, "it was not expired",
+			 (struct place){t->at.epoch, to});
+	cluster.total.gaps[GAP_EXPIRED]++;
+	while (t->at.offset < to) {
+		t->at.offset++;
+		t->got[message_at(channel, t->at) - store.messages] = TOLD;
+	}
+}
+
+/* A place is moved to where both epochs are still the same. */
+static void on_worker_moved(void *ctx, struct channel *ch, struct place to)
+{
+	struct sim_worker *w = ctx;
+	unsigned channel = channel_number(ch->name);
+	struct track *t = &w->tracks[channel];
+	const struct sim_log *old = log_of(channel, t->at.epoch);
+	const struct sim_log *new = log_of(channel, to.epoch);
+	uint64_t common = old && new ? store_common(old, new) : 0;
+	struct place at = t->at;
+	struct gap gap;
 
 	trace("w%llu: channel %llu moves to %llu:%llu", w->index, channel,
 	      to.epoch, to.offset);
 	if (memcmp(&t->at, &ch->log->place, sizeof(t->at)) != 0)
 		fail_log(w, channel, "moved from elsewhere", to);
-	if (reason >= 0)
-		cluster.total.gaps[reason]++;
-	if (reason == GAP_REWOUND ? !store.rewinds : !place_before(t->at, to))
-		fail_log(w, channel, "moved back", to);
-	if (reason < 0 && !store.rewinds &&
-	    anything_between(channel, t->at, to))
-		fail_log(w, channel, "a gap that is not told", to);
-	if (reason == GAP_EPOCH && now != NULL && now->epoch == t->at.epoch)
-		fail_log(w, channel, "its log is there", to);
-	if (reason == GAP_EPOCH && cluster.calm &&
-	    !anything_between(channel, t->at, to))
-		fail_log(w, channel, "nothing was missed", to);
-	if (reason == GAP_EXPIRED && !store.rewinds &&
-	    (log == NULL || to.epoch != t->at.epoch || to.offset > log->kept))
-		fail_log(w, channel, "it was not expired", to);
+	if (to.epoch <= t->at.epoch ||
+	    to.offset != min_of(t->at.offset, common))
+		fail_log(w, channel, "moved to the wrong place", to);
+	if (!past_map(ch->log->past, &at, &gap) ||
+	    memcmp(&at, &to, sizeof(at)) != 0)
+		fail_log(w, channel, "its readers are moved elsewhere", to);
+	if (gap.reason >= 0) {
+		if (cluster.calm && !anything_between(channel, t->at, to))
+			fail_log(w, channel, "nothing was missed", to);
+		take_gap(w, channel, &gap);
+	}
 	t->at = to;
+}
+
+static void on_worker_lost(void *ctx, struct channel *ch, const struct gap *gap)
+{
+	struct sim_worker *w = ctx;
+
+	trace("w%llu: lost %llu:%llu", w->index, gap->from.epoch,
+	      gap->from.offset);
+	cluster.total.late++;
+	take_gap(w, channel_number(ch->name), gap);
+}
+
+/* What the heartbeats tell in the programs. */
+static bool on_worker_whole(void *ctx)
+{
+	const struct sim_worker *w = ctx;
+	unsigned links = 0;
+
+	for (unsigned i = 0; i < cluster.dispatchers; i++) {
+		const struct process *p = &cluster.dispatcher[i].process;
+		bool linked = !p->alive;
+
+		list_for_each (node, &w->announcer.upstreams) {
+			const struct upstream *u = container_of(
+				node, struct upstream, in_announcer);
+
+			linked |= u->phase == UPSTREAM_UP && u->knows_all &&
+				  process_at(u->address) == p;
+		}
+		links += linked;
+	}
+	return links == cluster.dispatchers;
 }
 
 static const struct logs_ops worker_logs_ops = {
 	.pass = on_worker_pass,
 	.known = on_worker_known,
+	.skipped = on_worker_skipped,
 	.moved = on_worker_moved,
+	.lost = on_worker_lost,
+	.whole = on_worker_whole,
 };
 
 static const struct upstream *on_worker_ask(void *ctx, struct frame *control,
@@ -332,6 +427,25 @@ static const struct upstream *on_worker_ask(void *ctx, struct frame *control,
 
 static const struct questions_ops worker_questions_ops = {
 	.send = on_worker_ask};
+
+/* Every acknowledged message was passed on, or told. Those before the worker's
+ * own beginning are not owed, nor what was lost before that. */
+static void check_owed(struct sim_worker *w, unsigned channel)
+{
+	const struct track *t = &w->tracks[channel];
+
+	for (uint64_t i = 0; i < store.message_count; i++) {
+		const struct sim_message *m = &store.messages[i];
+
+		if (m->channel != channel || !m->acknowledged ||
+		    !place_before(t->begun, m->place) ||
+		    m->lost_ms <= t->begun_ms)
+			continue;
+		if (t->got[i] == NOTHING)
+			fail_log(w, channel, "silently lost", m->place);
+		cluster.total.owed++;
+	}
+}
 
 /* Everything had time to arrive: each worker is where the store is. */
 static void check_logs(void)
@@ -358,6 +472,8 @@ static void check_logs(void)
 		if (log != NULL && top.epoch == log->epoch &&
 		    top.offset <= log->top && place_before(t->at, top))
 			fail_log(w, channel, "lacks messages", top);
+		if (!cluster.drops)
+			check_owed(w, channel);
 	}
 }
 
@@ -394,6 +510,8 @@ static void on_worker_deliver(void *ctx, LinkDelivery *const *deliveries,
 		if (ch == NULL || ch->subscribers == 0)
 			continue;
 		if (ch->log != NULL) {
+			trace("w%llu: gets %llu:%llu by link %llu", w->index,
+			      d->epoch, d->offset, w->link);
 			logs_deliver(&w->logs, ch, d, world.now_ms);
 			continue;
 		}
@@ -428,9 +546,13 @@ static void on_worker_link_changed(void *ctx, struct upstream *u, bool up)
 {
 	struct sim_worker *w = ctx;
 
+	trace(up ? "w%llu: link %llu up" : "w%llu: link %llu lost", w->index,
+	      u->link.peer_epoch);
 	if (!up)
 		questions_link_lost(&w->questions, u, world.now_ms);
-	logs_resync(&w->logs);
+	logs_resync(&w->logs, !up);
+	if (up)
+		w->whole = on_worker_whole(w);
 	w->process.busy = true;
 }
 
@@ -542,7 +664,7 @@ static void worker_confirm(struct sim_worker *w)
 			continue;
 		if (log != NULL) {
 			logs_announced(&w->logs, s->subscription.channel);
-			if (!log->known)
+			if (!log_known(log))
 				continue;
 		}
 		s->ready = true;
@@ -562,6 +684,11 @@ static void worker_turn(struct sim_worker *w)
 	w->announcer.hold_acks = world.now_ms < w->held_until_ms;
 	w->announcer.connections = w->count;
 	if (tick) {
+		bool whole = on_worker_whole(w);
+
+		if (whole && !w->whole)
+			logs_resync(&w->logs, false);
+		w->whole = whole;
 		w->tick_ms = world.now_ms + TICK_MS;
 		announcer_tick(&w->announcer, world.now_ms);
 		list_for_each (node, &w->announcer.upstreams) {

@@ -3,8 +3,9 @@
 A Cluster starts the binaries of $STENTOR_BUILD (default: build/) on free
 loopback ports, waits on conditions (never on time), keeps every process's log
 and ends every process by its pid. close() fails the test when a process was
-left behind, a worker died that nobody killed, a sanitizer complained or an
-orderly end was not orderly.
+left behind, a worker died that nobody killed, a sanitizer complained, an
+orderly end was not orderly, or a message was found by the slow sweep alone,
+which is there for what nobody thought of.
 """
 import contextlib
 import fcntl
@@ -381,6 +382,19 @@ class Node(Process):
         })
         self.first_pids = None
 
+    def swept(self):
+        """Messages that only the slow sweep found; 0 if it can't be asked."""
+        auth = self.cluster.auth
+        headers = {"Authorization": f"Bearer {auth.admin()}"} if auth else {}
+        try:
+            status, _, body = http_get(self.admin_port, "/metrics", timeout=2,
+                                       headers=headers, host=self.place.front)
+        except (OSError, http.client.HTTPException):
+            return 0
+        if status != 200:
+            return 0
+        return metrics.parse(body.decode()).total("stentor_log_swept_total")
+
     def worker_pids(self):
         return [p for p in children(self.pid) if alive(p)]
 
@@ -411,6 +425,7 @@ class Cluster:
         self.place = lan.host if lan else lambda name: Place
         self.tls = tls
         self.auth = auth  # tokens.Auth: --auth jwt with its keys
+        self.may_sweep = False  # the slow sweep may find something
         SCRATCH.mkdir(parents=True, exist_ok=True)
         self.dir = pathlib.Path(tempfile.mkdtemp(prefix="cluster-",
                                                  dir=SCRATCH))
@@ -508,9 +523,14 @@ class Cluster:
                     and n.worker_pids() != n.first_pids):
                 found.append(f"{n.name}: workers {n.first_pids} became "
                              f"{n.worker_pids()}")
+            if n.running() and not self.may_sweep and n.swept() > 0:
+                found.append(f"{n.name}: only the sweep found what was there")
         return found
 
     def close(self):
+        for p in self.processes:
+            if p.running():
+                p.signal(signal.SIGCONT)
         found = self.problems()
         for d in self.dispatchers:
             d.close_grpc()

@@ -509,6 +509,27 @@ def test_revoked_everywhere():
             s.close()
 
 
+def test_a_worker_remembers_what_was_revoked():
+    """Started again while no dispatcher is there to tell it."""
+    with cluster_of(1, 1, 1, rules="") as c:
+        revoked = c.auth.token(sub="user:1", subscribe=["*"])
+        kept = c.auth.token(sub="user:2", subscribe=["*"])
+        with Sse(c.n.port, "a", headers=bearer(revoked)) as s:
+            s.wait_ready()
+            assert revoke(c.d, sub="user:1")["workers"] == 1
+            s.wait_end()
+        c.d.close_grpc()
+        c.d.kill()
+        old = c.n.worker_pids()[0]
+        c.n.kill_worker(old)
+        wait_until(lambda: c.n.log().count('"LISTENING"') == 2,
+                   what="a new worker listens")
+        for token, status in ((revoked, 401), (kept, 200)):
+            with Sse(c.n.port, "a", headers=bearer(token)) as s:
+                assert s.wait_head().status == status
+        assert '"REVOCATIONS-REMEMBERED"' in c.n.log()
+
+
 # --- subscribers -----------------------------------------------------------
 
 def test_subscribers_need_a_token(c):

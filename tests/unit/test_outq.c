@@ -322,9 +322,46 @@ static void test_outq_keeps_many(void **state UNUSED)
 	outq_fini(&q);
 }
 
+/* What a client has when it has read what is begun. */
+static void test_outq_first_of(void **state UNUSED)
+{
+	static const char one, two;
+	struct outq q;
+	struct frame *f;
+
+	outq_init(&q);
+	assert_null(outq_first_of(&q, &one, 0));
+	assert_true(outq_only_begun(&q, 0));
+	for (unsigned i = 1; i <= 4; i++) {
+		f = frame_new(10);
+		f->accepted_us = i;
+		f->channel = i % 2 ? &one : &two;
+		f->offset = i == 2 ? 0 : i;
+		outq_push(&q, f);
+		frame_release(f);
+	}
+	assert_int_equal(outq_first_of(&q, &one, 0)->offset, 1);
+	assert_int_equal(outq_first_of(&q, &two, 0)->offset, 4);
+	assert_int_equal(outq_first_of(&q, &one, 1)->offset, 3);
+	assert_null(outq_first_of(&q, &one, 3));
+	assert_false(outq_only_begun(&q, 3));
+	assert_true(outq_only_begun(&q, 4));
+	outq_sent(&q, 5);
+	assert_int_equal(outq_first_of(&q, &one, 0)->offset, 3);
+	outq_fini(&q);
+	push(&q, 1, 10);
+	outq_sent(&q, 3);
+	push(&q, 0, 10); /* no message */
+	assert_true(outq_only_begun(&q, 0));
+	push(&q, 2, 10);
+	assert_false(outq_only_begun(&q, 0));
+	outq_fini(&q);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_outq_first_of),
 		cmocka_unit_test(test_outq_partial_writes),
 		cmocka_unit_test(test_outq_vector_limits),
 		cmocka_unit_test(test_outq_ring),

@@ -8,9 +8,13 @@
 #include <stdint.h>
 
 #include <cmocka.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 /* Checks that the frame is one chunk with this payload; releases it. */
 static void assert_chunk(struct frame *f, const char *payload)
@@ -152,6 +156,26 @@ static void test_sse_event_names(void **state)
 	assert_false(sse_event_valid(longest));
 }
 
+/* An empty chunk would end the response. */
+static void test_sse_no_empty_chunk(void **state)
+{
+	pid_t child = fork();
+	int status;
+
+	(void)state;
+	assert_true(child >= 0);
+	if (child == 0) {
+		signal(SIGABRT, SIG_DFL);
+		prctl(PR_SET_DUMPABLE, 0);
+		close(STDERR_FILENO);
+		sse_render_id("\n");
+		_exit(0);
+	}
+	assert_int_equal(waitpid(child, &status, 0), child);
+	assert_true(WIFSIGNALED(status));
+	assert_int_equal(WTERMSIG(status), SIGABRT);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -163,6 +187,7 @@ int main(void)
 		cmocka_unit_test(test_sse_json_format),
 		cmocka_unit_test(test_sse_heartbeat_and_retry),
 		cmocka_unit_test(test_sse_event_names),
+		cmocka_unit_test(test_sse_no_empty_chunk),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,0 +1,78 @@
+/* past.h - what became of the earlier epochs of a log (pure).
+ *
+ * When a store may have gone back, its logs get a new epoch and keep what they
+ * still have (store.h):
+ *
+ *	epoch 100:  1 2 3 4 5 6 7 (8 9 lost)
+ *	epoch 200:  1 2 3 4 5 6 7  8'         {100: base 7, last 9}
+ *
+ * So a place in an earlier epoch is one in the present epoch too: not beyond
+ * the *base*, up to which both are the same. What the earlier epoch had between
+ * that (or the place, if it is greater) and its *last* message is lost, and is
+ * told as a gap. A log that was made anew has no epoch in common with the one
+ * before: that one is *gone*, with base 0.
+ */
+#ifndef STENTOR_CONNNODE_PAST_H
+#define STENTOR_CONNNODE_PAST_H
+
+#include "common/codec/linkwire.h"
+#include "common/codec/place.h"
+
+#include <stdbool.h>
+
+#define PAST_MAX 9 /* epochs: a store tells of 8, and one that is gone */
+
+enum gap_reason {
+	GAP_EXPIRED,   /* the store does not keep the messages any more */
+	GAP_EPOCH,     /* the place belongs to a log that is gone */
+	GAP_UNKNOWN,   /* the place is beyond the log's end */
+	GAP_MALFORMED, /* the client's id is none of ours, or of other channels
+			*/
+	GAP_REWOUND,   /* the store has lost messages that were delivered */
+	GAP_LAGGING,   /* dropped: the client did not keep up */
+};
+#define GAP_REASONS 6
+extern const char *const gap_names[GAP_REASONS + 1];
+
+/* Messages that will not come: `from` is the first, `to` the last; epoch 0: it
+ * can't be known. In two epochs: what the older one had after `from` is not
+ * known either. */
+struct gap {
+	int reason; /* enum gap_reason; negative: no gap */
+	struct place from, to;
+};
+
+typedef Stentor__Link__V1__Place LinkPlace;
+
+struct past_epoch {
+	uint64_t epoch;
+	uint64_t base; /* up to it the same as the present one */
+	uint64_t last; /* the greatest offset known to have existed */
+	bool sure;     /* nothing after `last` was ever there */
+	bool gone;     /* of a log that is no more */
+};
+
+/* The newest first. NULL stands for none. */
+struct past {
+	uint64_t present; /* epoch */
+	unsigned count;
+	struct past_epoch epoch[];
+};
+
+/* A log that was at `from` (whose base is found here; epoch 0: it was not
+ * known) is in the epoch of `top` now, by whose eras the others are found.
+ * Takes `old`; returns what takes its place, to be freed. */
+struct past *past_move(struct past *old, struct past_epoch *from,
+		       const LinkPlace *top);
+
+/* NULL if nothing is known of it. */
+struct past_epoch *past_find(struct past *p, uint64_t epoch);
+
+/* Moves a place in an earlier epoch into the present one, and says what its
+ * owner will never get. False: nothing is known of its epoch. */
+bool past_map(struct past *p, struct place *at, struct gap *gap);
+
+/* Whether a message of an earlier epoch is in the present one too. */
+bool past_same(struct past *p, struct place at);
+
+#endif

@@ -1,0 +1,798 @@
+/* What logs.c does when a log is in another epoch: each row of its table. */
+#include "tests/unit/logs_fixture.h"
+
+/* The top is asked for, and answered by a log that was in another epoch. */
+static void answered(struct fixture *f, uint64_t epoch, uint64_t offset,
+		     uint64_t era, uint64_t base)
+{
+	unsigned before = f->tops_asked;
+
+	turn(f, 0);
+	assert_int_equal(f->tops_asked, before + 1);
+	answer_era(f, epoch, offset, era, base);
+}
+
+/* ... by a log that is new. */
+static void answered_new(struct fixture *f, uint64_t epoch, uint64_t offset)
+{
+	unsigned before = f->tops_asked;
+
+	turn(f, 0);
+	assert_int_equal(f->tops_asked, before + 1);
+	answer_tops(f, epoch, offset);
+}
+
+/* --- the log has an era with ours --------------------------------------- */
+
+/* The store lost 8 and 9; we had all: nothing to tell, nothing doubled. */
+static void test_epochs_level(void **state)
+{
+	struct fixture *f = *state;
+
+	follow(f, 1, 9);
+	deliver(f, 2, 8);
+	expect(f, "");
+	assert_int_equal(f->logs.held_bytes > 0, true);
+	turn(f, 0);
+	/* What we have seen goes with the question. */
+	assert_memory_equal(&f->known, &((struct place){2, 8}),
+			    sizeof(f->known));
+	answer_era(f, 2, 8, 1, 7);
+	expect(f, "m2:7 p2:8 ");
+	assert_int_equal(f->logs.counters.moved, 1);
+	deliver(f, 2, 9);
+	expect(f, "p2:9 ");
+	assert_int_equal(f->histories_asked, 0);
+}
+
+/* Messages that we lack are there in the new epoch: none is lost. */
+static void test_epochs_behind(void **state)
+{
+	struct fixture *f = *state;
+
+	follow(f, 1, 5);
+	deliver(f, 2, 8);
+	answered(f, 2, 8, 1, 7);
+	expect(f, "m2:5 ");
+	turn(f, LOGS_HOLE_MS);
+	assert_int_equal(f->epoch, 2);
+	assert_int_equal(f->after, 5);
+	assert_int_equal(f->messages_max, 2);
+	answer_history(f, 2, 8, 1, 6, 7);
+	expect(f, "p2:6 p2:7 p2:8 ");
+}
+
+/* What was known to be there, and is not any more, is told exactly. */
+static void test_epochs_known_to_be_lost(void **state)
+{
+	struct fixture *f = *state;
+
+	follow(f, 1, 5);
+	deliver(f, 1, 9); /* and so are 6 to 8 */
+	deliver(f, 2, 8);
+	answered(f, 2, 8, 1, 7);
+	expect(f, "m2:5!rewound[1:8-1:9] ");
+	turn(f, LOGS_HOLE_MS);
+	answer_history(f, 2, 8, 1, 6, 7);
+	expect(f, "p2:6 p2:7 p2:8 ");
+
+	/* Told by a top, and we had more than was left. */
+	logs_close(&f->logs, f->a);
+	follow(f, 1, 9);
+	logs_moved(&f->logs, f->a, (struct place){1 + E, 12}, f->now_ms);
+	deliver(f, 2, 8);
+	answered(f, 2, 8, 1, 7);
+	expect(f, "m2:7!rewound[1:10-1:12] p2:8 ");
+}
+
+/* A link has changed, or there is a dispatcher that we have no link to. */
+static void test_epochs_doubt(void **state)
+{
+	struct fixture *f = *state;
+
+	follow(f, 1, 9);
+	logs_resync(&f->logs, false);
+	turn(f, 0);
+	answer_era(f, 2, 8, 1, 7);
+	expect(f, "m2:7!rewound[1:10-2:7] ");
+	turn(f, LOGS_HOLE_MS);
+	answer_history(f, 2, 8, 1, 8, 8);
+	expect(f, "p2:8 ");
+
+	/* The doubt is over with the answer; of a link it is not. */
+	f->apart = true;
+	deliver(f, 3, 7);
+	answered(f, 3, 7, 2, 6);
+	expect(f, "m3:6!rewound[2:9-3:6] p3:7 ");
+	f->apart = false;
+	deliver(f, 4, 7);
+	answered(f, 4, 7, 3, 6);
+	expect(f, "m4:6 p4:7 ");
+	/* In doubt what is known does not bound what was lost. */
+	deliver(f, 4, 10);
+	logs_resync(&f->logs, false);
+	turn(f, 0);
+	answer_era(f, 5, 7, 4, 7);
+	expect(f, "m5:7!rewound[4:8-5:7] ");
+}
+
+/* The doubt is for the answer that was asked after the link changed. */
+static void test_epochs_doubt_ends_with_the_right_answer(void **state)
+{
+	struct fixture *f = *state;
+
+	follow(f, 1, 3);
+	logs_ask(&f->logs, f->a);
+	turn(f, 0);
+	logs_resync(&f->logs, false);
+	answer_tops(f, 1, 3);
+	expect(f, "");
+	turn(f, 0);
+	answer_era(f, 2, 3, 1, 3);
+	expect(f, "m2:3!rewound[1:4-2:3] k2:3 ");
+	turn(f, 0);
+	logs_resync(&f->logs, false);
+	turn(f, 0);
+	answer_tops(f, 2, 3);
+	deliver(f, 3, 4);
+	answered(f, 3, 4, 2, 3);
+	expect(f, "m3:3 p3:4 ");
+}
+
+/* A dispatcher could not say how far a log went. */
+static void test_epochs_doubt_of_an_unknown_top(void **state)
+{
+	struct fixture *f = *state;
+
+	follow(f, 1, 3);
+	logs_moved(&f->logs, f->a, (struct place){0, 0}, f->now_ms);
+	turn(f, 0);
+	answer_era(f, 2, 3, 1, 3);
+	expect(f, "m2:3!rewound[1:4-2:3] ");
+}
+
+/* --- the earlier epoch by a slower link ---------------------------------- */
+
+/* Before the move is done they are passed on as ever. */
+static void test_epochs_older_before_the_move(void **state)
+{
+	struct fixture *f = *state;
+
+	follow(f, 1, 6);
+	deliver(f, 2, 8);
+	turn(f, 0);
+	deliver(f, 1, 7);
+	deliver(f, 1, 8);
+	expect(f, "p1:7 p1:8 ");
+	deliver(f, 1, 10);
+	answer_era(f, 2, 8, 1, 7);
+	expect(f, "m2:7!rewound[1:9-1:10] p2:8 ");
+	assert_int_equal(f->logs.held_bytes, 0);
+}
+
+/* Held messages of the earlier epoch have their place in the new one. */
+static void test_epochs_held_are_carried(void **state)
+{
+	struct fixture *f = *state;
+
+	follow(f, 1, 3);
+	deliver(f, 1, 5);
+	deliver(f, 1, 6);
+	deliver(f, 2, 6); /* the same */
+	deliver(f, 2, 8);
+	answered(f, 2, 8, 1, 7);
+	expect(f, "m2:3 ");
+	deliver(f, 1, 4);
+	expect(f, "p2:4 p2:5 p2:6 ");
+	deliver(f, 1, 7);
+	expect(f, "p2:7 p2:8 ");
+	assert_int_equal(f->histories_asked, 0);
+	assert_int_equal(f->logs.held_bytes, 0);
+}
+
+/* After it, what both have is the same; what is lost is told, once. */
+static void test_epochs_older_after_the_move(void **state)
+{
+	struct fixture *f = *state;
+
+	follow(f, 1, 6);
+	deliver(f, 2, 8);
+	answered(f, 2, 8, 1, 7);
+	expect(f, "m2:6 ");
+	deliver(f, 1, 6);
+	expect(f, "");
+	deliver(f, 1, 9);
+	expect(f, "l2:6!rewound[1:8-1:9] ");
+	deliver(f, 1, 8);
+	deliver(f, 1, 9);
+	logs_moved(&f->logs, f->a, (struct place){1 + E, 9}, f->now_ms);
+	expect(f, "");
+	deliver(f, 1, 7);
+	expect(f, "p2:7 p2:8 ");
+	logs_moved(&f->logs, f->a, (struct place){1 + E, 11}, f->now_ms);
+	expect(f, "l2:8!rewound[1:10-1:11] ");
+	/* What both have is no news either. */
+	logs_moved(&f->logs, f->a, (struct place){1 + E, 7}, f->now_ms);
+	deliver(f, 0, 3); /* of an epoch that nobody knows */
+	expect(f, "");
+}
+
+/* It was told already that nobody knows what there was. */
+static void test_epochs_older_in_doubt(void **state)
+{
+	struct fixture *f = *state;
+
+	follow(f, 1, 6);
+	f->apart = true;
+	deliver(f, 2, 7);
+	answered(f, 2, 7, 1, 6);
+	expect(f, "m2:6!rewound[1:7-2:6] p2:7 ");
+	deliver(f, 1, 9);
+	expect(f, "");
+}
+
+/* What may have been on its way by a link that has ended. */
+static void test_epochs_older_lost_with_its_link(void **state)
+{
+	struct fixture *f = *state;
+
+	follow(f, 1, 6);
+	deliver(f, 2, 7);
+	answered(f, 2, 7, 1, 6);
+	expect(f, "m2:6 p2:7 ");
+	logs_resync(&f->logs, false);
+	expect(f, "");
+	logs_resync(&f->logs, true);
+	expect(f, "l2:7!rewound[1:7-2:6] ");
+	logs_resync(&f->logs, true); /* once */
+	deliver(f, 1, 9);
+	expect(f, "");
+	turn(f, 0);
+	answer_tops(f, 2, 7);
+
+	/* Long after the move nothing of the kind is under way. */
+	deliver(f, 3, 8);
+	answered(f, 3, 8, 2, 7);
+	expect(f, "m3:7 p3:8 ");
+	turn(f, LOGS_LATE_MS);
+	logs_resync(&f->logs, true);
+	expect(f, "");
+}
+
+/* --- several epochs ------------------------------------------------------ */
+
+static struct gap mapped(struct fixture *f, struct place *at)
+{
+	struct gap gap;
+
+	at->epoch += E;
+	assert_true(past_map(f->a->log->past, at, &gap));
+	at->epoch -= E;
+	gap.from.epoch -= E;
+	gap.to.epoch -= E;
+	return gap;
+}
+
+#define expect_gap(gap, why, e1, o1, e2, o2)             \
+	do {                                             \
+		assert_int_equal((gap).reason, why);     \
+		assert_int_equal((gap).from.epoch, e1);  \
+		assert_int_equal((gap).from.offset, o1); \
+		assert_int_equal((gap).to.epoch, e2);    \
+		assert_int_equal((gap).to.offset, o2);   \
+	} while (0)
+
+/* Places that are several epochs old. */
+static void test_epochs_places_of_long_ago(void **state)
+{
+	struct fixture *f = *state;
+	struct place at = {1, 9};
+	struct gap gap;
+
+	follow(f, 1, 9);
+	deliver(f, 2, 8);
+	answered(f, 2, 8, 1, 7);
+	deliver(f, 3, 9);
+	f->eras[1] = (struct place){1, 7};
+	answered(f, 3, 9, 2, 8);
+	expect(f, "m2:7 p2:8 m3:8 p3:9 ");
+	/* It had all there was. */
+	assert_int_equal(mapped(f, &at).reason, -1);
+	assert_int_equal(at.offset, 7);
+	at = (struct place){1, 8};
+	gap = mapped(f, &at);
+	expect_gap(gap, GAP_REWOUND, 1, 9, 1, 9);
+	at = (struct place){1, 3};
+	gap = mapped(f, &at);
+	expect_gap(gap, GAP_REWOUND, 1, 8, 1, 9);
+	assert_int_equal(at.offset, 3);
+	at = (struct place){2, 8};
+	assert_int_equal(mapped(f, &at).reason, -1);
+	assert_int_equal(at.offset, 8);
+
+	/* The next step loses 9, which none of those has. */
+	f->eras[1] = (struct place){2, 8};
+	f->eras[2] = (struct place){1, 7};
+	deliver(f, 4, 9);
+	answered(f, 4, 9, 3, 8);
+	expect(f, "m4:8 p4:9 ");
+	at = (struct place){3, 9};
+	assert_int_equal(mapped(f, &at).reason, -1);
+	at = (struct place){1, 9};
+	gap = mapped(f, &at);
+	expect_gap(gap, GAP_REWOUND, 1, 10, 4, 7);
+}
+
+/* Eras from before our time: nobody here knows what they had. */
+static void test_epochs_before_our_time(void **state)
+{
+	struct fixture *f = *state;
+	struct place at = {3, 12};
+	struct gap gap;
+
+	logs_open(&f->logs, f->a, LOGS_SINCE_NOW);
+	logs_announced(&f->logs, f->a);
+	turn(f, 0);
+	assert_int_equal(f->known.epoch, 0);
+	answer_era(f, 5, 20, 3, 10);
+	expect(f, "k5:20 ");
+	gap = mapped(f, &at);
+	expect_gap(gap, GAP_REWOUND, 3, 13, 5, 10);
+	assert_int_equal(at.epoch, 5);
+	assert_int_equal(at.offset, 10);
+	/* Nor are they told to those who are here. */
+	deliver(f, 3, 11);
+	expect(f, "");
+}
+
+/* What was held of an epoch between is lost, and told. */
+static void test_epochs_one_between(void **state)
+{
+	struct fixture *f = *state;
+
+	follow(f, 1, 5);
+	deliver(f, 2, 6);
+	deliver(f, 2, 7);
+	f->eras[1] = (struct place){1, 5};
+	answered(f, 3, 7, 2, 6);
+	expect(f, "m3:5!rewound[1:6-3:5] p3:6 ");
+	turn(f, LOGS_HOLE_MS);
+	answer_history(f, 3, 7, 1, 7, 7);
+	expect(f, "p3:7 ");
+	/* It was there in both: nothing is lost. */
+	deliver(f, 4, 8);
+	deliver(f, 4, 9);
+	f->eras[1] = (struct place){3, 7};
+	answered(f, 5, 9, 4, 9);
+	expect(f, "m5:7 p5:8 p5:9 ");
+	/* Told by a top alone. */
+	logs_moved(&f->logs, f->a, (struct place){6 + E, 12}, f->now_ms);
+	f->eras[1] = (struct place){5, 9};
+	answered(f, 7, 11, 6, 11);
+	expect(f, "m7:9!rewound[5:10-7:9] ");
+}
+
+/* The answer was read before the epoch that something came of. */
+static void test_epochs_asks_until_it_is_there(void **state)
+{
+	struct fixture *f = *state;
+
+	follow(f, 1, 5);
+	logs_ask(&f->logs, f->a);
+	turn(f, 0);
+	deliver(f, 3, 6);
+	answer_tops(f, 1, 5);
+	expect(f, "k1:5 ");
+	answered(f, 2, 5, 1, 5);
+	expect(f, "m2:5 ");
+	f->eras[1] = (struct place){1, 5};
+	answered(f, 3, 6, 2, 5);
+	expect(f, "m3:5 p3:6 ");
+	/* One that was read long ago changes nothing. */
+	logs_ask(&f->logs, f->a);
+	turn(f, 0);
+	answer_tops(f, 2, 9);
+	expect(f, "k3:6 ");
+}
+
+/* Too many are held: they are fetched. */
+static void test_epochs_held_memory_is_bounded(void **state)
+{
+	struct fixture *f = *state;
+
+	follow(f, 1, 5);
+	turn(f, 0);
+	for (unsigned i = 6; i < 100; i++) {
+		deliver(f, 2, i);
+		assert_true(f->logs.held_bytes <= HELD_MAX);
+	}
+	answered(f, 2, 99, 1, 5);
+	expect(f, "m2:5 ");
+	turn(f, LOGS_HOLE_MS);
+	assert_int_equal(f->after, 5);
+	answer_history(f, 2, 99, 1, 6, 99);
+	assert_int_equal(f->a->log->place.offset, 99);
+}
+
+/* Of an epoch between nothing else tells that it was there. */
+static void test_epochs_held_between_is_let_go(void **state)
+{
+	struct fixture *f = *state;
+	static char data[HELD_MAX];
+
+	logs_open(&f->logs, f->a, LOGS_SINCE_NOW);
+	logs_announced(&f->logs, f->a);
+	turn(f, 0);
+	deliver(f, 1, 6);
+	memset(data, 'x', HELD_MAX - 1);
+	deliver_data(f, 2, 6, data);
+	assert_int_equal(f->logs.held_bytes, 0);
+	answer_tops(f, 1, 5);
+	expect(f, "k1:5 ");
+	answered(f, 2, 6, 1, 5);
+	expect(f, "m2:5!rewound[1:6-2:5] ");
+}
+
+/* --- another log ---------------------------------------------------------- */
+
+static void test_epochs_new_log(void **state)
+{
+	struct fixture *f = *state;
+
+	follow(f, 1, 5);
+	deliver(f, 2, 1); /* the older one was read to its end */
+	answered_new(f, 2, 1);
+	expect(f, "m2:0 p2:1 ");
+	deliver(f, 4, 3); /* the new one's beginning is lacking */
+	answered_new(f, 4, 3);
+	expect(f, "m4:0 ");
+	turn(f, LOGS_HOLE_MS);
+	assert_int_equal(f->epoch, 4);
+	assert_int_equal(f->after, 0);
+	answer_history(f, 4, 3, 1, 1, 2);
+	expect(f, "p4:1 p4:2 p4:3 ");
+	deliver(f, 4, 6); /* it ends with a hole */
+	deliver(f, 5, 1);
+	answered_new(f, 5, 1);
+	expect(f, "m5:0!epoch[4:4-5:0] p5:1 ");
+	assert_int_equal(f->logs.held_bytes, 0);
+	logs_resync(&f->logs, false); /* we may have missed its last */
+	deliver(f, 6, 1);
+	answered_new(f, 6, 1);
+	expect(f, "m6:0!epoch[5:2-6:0] p6:1 ");
+	/* Of the older one, late. */
+	deliver(f, 7, 1);
+	answered_new(f, 7, 1);
+	deliver(f, 6, 3);
+	expect(f, "m7:0 p7:1 l7:1!epoch[6:2-6:3] ");
+}
+
+/* Ours came and went, and then another came. */
+static void test_epochs_gone(void **state)
+{
+	struct fixture *f = *state;
+
+	follow(f, 1, 5);
+	deliver(f, 9, 3);
+	answered(f, 9, 3, 7, 2);
+	expect(f, "m9:0!epoch[1:6-9:0] ");
+	turn(f, LOGS_HOLE_MS);
+	assert_int_equal(f->after, 0);
+	answer_history(f, 9, 3, 1, 1, 2);
+	expect(f, "p9:1 p9:2 p9:3 ");
+}
+
+static void test_epochs_absent(void **state)
+{
+	struct fixture *f = *state;
+
+	follow(f, 10, 0);
+	deliver(f, 12, 1);
+	answered_new(f, 12, 1);
+	expect(f, "m12:0 p12:1 ");
+	logs_close(&f->logs, f->a);
+	follow(f, 10, 0);
+	deliver(f, 10, 1); /* made in the same millisecond */
+	expect(f, "p10:1 ");
+
+	/* Expired; what we read to its end is no gap. */
+	logs_ask(&f->logs, f->a);
+	answered_new(f, 20, 0);
+	expect(f, "m20:0 k20:0 ");
+	/* A link was lost: no log has come and gone in so short a time, */
+	logs_resync(&f->logs, true);
+	expect(f, "l20:0!epoch[10:2-20:0] ");
+	deliver(f, 21 + TTL_MS / 2, 1);
+	answered_new(f, 21 + TTL_MS / 2, 1);
+	expect(f, "m2521:0 p2521:1 ");
+	logs_close(&f->logs, f->a);
+	/* but in so long a time perhaps. */
+	follow(f, 10, 0);
+	logs_resync(&f->logs, true);
+	expect(f, "");
+	deliver(f, 10 + TTL_MS, 1);
+	answered_new(f, 10 + TTL_MS, 1);
+	expect(f, "m5010:0!epoch[10:1-5010:0] p5010:1 ");
+	/* Made, and gone back, since there was none: we would have heard. */
+	logs_close(&f->logs, f->a);
+	follow(f, 10, 0);
+	deliver(f, 30, 2);
+	answered(f, 30, 2, 15, 1);
+	expect(f, "m30:0 ");
+}
+
+/* The log is another one when the hole is fetched. */
+static void test_epochs_fetch_finds_another(void **state)
+{
+	struct fixture *f = *state;
+
+	follow(f, 1, 5);
+	deliver(f, 1, 8);
+	turn(f, LOGS_HOLE_MS);
+	answer_history(f, 3, 2, 1, 1, 0);
+	expect(f, "");
+	answered_new(f, 3, 2);
+	expect(f, "m3:0!epoch[1:6-3:0] ");
+	assert_int_equal(f->logs.held_bytes, 0);
+	turn(f, LOGS_HOLE_MS);
+	assert_int_equal(f->epoch, 3);
+	answer_history(f, 3, 2, 1, 1, 2);
+	expect(f, "p3:1 p3:2 ");
+	/* In the answer there is nothing of ours, and it is not fetched again
+	 * until the top is known. */
+	deliver(f, 3, 5);
+	turn(f, LOGS_HOLE_MS);
+	f->histories_asked = 0;
+	answer_history(f, 4, 2, 1, 1, 0);
+	turn(f, 10 * LOGS_HOLE_MS);
+	assert_int_equal(f->histories_asked, 0);
+	answer_era(f, 4, 2, 3, 2);
+	expect(f, "m4:2!rewound[3:3-3:5] ");
+}
+
+/* The store is behind what was delivered: it is asked with that, and does not
+ * lose what comes. */
+static void test_epochs_fetch_finds_less(void **state)
+{
+	struct fixture *f = *state;
+
+	follow(f, 1, 5);
+	deliver(f, 1, 9);
+	turn(f, LOGS_HOLE_MS);
+	answer_history(f, 1, 7, 1, 6, 7);
+	expect(f, "p1:6 p1:7 ");
+	turn(f, 0);
+	assert_memory_equal(&f->known, &((struct place){1, 9}),
+			    sizeof(f->known));
+	answer_era(f, 2, 7, 1, 7);
+	expect(f, "m2:7!rewound[1:8-1:9] ");
+	assert_int_equal(f->logs.held_bytes, 0);
+	/* It was read before, for another worker: it is there. */
+	deliver(f, 2, 9);
+	turn(f, LOGS_HOLE_MS);
+	answer_history(f, 2, 7, 1, 1, 0);
+	turn(f, 0);
+	answer_era(f, 2, 9, 1, 7);
+	expect(f, "");
+	turn(f, LOGS_HOLE_MS);
+	assert_int_equal(f->after, 7);
+	answer_history(f, 2, 9, 1, 8, 8);
+	expect(f, "p2:8 p2:9 ");
+}
+
+/* --- tops that have moved ------------------------------------------------- */
+
+static void test_epochs_moved_is_a_hole(void **state)
+{
+	struct fixture *f = *state;
+
+	follow(f, 1, 5);
+	logs_moved(&f->logs, f->a, (struct place){1 + E, 5}, f->now_ms);
+	assert_false(logs_waiting(&f->logs));
+	logs_moved(&f->logs, f->a, (struct place){1 + E, 7}, f->now_ms);
+	assert_true(logs_waiting(&f->logs));
+	turn(f, LOGS_HOLE_MS);
+	assert_int_equal(f->histories_asked, 1);
+	assert_int_equal(f->after, 5);
+	assert_int_equal(f->messages_max, 2);
+	answer_history(f, 1, 7, 1, 6, 7);
+	expect(f, "p1:6 p1:7 ");
+	assert_int_equal(f->tops_asked, 0);
+	/* It comes by another link: nothing is read. */
+	logs_moved(&f->logs, f->a, (struct place){1 + E, 8}, f->now_ms);
+	deliver(f, 1, 8);
+	expect(f, "p1:8 ");
+	turn(f, LOGS_HOLE_MS);
+	assert_int_equal(f->histories_asked, 1);
+	/* Of another epoch. */
+	logs_moved(&f->logs, f->a, (struct place){2 + E, 9}, f->now_ms);
+	answered(f, 2, 9, 1, 8);
+	expect(f, "m2:8 ");
+	turn(f, LOGS_HOLE_MS);
+	answer_history(f, 2, 9, 1, 9, 9);
+	expect(f, "p2:9 ");
+	/* How far is not said. */
+	logs_moved(&f->logs, f->a, (struct place){2 + E, 0}, f->now_ms);
+	turn(f, 0);
+	assert_int_equal(f->tops_asked, 2);
+	answer_tops(f, 2, 10);
+	turn(f, LOGS_HOLE_MS);
+	assert_int_equal(f->after, 9);
+}
+
+/* What is said before the place is known. */
+static void test_epochs_moved_before_it_is_known(void **state)
+{
+	struct fixture *f = *state;
+
+	logs_open(&f->logs, f->a, LOGS_SINCE_NOW);
+	logs_moved(&f->logs, f->a, (struct place){0, 0}, f->now_ms);
+	turn(f, 0);
+	assert_int_equal(f->tops_asked, 0); /* not announced */
+	logs_announced(&f->logs, f->a);
+	turn(f, 0);
+	logs_moved(&f->logs, f->a, (struct place){1 + E, 7}, f->now_ms);
+	answer_tops(f, 1, 5);
+	expect(f, "k1:5 ");
+	turn(f, LOGS_HOLE_MS);
+	assert_int_equal(f->after, 5);
+}
+
+/* More than could be named: all are asked for, but not all the time. */
+static void test_epochs_moved_unnamed(void **state)
+{
+	struct fixture *f = *state;
+
+	follow(f, 1, 5);
+	for (unsigned i = 0; i < 10; i++) {
+		logs_moved_unnamed(&f->logs);
+		turn(f, LOGS_LOOK_MS / 10 - 1);
+		if (i == 0) {
+			assert_int_equal(f->tops_asked, 1);
+			answer_tops(f, 1, 7);
+			turn(f, 0);
+		}
+	}
+	assert_int_equal(f->tops_asked, 1);
+	turn(f, LOGS_LOOK_MS / 5);
+	assert_int_equal(f->tops_asked, 2);
+	/* In doubt, because it is not known how far they went. */
+	answer_era(f, 2, 7, 1, 7);
+	expect(f, "m2:5!rewound[1:8-2:7] ");
+	turn(f, 10 * LOGS_LOOK_MS);
+	assert_int_equal(f->logs.counters.swept, 0);
+}
+
+/* --- the sweep ------------------------------------------------------------ */
+
+/* What it alone finds is counted; what comes by itself is not. */
+static void test_epochs_swept(void **state)
+{
+	struct fixture *f = *state;
+
+	follow(f, 1, 5);
+	turn(f, SWEEP_MS);
+	assert_int_equal(f->tops_asked, 1);
+	answer_tops(f, 1, 6);
+	deliver(f, 1, 6); /* it was on its way */
+	expect(f, "p1:6 ");
+	deliver(f, 1, 8);
+	turn(f, LOGS_HOLE_MS);
+	answer_history(f, 1, 8, 1, 7, 7);
+	expect(f, "p1:7 p1:8 ");
+	assert_int_equal(f->logs.counters.swept, 0);
+	turn(f, SWEEP_MS);
+	assert_int_equal(f->tops_asked, 2);
+	answer_tops(f, 1, 9);
+	turn(f, LOGS_HOLE_MS);
+	assert_int_equal(f->logs.counters.swept, 0);
+	answer_history(f, 1, 9, 1, 9, 9);
+	expect(f, "p1:9 ");
+	assert_int_equal(f->logs.counters.swept, 1);
+	/* A link that changed asks too: that is not the sweep. */
+	turn(f, SWEEP_MS);
+	logs_resync(&f->logs, true);
+	turn(f, 0);
+	answer_tops(f, 1, 10);
+	turn(f, LOGS_HOLE_MS);
+	answer_history(f, 1, 10, 1, 10, 10);
+	assert_int_equal(f->logs.counters.swept, 1);
+	assert_int_equal(f->logs.counters.behind, 3);
+}
+
+/* --- who was there before the log ----------------------------------------- */
+
+static void test_epochs_since(void **state)
+{
+	struct fixture *f = *state;
+
+	/* The log was made after they came: all of it is owed. */
+	logs_open(&f->logs, f->a, 5 + E);
+	logs_announced(&f->logs, f->a);
+	turn(f, 0);
+	answer_tops(f, 5, 2);
+	expect(f, "k5:0 ");
+	turn(f, LOGS_HOLE_MS);
+	assert_int_equal(f->after, 0);
+	answer_history(f, 5, 2, 1, 1, 2);
+	expect(f, "p5:1 p5:2 ");
+	logs_close(&f->logs, f->a);
+
+	/* By its oldest era. */
+	logs_open(&f->logs, f->a, 6 + E);
+	logs_announced(&f->logs, f->a);
+	turn(f, 0);
+	answer_era(f, 7, 2, 6, 2);
+	expect(f, "k7:0 ");
+	logs_close(&f->logs, f->a);
+
+	/* It was there: what came meanwhile is owed. */
+	logs_open(&f->logs, f->a, 6 + E);
+	logs_announced(&f->logs, f->a);
+	turn(f, 0);
+	deliver(f, 5, 3);
+	deliver(f, 5, 4);
+	answer_tops(f, 5, 4);
+	expect(f, "k5:2 p5:3 p5:4 ");
+	logs_close(&f->logs, f->a);
+
+	/* Nothing did. */
+	logs_open(&f->logs, f->a, 6 + E);
+	logs_announced(&f->logs, f->a);
+	turn(f, 0);
+	answer_tops(f, 5, 4);
+	expect(f, "k5:4 ");
+}
+
+static void test_epochs_open_at(void **state)
+{
+	struct fixture *f = *state;
+
+	logs_open_at(&f->logs, f->a, (struct place){5 + E, 3});
+	deliver(f, 5, 4);
+	expect(f, "p5:4 ");
+	turn(f, 0);
+	assert_int_equal(f->tops_asked, 1);
+	assert_int_equal(f->known.offset, 4);
+	answer_tops(f, 5, 6);
+	turn(f, LOGS_HOLE_MS);
+	assert_int_equal(f->after, 4);
+	answer_history(f, 5, 6, 1, 5, 6);
+	expect(f, "p5:5 p5:6 ");
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		TEST(test_epochs_level),
+		TEST(test_epochs_behind),
+		TEST(test_epochs_known_to_be_lost),
+		TEST(test_epochs_doubt),
+		TEST(test_epochs_doubt_ends_with_the_right_answer),
+		TEST(test_epochs_doubt_of_an_unknown_top),
+		TEST(test_epochs_older_before_the_move),
+		TEST(test_epochs_held_are_carried),
+		TEST(test_epochs_older_after_the_move),
+		TEST(test_epochs_older_in_doubt),
+		TEST(test_epochs_older_lost_with_its_link),
+		TEST(test_epochs_places_of_long_ago),
+		TEST(test_epochs_before_our_time),
+		TEST(test_epochs_one_between),
+		TEST(test_epochs_asks_until_it_is_there),
+		TEST(test_epochs_held_memory_is_bounded),
+		TEST(test_epochs_held_between_is_let_go),
+		TEST(test_epochs_new_log),
+		TEST(test_epochs_gone),
+		TEST(test_epochs_absent),
+		TEST(test_epochs_fetch_finds_another),
+		TEST(test_epochs_fetch_finds_less),
+		TEST(test_epochs_moved_is_a_hole),
+		TEST(test_epochs_moved_before_it_is_known),
+		TEST(test_epochs_moved_unnamed),
+		TEST(test_epochs_swept),
+		TEST(test_epochs_since),
+		TEST(test_epochs_open_at),
+	};
+
+	return cmocka_run_group_tests_name("logs_epochs", tests, NULL, NULL);
+}
