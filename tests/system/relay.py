@@ -118,6 +118,7 @@ class Way:
         self.pieces = collections.deque()  # (when, bytes)
         self.bytes = 0
         self.ended = False  # by the source
+        self.over = False  # and the target knows
         self.last = 0.0
 
     def take(self, state, rng, now):
@@ -160,13 +161,6 @@ class Connection:
     def __init__(self, name, client, server):
         self.name, self.client, self.server = name, client, server
         self.ways = [Way(client, server, "there"), Way(server, client, "back")]
-
-    def reset(self):
-        for s in (self.client, self.server):
-            with contextlib.suppress(OSError):
-                s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER,
-                             struct.pack("ii", 1, 0))
-            s.close()
 
 
 class Server:
@@ -229,10 +223,17 @@ class Server:
                 with contextlib.suppress(OSError):
                     way.target.send(data[:len(data) // 2])
         for s in (connection.client, connection.server):
+            with contextlib.suppress(OSError):
+                s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER,
+                             struct.pack("ii", 1, 0))
+        self.forget(connection)
+
+    def forget(self, connection):
+        for s in (connection.client, connection.server):
             with contextlib.suppress(KeyError, ValueError):
                 self.selector.unregister(s)
+            s.close()
         self.connections.discard(connection)
-        connection.reset()
 
     def move(self, connection, now):
         """Gives what is due and says what is waited for; when more is due."""
@@ -244,15 +245,22 @@ class Server:
                 continue
             if not way.ended and way.bytes < BUFFER_MAX:
                 way.take(state, self.rng, now)
-            if not way.give(now) or (way.ended and not way.pieces):
+            if not way.give(now):
                 self.end(connection)
                 return None
+            if way.ended and not way.pieces and not way.over:
+                way.over = True
+                with contextlib.suppress(OSError):
+                    way.target.shutdown(socket.SHUT_WR)
             if not way.ended and way.bytes < BUFFER_MAX:
                 want[way.source] |= selectors.EVENT_READ
             if way.pieces and way.pieces[0][0] <= now:
                 want[way.target] |= selectors.EVENT_WRITE
             elif way.pieces:
                 due = min(due or way.pieces[0][0], way.pieces[0][0])
+        if all(way.over for way in connection.ways):
+            self.forget(connection)
+            return None
         for s, events in want.items():
             key = self.selector.get_map().get(s)
             if key is None and events:
