@@ -7,7 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#define HEADER_OVERHEAD                                       \
+#define HEADER_OVERHEAD \
 	32 /* what a field counts beyond its bytes (RFC 9113) \
 	    */
 

@@ -35,7 +35,7 @@
 
 #define BATCH_APPENDS 4096
 #define BATCH_BYTES   ((size_t)8 << 20)
-#define BATCH_READ_BYTES                                    \
+#define BATCH_READ_BYTES \
 	((size_t)16 << 20) /* by what reads ask for at most \
 			    */
 #define BATCH_TOPS 64

@@ -3,7 +3,7 @@
  *
  * The path is a directory, created if there is none (its parent must exist),
  * with data.mdb and lock.mdb of LMDB, `history`, and dispatcher.lock, which
- *this process holds as long as the store is open: a second one is refused.
+ * this process holds as long as the store is open: a second one is refused.
  *
  * What is kept, numbers in keys big-endian, in values little-endian:
  *
@@ -18,12 +18,12 @@
  *
  * An epoch is greater than all before it, so a log's first one names it by
  * itself: its records stay where they are when it gets another. `expiry` is
- *what trimming goes by: one entry a log at `due`, pushed on as long as there
- *are messages, and one for each key.
+ * what trimming goes by: one entry a log at `due`, pushed on as long as there
+ * are messages, and one for each key.
  *
  * A file of format 1 is of format 2 once it was opened, and an older program
  * refuses it. What stands in it is rewritten as it is used (lmdblog_meta.c):
- *its records have no time and its keys no digest.
+ * its records have no time and its keys no digest.
  *
  * Each message is given until it is `ttl_ms` old (0: for ever), and deleted in
  * some eighth of that time. The log's epoch and its counting stay max(ttl_ms,
@@ -33,13 +33,13 @@
  *
  * Gone back: lmdblog_history.c tells how it is noticed at lmdblog_open() and
  * lmdblog_recover() that an older copy was put in the file's place. A snapshot
- *of a whole volume, put back with all inodes, can't be seen from inside; what
+ * of a whole volume, put back with all inodes, can't be seen from inside; what
  * workers have seen shows it (`known`, store.h).
  *
  * Threads: one writer at a time (append, renew, trim, recover) and one reader
- *beside it (read, tops), except beside recover. What only the writer touches
- *says so. Functions return 0 or LMDB's own code, negative, or an errno,
- *positive; lmdblog_err() makes it ours.
+ * beside it (read, tops), except beside recover. What only the writer touches
+ * says so. Functions return 0 or LMDB's own code, negative, or an errno,
+ * positive; lmdblog_err() makes it ours.
  */
 #ifndef STENTOR_DISPATCHER_STORE_LMDBLOG_H
 #define STENTOR_DISPATCHER_STORE_LMDBLOG_H

@@ -12,9 +12,12 @@
 #include <string.h>
 
 #define IDENTITY_KEY "stentor:store"
-#define NUMBER_SIZE  24
+#define EPOCH_MAX    ((uint64_t)1 << 52) /* Lua can count on from less */
 /* "stentor:{CHANNEL}:k:KEY" */
-#define KEY_SIZE 320
+#define KEY_SIZE    320
+#define NUMBER_SIZE REDIS_NUMBER_SIZE
+#define RUN_LEN	    8  /* of a run_id's 40: enough beside a replid's 16 */
+#define PLACE_SIZE  44 /* two numbers and a space */
 
 static struct redis_store *redis_of(struct store *s)
 {
@@ -40,33 +43,49 @@ static struct redis_arg key(char text[KEY_SIZE], const char *channel,
 	return (struct redis_arg){text, (size_t)len};
 }
 
+static struct redis_arg hex(char text[NUMBER_SIZE], uint64_t value)
+{
+	int len = snprintf(text, NUMBER_SIZE, "%" PRIx64, value);
+
+	return (struct redis_arg){text, (size_t)len};
+}
+
+/* What stands for this run of the server. */
+static struct redis_arg run_of(const struct redis_node *node)
+{
+	return (struct redis_arg){
+		node->server.run_id,
+		min_of(strlen(node->server.run_id), (size_t)RUN_LEN)};
+}
+
 static bool send_append(struct redis_op *op, struct redis_node *node)
 {
 	const struct store_append *a = op->append;
 	struct redis_store *s = op->s;
-	char keys[3][KEY_SIZE], numbers[4][NUMBER_SIZE];
-	struct redis_arg args[14];
-	/* Enough replicas have all that was acknowledged: no log is torn. */
-	bool torn = s->store.config.replicas == 0;
+	char keys[3][KEY_SIZE], numbers[6][NUMBER_SIZE];
+	struct redis_arg args[16];
 	bool answer = a->idempotency_key[0] != 0;
 	size_t n = 0;
 
 	args[n++] = redis_arg_text("EVALSHA");
-	args[n++] = (struct redis_arg){s->append_sha, REDIS_SHA_SIZE - 1};
+	args[n++] = (struct redis_arg){s->sha[REDIS_SCRIPT_APPEND],
+				       REDIS_SHA_SIZE - 1};
 	args[n++] = redis_arg_text(answer ? "3" : "2");
 	args[n++] = key(keys[0], a->channel, "meta", "");
 	args[n++] = key(keys[1], a->channel, "log", "");
 	if (answer)
 		args[n++] = key(keys[2], a->channel, "k:", a->idempotency_key);
+	args[n++] = number(numbers[0], s->epoch_floor);
+	args[n++] = run_of(node);
+	args[n++] = redis_arg_text(node->durable);
+	args[n++] = number(numbers[5], s->term);
 	args[n++] = (struct redis_arg){a->record, a->len};
-	args[n++] = number(numbers[0], max_of(a->size, 1u));
-	args[n++] = number(numbers[1], max_of(a->ttl_ms, 1u));
-	args[n++] = number(numbers[2], s->epoch_floor);
-	args[n++] = redis_arg_text(torn ? node->server.history : "");
-	args[n++] = redis_arg_text(torn ? node->server.former_history : "");
+	args[n++] = number(numbers[1], max_of(a->size, 1u));
+	args[n++] = number(numbers[2], max_of(a->ttl_ms, 1u));
 	args[n++] = redis_arg_text(a->message_id);
+	args[n++] = hex(numbers[3], a->digest);
 	if (answer)
-		args[n++] = number(numbers[3],
+		args[n++] = number(numbers[4],
 				   max_of(s->store.config.idempotency_ms, 1u));
 	if (!redis_node_send(node, &op->request, args, n))
 		return false;
@@ -80,7 +99,7 @@ static bool send_read(struct redis_op *op, struct redis_node *node)
 	char keys[2][KEY_SIZE], numbers[4][NUMBER_SIZE];
 	const struct redis_arg args[] = {
 		redis_arg_text("EVALSHA"),
-		{op->s->read_sha, REDIS_SHA_SIZE - 1},
+		{op->s->sha[REDIS_SCRIPT_READ], REDIS_SHA_SIZE - 1},
 		redis_arg_text("2"),
 		key(keys[0], r->channel, "meta", ""),
 		key(keys[1], r->channel, "log", ""),
@@ -96,17 +115,50 @@ static bool send_read(struct redis_op *op, struct redis_node *node)
 	return redis_node_send(node, &op->request, args, array_len(args));
 }
 
-static bool send_top(struct redis_op *op, struct redis_node *node)
+/* What the caller knows of a channel, unless that is nonsense which Lua could
+ * not count on from. */
+static struct store_place known_of(const struct store_tops *t, size_t index)
 {
-	char name[KEY_SIZE];
-	const struct redis_arg args[] = {
-		redis_arg_text("HMGET"),
-		key(name, op->tops->tops->channels[op->index], "meta", ""),
-		redis_arg_text("epoch"),
-		redis_arg_text("top"),
-	};
+	if (t->known == NULL || t->known[index].epoch >= EPOCH_MAX)
+		return (struct store_place){0, 0};
+	return t->known[index];
+}
 
-	return redis_node_send(node, &op->request, args, array_len(args));
+static bool send_tops(struct redis_op *op, struct redis_node *node)
+{
+	const struct redis_top *order = op->tops->order + op->first;
+	const struct store_tops *t = op->tops->tops;
+	char(*keys)[KEY_SIZE] = xmalloc((op->count + 1) * sizeof(*keys));
+	char(*places)[PLACE_SIZE] = xmalloc((op->count + 1) * sizeof(*places));
+	struct redis_arg args[7 + 2 * REDIS_TOPS_MAX];
+	char numbers[3][NUMBER_SIZE];
+	size_t n = 0;
+	bool sent;
+
+	args[n++] = redis_arg_text("EVALSHA");
+	args[n++] = (struct redis_arg){op->s->sha[REDIS_SCRIPT_TOPS],
+				       REDIS_SHA_SIZE - 1};
+	args[n++] = number(numbers[0], op->count);
+	for (size_t i = 0; i < op->count; i++)
+		args[n++] =
+			key(keys[i], t->channels[order[i].index], "meta", "");
+	args[n++] = number(numbers[1], op->s->epoch_floor);
+	args[n++] = run_of(node);
+	args[n++] = redis_arg_text(node->durable);
+	args[n++] = number(numbers[2], op->s->term);
+	for (size_t i = 0; i < op->count; i++) {
+		struct store_place known = known_of(t, order[i].index);
+
+		places[i][0] = 0;
+		if (known.epoch != 0)
+			snprintf(places[i], PLACE_SIZE, "%" PRIu64 " %" PRIu64,
+				 known.epoch, known.offset);
+		args[n++] = redis_arg_text(places[i]);
+	}
+	sent = redis_node_send(node, &op->request, args, n);
+	free(keys);
+	free(places);
+	return sent;
 }
 
 static bool send_identity(struct redis_op *op, struct redis_node *node)
@@ -131,17 +183,13 @@ static bool send_identity(struct redis_op *op, struct redis_node *node)
 
 bool redis_op_send(struct redis_op *op, struct redis_node *node)
 {
-	const struct redis_arg time = redis_arg_text("TIME");
-
 	switch (op->kind) {
 	case REDIS_APPEND:
 		return send_append(op, node);
 	case REDIS_READ:
 		return send_read(op, node);
-	case REDIS_TOP:
-		return send_top(op, node);
-	case REDIS_TIME:
-		return redis_node_send(node, &op->request, &time, 1);
+	case REDIS_TOPS:
+		return send_tops(op, node);
 	case REDIS_IDENTITY:
 		return send_identity(op, node);
 	}
@@ -182,8 +230,36 @@ static bool element_number(const struct redis_reply *reply, size_t i,
  * from. */
 static void note_epoch(struct redis_store *s, uint64_t epoch)
 {
-	if (epoch < (uint64_t)1 << 52)
+	if (epoch < EPOCH_MAX)
 		s->epoch_floor = max_of(s->epoch_floor, epoch);
+}
+
+static void note_last(struct redis_store *s, const struct store_append *a)
+{
+	size_t size = strlen(a->channel) + 1;
+
+	if (a->duplicate || size > sizeof(s->last_channel))
+		return;
+	memcpy(s->last_channel, a->channel, size);
+	s->last = a->place;
+}
+
+/* " epoch offset epoch offset..." */
+static bool read_eras(const char *text, struct store_eras *out)
+{
+	out->count = 0;
+	while (*text == ' ')
+		text++;
+	while (*text != 0) {
+		struct store_era *era = &out->era[out->count];
+
+		if (out->count == STORE_ERAS_MAX ||
+		    !read_number(&text, &era->epoch) ||
+		    !read_number(&text, &era->offset))
+			return false;
+		out->count++;
+	}
+	return true;
 }
 
 static int take_append(struct redis_op *op, const struct redis_reply *reply)
@@ -200,63 +276,94 @@ static int take_append(struct redis_op *op, const struct redis_reply *reply)
 	if (a->duplicate)
 		snprintf(a->message_id, sizeof(a->message_id), "%s", text);
 	note_epoch(op->s, a->place.epoch);
+	if (op->s->mode == REDIS_SINGLE)
+		note_last(op->s, a);
 	return 0;
 }
 
-/* epoch, top, first, then offset and record in turn. The records are valid as
- * long as the reply: the caller is told at once. */
+#define READ_HEAD 4u /* epoch, top, first, former epochs */
+
+/* The head, then offset and record in turn. The records are valid as long as
+ * the reply: the caller is told at once. */
 static int take_read(struct redis_op *op, const struct redis_reply *reply)
 {
 	struct store_read *r = op->read;
+	const char *eras = redis_element_text(reply, 3);
 	struct store_record *records;
 	size_t count;
 
-	if (reply->type != REDIS_REPLY_ARRAY || reply->count < 3 ||
-	    reply->count % 2 != 1 || !element_number(reply, 0, &r->top.epoch) ||
+	if (eras == NULL || reply->count % 2 != 0 ||
+	    !element_number(reply, 0, &r->top.epoch) ||
 	    !element_number(reply, 1, &r->top.offset) ||
-	    !element_number(reply, 2, &r->first))
+	    !element_number(reply, 2, &r->first) || !read_eras(eras, &r->eras))
 		return ERR_MALFORMED;
 	note_epoch(op->s, r->top.epoch);
-	count = (reply->count - 3) / 2;
+	count = (reply->count - READ_HEAD) / 2;
 	records = count > 0 ? xcalloc(count, sizeof(*records)) : NULL;
 	for (size_t i = 0; i < count; i++) {
-		const char *bytes = redis_element_text(reply, 4 + 2 * i);
+		size_t at = READ_HEAD + 2 * i;
+		const char *bytes = redis_element_text(reply, at + 1);
 
 		if (bytes == NULL ||
-		    !element_number(reply, 3 + 2 * i, &records[i].offset)) {
+		    !element_number(reply, at, &records[i].offset)) {
 			free(records);
 			return ERR_MALFORMED;
 		}
+		/* Somebody has taken one out: what follows is read next. */
+		if (i == r->records_max ||
+		    (i > 0 && records[i].offset != records[i - 1].offset + 1)) {
+			count = i;
+			break;
+		}
 		records[i].bytes = (const uint8_t *)bytes;
-		records[i].len = reply->elements[4 + 2 * i]->len;
+		records[i].len = reply->elements[at + 1]->len;
 	}
 	r->records = records;
 	r->count = count;
 	return 0;
 }
 
-static int take_top(struct redis_op *op, const struct redis_reply *reply)
+/* "" (no log), or the top and the former epochs. */
+static int take_top(struct redis_op *op, size_t index, uint64_t time_ms,
+		    const char *text)
 {
-	struct store_place *place = &op->tops->tops->places[op->index];
+	const struct store_tops *t = op->tops->tops;
+	struct store_place *place = &t->places[index];
+	struct store_eras eras = {0};
 
-	if (reply->type != REDIS_REPLY_ARRAY || reply->count != 2)
+	if (text == NULL)
 		return ERR_MALFORMED;
-	if (!element_number(reply, 0, &place->epoch) ||
-	    !element_number(reply, 1, &place->offset))
-		*place = (struct store_place){0, 0}; /* no log */
+	if (*text == 0) {
+		uint64_t known = known_of(t, index).epoch;
+
+		*place = (struct store_place){max_of(time_ms, known + 1), 0};
+	} else if (!read_number(&text, &place->epoch) ||
+		   !read_number(&text, &place->offset) ||
+		   !read_eras(text, &eras) || place->epoch == 0) {
+		return ERR_MALFORMED;
+	}
 	note_epoch(op->s, place->epoch);
+	if (t->eras != NULL)
+		t->eras[index] = eras;
 	return 0;
 }
 
-static int take_time(struct redis_op *op, const struct redis_reply *reply)
+/* The time, then one for each channel. */
+static int take_tops(struct redis_op *op, const struct redis_reply *reply)
 {
-	uint64_t seconds, us;
+	uint64_t time_ms;
 
-	if (!element_number(reply, 0, &seconds) ||
-	    !element_number(reply, 1, &us))
+	if (!element_number(reply, 0, &time_ms) ||
+	    reply->count != 1 + (size_t)op->count)
 		return ERR_MALFORMED;
-	op->tops->time_ms = seconds * 1000 + us / 1000;
-	note_epoch(op->s, op->tops->time_ms);
+	note_epoch(op->s, time_ms);
+	for (size_t i = 0; i < op->count; i++) {
+		int rc = take_top(op, op->tops->order[op->first + i].index,
+				  time_ms, redis_element_text(reply, 1 + i));
+
+		if (rc != 0)
+			return rc;
+	}
 	return 0;
 }
 
@@ -284,10 +391,8 @@ int redis_op_take(struct redis_op *op, const struct redis_reply *reply)
 		return take_append(op, reply);
 	case REDIS_READ:
 		return take_read(op, reply);
-	case REDIS_TOP:
-		return take_top(op, reply);
-	case REDIS_TIME:
-		return take_time(op, reply);
+	case REDIS_TOPS:
+		return take_tops(op, reply);
 	case REDIS_IDENTITY:
 		return take_identity(op, reply);
 	}
@@ -301,14 +406,11 @@ static void tops_part_done(struct redis_store *s, struct redis_tops *part,
 {
 	struct store_tops *t = part->tops;
 
-	if (rc != 0)
-		part->rc = rc;
+	if (rc != 0) /* also where a log that has gone back finds no room */
+		part->rc = rc == ERR_FULL ? ERR_UNAVAILABLE : rc;
 	if (--part->left > 0)
 		return;
 	t->rc = part->rc;
-	for (size_t i = 0; i < t->count; i++)
-		if (t->places[i].epoch == 0)
-			t->places[i].epoch = part->time_ms;
 	free(part);
 	store_tops_done(&s->store, t);
 }
@@ -375,8 +477,7 @@ void redis_op_end(struct redis_op *op, int rc, bool definite, bool under_way)
 	case REDIS_READ:
 		read_done(s, ended.read, rc);
 		return;
-	case REDIS_TOP:
-	case REDIS_TIME:
+	case REDIS_TOPS:
 		tops_part_done(s, ended.tops, rc);
 		return;
 	case REDIS_IDENTITY:
@@ -433,25 +534,50 @@ static void redis_read(struct store *store, struct store_read *r)
 	op_begin(op);
 }
 
+static int by_slot(const void *a, const void *b)
+{
+	const struct redis_top *x = a, *y = b;
+
+	return (int)x->slot - (int)y->slot;
+}
+
+/* How many of `left` channels one script can have, from `top` on: in a Cluster,
+ * or in what may be one, those of one slot. */
+static uint32_t tops_together(const struct redis_store *s,
+			      const struct redis_top *top, size_t left)
+{
+	uint32_t most = (uint32_t)min_of(left, (size_t)REDIS_TOPS_MAX), n = 1;
+
+	if (s->mode == REDIS_SINGLE || s->mode == REDIS_SENTINEL)
+		return most;
+	while (n < most && top[n].slot == top->slot)
+		n++;
+	return min_of(n, most);
+}
+
 static void redis_tops(struct store *store, struct store_tops *t)
 {
 	struct redis_store *s = redis_of(store);
-	struct redis_tops *part = xcalloc(1, sizeof(*part));
+	struct redis_tops *part = xcalloc(
+		1, sizeof(*part) + (t->count + 1) * sizeof(part->order[0]));
 	struct redis_op *op;
+	uint32_t first = 0;
 
 	part->tops = t;
-	part->left = t->count + 1;
-	op = op_new(s, REDIS_TIME,
-		    t->count > 0 ? redis_slot(t->channels[0]) : 0);
-	op->tops = part;
-	op_begin(op);
-	for (size_t i = 0; i < t->count; i++) {
-		t->places[i] = (struct store_place){0, 0};
-		op = op_new(s, REDIS_TOP, redis_slot(t->channels[i]));
+	for (size_t i = 0; i < t->count; i++)
+		part->order[i] = (struct redis_top){(uint32_t)i,
+						    redis_slot(t->channels[i])};
+	qsort(part->order, t->count, sizeof(part->order[0]), by_slot);
+	do {
+		op = op_new(s, REDIS_TOPS, part->order[first].slot);
 		op->tops = part;
-		op->index = (uint32_t)i;
+		op->first = first;
+		op->count =
+			tops_together(s, part->order + first, t->count - first);
+		first += op->count;
+		part->left++;
 		op_begin(op);
-	}
+	} while (first < t->count);
 }
 
 /* --- state ---------------------------------------------------------------- */

@@ -6,6 +6,7 @@
  *	redis_node.c      one connection to one server: bytes, time-outs
  *	redis_setup.c     the words at a connection's beginning, probes
  *	redis_tls.c       TLS under it
+ *	redis_durable.c   whether a restart of the server may lose anything
  *	redis_resp.c      the protocol: hiredis's parser, bounded
  *	redis_cluster.c   the slot map and the nodes that serve it
  *	redis_sentinel.c  who is master, told by Sentinels
@@ -52,8 +53,16 @@
 /* How much longer than its ttl (or the ttl again, if that is more) a channel's
  * epoch and top are kept: a Lua literal. */
 #define REDIS_META_KEEP_MS "86400000"
-#define REDIS_SHA_SIZE	   41
-#define REDIS_ADDRESS_SIZE (REDIS_HOST_SIZE + 8)
+#define REDIS_ERAS_MAX	   "8" /* STORE_ERAS_MAX as a Lua literal */
+_Static_assert(STORE_ERAS_MAX == 8, "REDIS_ERAS_MAX");
+/* A number that is in the server's data as long as a restart loses none. */
+#define REDIS_DURABLE_KEY "stentor:durable"
+#define REDIS_TOPS_MAX	  256 /* channels of one script */
+/* A server with more needs 4 KiB and more for a small channel. */
+#define REDIS_STREAM_NODE_BYTES 1024
+#define REDIS_NUMBER_SIZE	24
+#define REDIS_SHA_SIZE		41
+#define REDIS_ADDRESS_SIZE	(REDIS_HOST_SIZE + 8)
 
 struct redis_store;
 struct redis_node;
@@ -130,9 +139,9 @@ struct redis_link {
 
 /* What the server says of itself (INFO). */
 struct redis_server {
-	char run_id[REDIS_SHA_SIZE];	      /* new with each start */
-	char history[17], former_history[17]; /* of replication; "" */
+	char run_id[REDIS_SHA_SIZE]; /* new with each start */
 	bool cluster, master, loading, evicts;
+	bool aof; /* its data is in a log too */
 	unsigned long replicas;
 	uint64_t bytes, bytes_max;
 };
@@ -152,9 +161,9 @@ struct redis_node {
 	uint64_t since_ms;	 /* when the state began */
 	uint64_t heard_ms;	 /* last byte, or when the first request left */
 	uint64_t retry_at_ms, probe_at_ms;
-	unsigned failures; /* in a row */
-	bool wait_due;	   /* appends were encoded since the last WAIT */
-	bool scripts_due;  /* the server has forgotten them */
+	unsigned failures;    /* in a row */
+	bool wait_due;	      /* appends were encoded since the last WAIT */
+	unsigned scripts_due; /* that the server has not got yet */
 	bool was_ready, was_ready_once;
 	bool probing;
 	bool short_of_replicas;
@@ -166,6 +175,12 @@ struct redis_node {
 	long long client;	/* the connection's id at the server; 0 */
 	long long stale_client; /* the one before: to be ended first */
 	char stale_run_id[REDIS_SHA_SIZE];
+
+	/* redis_durable.c */
+	char durable[REDIS_NUMBER_SIZE]; /* REDIS_DURABLE_KEY; "" if it can't
+					  * be trusted */
+	bool settings_told; /* the server lets us have them (CONFIG GET) */
+	bool behind;	    /* it has lost what it had answered */
 
 	/* redis_cluster.c */
 	unsigned slots; /* that it is master of */
@@ -220,21 +235,38 @@ void redis_setup_begin(struct redis_node *node);
 void redis_setup_probe(struct redis_node *node);
 void redis_setup_scripts(struct redis_node *node);
 
+/* --- redis_durable.c ---------------------------------------------------- */
+
+/* Asks for the settings that matter, as far as that is of use; `done` hands
+ * them to take(). */
+void redis_durable_ask(struct redis_node *node,
+		       void (*done)(struct redis_request *q,
+				    struct redis_node *node,
+				    const struct redis_reply *reply,
+				    bool unsent));
+void redis_durable_take(struct redis_node *node,
+			const struct redis_reply *settings);
+
 /* --- redis_slots.c ------------------------------------------------------ */
 
 enum redis_op_kind {
 	REDIS_APPEND,
 	REDIS_READ,
-	REDIS_TOP,	/* of one channel of a store_tops() */
-	REDIS_TIME,	/* the server's clock, for channels without a log */
+	REDIS_TOPS,	/* of some channels of a store_tops() */
 	REDIS_IDENTITY, /* the store's */
+};
+
+/* One of a store_tops()'s channels. */
+struct redis_top {
+	uint32_t index;
+	uint16_t slot;
 };
 
 struct redis_tops {
 	struct store_tops *tops;
 	size_t left; /* ops to be answered */
-	uint64_t time_ms;
 	int rc;
+	struct redis_top order[]; /* those of one op beside one another */
 };
 
 struct redis_op {
@@ -247,7 +279,7 @@ struct redis_op {
 		struct store_read *read;
 		struct redis_tops *tops;
 	};
-	uint32_t index; /* of tops */
+	uint32_t first, count; /* of tops: in its order */
 	uint16_t slot;
 	uint8_t redirections;
 	bool answered;	/* its caller was told */
@@ -288,6 +320,13 @@ void redis_slots_confirm(struct list *ops, int rc);
 
 /* --- redis.c ------------------------------------------------------------ */
 
+enum redis_script {
+	REDIS_SCRIPT_APPEND,
+	REDIS_SCRIPT_READ,
+	REDIS_SCRIPT_TOPS,
+};
+#define REDIS_SCRIPTS 3
+
 enum redis_mode { REDIS_UNKNOWN, REDIS_SINGLE, REDIS_CLUSTER, REDIS_SENTINEL };
 
 struct redis_store {
@@ -304,14 +343,18 @@ struct redis_store {
 	struct list nodes; /* servers with data */
 	size_t node_count;
 	struct list dirty; /* nodes with something to send */
-	char append_sha[REDIS_SHA_SIZE], read_sha[REDIS_SHA_SIZE];
+	char sha[REDIS_SCRIPTS][REDIS_SHA_SIZE];
 	char wait_ms[24], replicas[24]; /* WAIT's words */
 
 	struct redis_slot *slots; /* REDIS_SLOTS */
 	struct list blocked;	  /* slots in which something waits */
 	struct slab ops;
 	uint64_t epoch_floor; /* no new epoch may be at or below this */
-	struct list refused;  /* ops over REDIS_OPS_MAX */
+	/* The last append that a single server has answered: what it must still
+	 * have when it comes back. */
+	char last_channel[256];
+	struct store_place last;
+	struct list refused; /* ops over REDIS_OPS_MAX */
 	bool identify_due, identifying;
 	uint64_t identify_at_ms;
 	char fault[STORE_FAULT_SIZE]; /* the last one */
@@ -321,6 +364,7 @@ struct redis_store {
 	uint64_t refresh_at_ms;
 	unsigned refresh_turn;	     /* whom to ask next */
 	struct redis_node *sentinel; /* the one that is asked now */
+	uint64_t term; /* which fail-over (config-epoch) the master is of; 0 */
 
 	struct redis_watch *watch; /* NULL: this dispatcher has no name */
 };
@@ -397,6 +441,7 @@ const char *redis_tls_end(const struct redis_link *link, int status);
 
 /* --- redis_script.c ----------------------------------------------------- */
 
-extern const char redis_script_append[], redis_script_read[];
+extern const char redis_script_append[], redis_script_read[],
+	redis_script_tops[];
 
 #endif

@@ -125,7 +125,9 @@ void redis_node_drop(struct redis_node *node, const char *why)
 	node->retry_at_ms = now + pause / 2 + random_below(pause / 2 + 1);
 	node->state = REDIS_NODE_WAITING;
 	node->doomed = NULL;
-	node->wait_due = node->scripts_due = node->probing = false;
+	node->wait_due = node->probing = false;
+	node->scripts_due = 0;
+	node->durable[0] = 0;
 	/* One that never was ready had no appends, and has not ended the one
 	 * before it. */
 	if (node->was_ready) {

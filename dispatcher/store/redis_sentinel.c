@@ -4,8 +4,10 @@
  * (+switch-master). When its connection breaks, when it does not know the name,
  * or when the master it named does not do, the next one is asked. The master is
  * the store's only node; a new one takes the old one's place, whose requests
- * under way end without an answer. That the server is a master indeed is seen
- * when it is connected to (INFO), and by every probe. */
+ * under way end without an answer. Which fail-over it is the master of is asked
+ * for with it, and anew when one is heard of (redis_script.c). That the server
+ * is a master indeed is seen when it is connected to (INFO), and by every
+ * probe. */
 #include "common/base/log.h"
 #include "dispatcher/store/redis_internal.h"
 
@@ -57,6 +59,20 @@ static void on_master(struct redis_request *q UNUSED, struct redis_node *node,
 	set_master(node->s, host, port);
 }
 
+/* "name", "the-master", "ip", "127.0.0.1", ... */
+static void on_term(struct redis_request *q UNUSED, struct redis_node *node,
+		    const struct redis_reply *reply, bool unsent UNUSED)
+{
+	for (size_t i = 0; reply != NULL && i + 1 < reply->count; i += 2) {
+		const char *name = redis_element_text(reply, i);
+		const char *value = redis_element_text(reply, i + 1);
+
+		if (name != NULL && value != NULL &&
+		    strcmp(name, "config-epoch") == 0)
+			node->s->term = strtoull(value, NULL, 10);
+	}
+}
+
 static void on_subscribed(struct redis_request *q UNUSED,
 			  struct redis_node *node,
 			  const struct redis_reply *reply, bool unsent UNUSED)
@@ -76,6 +92,11 @@ void redis_sentinel_begin(struct redis_node *node)
 		redis_arg_text("get-master-addr-by-name"),
 		redis_arg_text(node->s->url.sentinel),
 	};
+	const struct redis_arg term[] = {
+		redis_arg_text("SENTINEL"),
+		redis_arg_text("MASTER"),
+		redis_arg_text(node->s->url.sentinel),
+	};
 	const struct redis_arg listen[] = {
 		redis_arg_text("SUBSCRIBE"),
 		redis_arg_text("+switch-master"),
@@ -83,6 +104,7 @@ void redis_sentinel_begin(struct redis_node *node)
 
 	redis_setup_begin(node);
 	/* Once it is listened to it takes no questions any more. */
+	redis_node_tell(node, on_term, term, array_len(term));
 	redis_node_tell(node, on_master, who, 3);
 	redis_node_tell(node, on_subscribed, listen, 2);
 }
@@ -97,8 +119,11 @@ void redis_sentinel_heard(struct redis_node *node,
 	if (text == NULL ||
 	    sscanf(text, "%127s %*s %*s %255s %7s", name, host, port) != 3)
 		return;
-	if (strcmp(name, node->s->url.sentinel) == 0)
-		set_master(node->s, host, port);
+	if (strcmp(name, node->s->url.sentinel) != 0)
+		return;
+	set_master(node->s, host, port);
+	node->s->refresh_turn--; /* the same one, for the term */
+	redis_node_leave(node);
 }
 
 static void next_sentinel(struct redis_store *s)

@@ -1,7 +1,8 @@
 /* The first words on a connection, and the probe that is repeated.
  *
  *	AUTH, CLIENT ID, INFO                    is it fit?
- *	SCRIPT LOAD x 2, CLIENT KILL ID n        n: the connection before
+ *	SCRIPT LOAD x 3, CONFIG GET              what may a restart lose?
+ *	GET REDIS_DURABLE_KEY, CLIENT KILL ID n  n: the connection before
  *
  * The last of them answered, the node is ready. CLIENT KILL is the fence that
  * redis.h speaks of: what a connection that we gave up still had unread at the
@@ -37,19 +38,12 @@ static bool info_is(const char *info, const char *name, const char *expected)
 
 static void read_server(const char *info, struct redis_server *out)
 {
-	static const char none[] = "0000000000000000";
-
 	memset(out, 0, sizeof(*out));
 	redis_info_field(info, "run_id", out->run_id, sizeof(out->run_id));
-	redis_info_field(info, "master_replid", out->history,
-			 sizeof(out->history));
-	redis_info_field(info, "master_replid2", out->former_history,
-			 sizeof(out->former_history));
-	if (strcmp(out->former_history, none) == 0)
-		out->former_history[0] = 0;
 	out->cluster = info_number(info, "cluster_enabled") == 1;
 	out->master = info_is(info, "role", "master");
 	out->loading = info_number(info, "loading") == 1;
+	out->aof = info_number(info, "aof_enabled") == 1;
 	out->replicas = info_number(info, "connected_slaves");
 	out->bytes = info_number(info, "used_memory");
 	out->bytes_max = info_number(info, "maxmemory");
@@ -124,8 +118,9 @@ static void on_client_id(struct redis_request *q UNUSED,
 		node->client = reply->integer;
 }
 
-static void on_script(struct redis_node *node, const struct redis_reply *reply,
-		      char sha[REDIS_SHA_SIZE])
+/* They are answered in the order in which they were loaded. */
+static void on_script(struct redis_request *q UNUSED, struct redis_node *node,
+		      const struct redis_reply *reply, bool unsent UNUSED)
 {
 	if (reply == NULL)
 		return;
@@ -137,37 +132,29 @@ static void on_script(struct redis_node *node, const struct redis_reply *reply,
 			redis_node_doom(node, "it takes no scripts");
 		return;
 	}
-	memcpy(sha, reply->text, REDIS_SHA_SIZE);
-}
-
-static void on_append_script(struct redis_request *q UNUSED,
-			     struct redis_node *node,
-			     const struct redis_reply *reply,
-			     bool unsent UNUSED)
-{
-	on_script(node, reply, node->s->append_sha);
-}
-
-static void on_read_script(struct redis_request *q UNUSED,
-			   struct redis_node *node,
-			   const struct redis_reply *reply, bool unsent UNUSED)
-{
-	on_script(node, reply, node->s->read_sha);
-	node->scripts_due = false;
+	memcpy(node->s->sha[REDIS_SCRIPTS - node->scripts_due--], reply->text,
+	       REDIS_SHA_SIZE);
 }
 
 void redis_setup_scripts(struct redis_node *node)
 {
-	struct redis_arg load[] = {
-		redis_arg_text("SCRIPT"),
-		redis_arg_text("LOAD"),
-		redis_arg_text(redis_script_append),
+	static const char *const scripts[REDIS_SCRIPTS] = {
+		[REDIS_SCRIPT_APPEND] = redis_script_append,
+		[REDIS_SCRIPT_READ] = redis_script_read,
+		[REDIS_SCRIPT_TOPS] = redis_script_tops,
 	};
 
-	node->scripts_due = true;
-	redis_node_tell(node, on_append_script, load, 3);
-	load[2] = redis_arg_text(redis_script_read);
-	redis_node_tell(node, on_read_script, load, 3);
+	check(node->scripts_due == 0);
+	node->scripts_due = REDIS_SCRIPTS;
+	for (unsigned i = 0; i < REDIS_SCRIPTS; i++) {
+		const struct redis_arg load[] = {
+			redis_arg_text("SCRIPT"),
+			redis_arg_text("LOAD"),
+			redis_arg_text(scripts[i]),
+		};
+
+		redis_node_tell(node, on_script, load, 3);
+	}
 }
 
 static void become_ready(struct redis_node *node)
@@ -232,6 +219,25 @@ tell_info(struct redis_node *node,
 	redis_node_tell(node, done, info, array_len(info));
 }
 
+/* They may have been changed since. */
+static void on_settings(struct redis_request *q UNUSED, struct redis_node *node,
+			const struct redis_reply *reply, bool unsent UNUSED)
+{
+	if (reply != NULL && node->doomed == NULL)
+		redis_durable_take(node, reply);
+}
+
+static void on_first_settings(struct redis_request *q UNUSED,
+			      struct redis_node *node,
+			      const struct redis_reply *reply,
+			      bool unsent UNUSED)
+{
+	if (reply == NULL || node->doomed != NULL)
+		return;
+	redis_durable_take(node, reply);
+	tell_last(node);
+}
+
 /* A server before version 7 takes no more than one section. */
 static void on_info(struct redis_request *q UNUSED, struct redis_node *node,
 		    const struct redis_reply *reply, bool unsent UNUSED)
@@ -257,7 +263,7 @@ static void on_info(struct redis_request *q UNUSED, struct redis_node *node,
 		return;
 	}
 	redis_setup_scripts(node);
-	tell_last(node);
+	redis_durable_ask(node, on_first_settings);
 }
 
 void redis_setup_begin(struct redis_node *node)
@@ -323,6 +329,8 @@ void redis_setup_probe(struct redis_node *node)
 	/* One that is listened to takes little else. */
 	if (node->sentinel || node->watch)
 		redis_node_tell(node, on_probe, &ping, 1);
-	else
+	else {
 		tell_info(node, on_probe);
+		redis_durable_ask(node, on_settings);
+	}
 }

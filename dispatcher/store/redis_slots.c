@@ -137,6 +137,7 @@ enum fate {
 	FATE_MOVED,
 	FATE_ASK,
 	FATE_FULL,
+	FATE_EXISTS,
 	FATE_GONE, /* not done, and no use to try again soon */
 };
 
@@ -151,7 +152,7 @@ static const struct {
 	{"READONLY", FATE_REPLICA}, {"OOM", FATE_FULL},
 	{"MISCONF", FATE_FULL},	    {"NOREPLICAS", FATE_GONE},
 	{"NOAUTH", FATE_GONE},	    {"NOPERM", FATE_GONE},
-	{"WRONGPASS", FATE_GONE},
+	{"WRONGPASS", FATE_GONE},   {"EXISTS", FATE_EXISTS},
 };
 
 /* It has not been done and may be sent again. */
@@ -201,7 +202,7 @@ static void op_refused(struct redis_op *op, struct redis_node *node,
 				    errors[i].fate == FATE_ASK);
 			return;
 		case FATE_SCRIPTS:
-			if (!node->scripts_due)
+			if (node->scripts_due == 0)
 				redis_setup_scripts(node);
 			op_return(op, 0);
 			return;
@@ -218,6 +219,9 @@ static void op_refused(struct redis_op *op, struct redis_node *node,
 			return;
 		case FATE_FULL:
 			redis_op_end(op, ERR_FULL, true, false);
+			return;
+		case FATE_EXISTS:
+			redis_op_end(op, ERR_EXISTS, true, false);
 			return;
 		case FATE_GONE:
 			redis_op_end(op, ERR_UNAVAILABLE, true, false);

@@ -10,7 +10,7 @@
  *
  * With --instance it is one of the dispatchers of a Redis, which tells others
  * what moved if any are there: another storebench with --count 0 --stay
- *SECONDS.
+ * SECONDS.
  *
  *	stdout: one "name value" line a result
  */

@@ -176,6 +176,18 @@ static void say_bulk(struct client *c, const char *text)
 	say_text(c, bytes);
 }
 
+/* An append with a key has three keys, a read two, tops here one. */
+static void say_script(struct client *c, const char *keys)
+{
+	if (strcmp(keys, "1") == 0)
+		say_text(c, "*2\r\n$1\r\n6\r\n$7\r\n5 1 4 1\r\n");
+	else if (strcmp(keys, "2") == 0)
+		say_text(c, "*6\r\n$1\r\n5\r\n$1\r\n1\r\n$1\r\n1\r\n"
+			    "$4\r\n 4 1\r\n$1\r\n1\r\n$1\r\nx\r\n");
+	else
+		say_bulk(c, "5 1");
+}
+
 /* As a Redis 7 would. */
 static void say_ordinary(struct client *c, const redisReply *q)
 {
@@ -200,8 +212,8 @@ static void say_ordinary(struct client *c, const redisReply *q)
 	else if (strcmp(word, "CLUSTER") == 0)
 		say_text(c, "*1\r\n*3\r\n:0\r\n:16383\r\n"
 			    "*3\r\n$9\r\n127.0.0.1\r\n:6379\r\n$1\r\nn\r\n");
-	else if (strcmp(word, "EVALSHA") == 0)
-		say_bulk(c, "5 1");
+	else if (strcmp(word, "EVALSHA") == 0 && q->elements > 2)
+		say_script(c, q->element[2]->str);
 	else
 		say_text(c, "+OK\r\n");
 }
@@ -304,7 +316,7 @@ static void on_append(struct store_append *a)
 	check(pending-- > 0);
 	left_open += a->rc == ERR_UNAVAILABLE && !a->definite;
 	check(a->rc == 0 || a->rc == ERR_UNAVAILABLE || a->rc == ERR_FULL ||
-	      a->rc == ERR_IO);
+	      a->rc == ERR_EXISTS || a->rc == ERR_IO);
 	check(strlen(a->message_id) < sizeof(a->message_id));
 }
 
@@ -315,6 +327,7 @@ static void on_read(struct store_read *r)
 
 	check(pending-- > 0);
 	check(r->rc != 0 || r->count <= r->records_max);
+	check(r->eras.count <= STORE_ERAS_MAX);
 	for (size_t i = 0; r->rc == 0 && i < r->count; i++) {
 		check(i == 0 ||
 		      r->records[i].offset == r->records[i - 1].offset + 1);
@@ -324,9 +337,13 @@ static void on_read(struct store_read *r)
 	(void)sink;
 }
 
-static void on_tops(struct store_tops *t UNUSED)
+static void on_tops(struct store_tops *t)
 {
 	check(pending-- > 0);
+	for (size_t i = 0; t->rc == 0 && i < t->count; i++)
+		check(t->places[i].epoch > 0 || t->places[i].offset > 0);
+	for (size_t i = 0; i < t->count; i++)
+		check(t->eras[i].count <= STORE_ERAS_MAX);
 }
 
 static void on_closed(void *ctx)
@@ -337,7 +354,9 @@ static void on_closed(void *ctx)
 static void work(struct server *s, struct store *store)
 {
 	static const char *const channels[] = {"a", "b"};
+	static const struct store_place known[2] = {{4, 9}, {UINT64_MAX, 1}};
 	struct store_place places[2];
+	struct store_eras eras[2];
 	struct store_append a = {
 		.channel = "a",
 		.record = "x",
@@ -357,8 +376,10 @@ static void work(struct server *s, struct store *store)
 	};
 	struct store_tops t = {
 		.channels = channels,
+		.known = known,
 		.count = 2,
 		.places = places,
+		.eras = eras,
 		.done = on_tops,
 	};
 	bool closed = false;

@@ -1,5 +1,5 @@
 /* lmdb: under the conformance suite, killed, put back to a copy, on a full
- *disk, on a slow one, and with a file that breaks.
+ * disk, on a slow one, and with a file that breaks.
  *
  * The program runs itself again for what has to happen in another process:
  *

@@ -321,6 +321,8 @@ static void test_redis_takes_nothing(void **state)
 	char *record = xcalloc(1, LARGE);
 	unsigned done = 0;
 
+	f->config.timeout_ms = 10000; /* a machine may be slow too */
+	conformance_reopen(f);
 	kill(server.pid, SIGSTOP);
 	for (unsigned i = 0; i < LARGE_COUNT; i++) {
 		append_init(f, &p[i], i % 2 ? "a" : "b", "", "x");
@@ -487,7 +489,7 @@ static void test_redis_becomes_replica(void **state)
 	assert_int_equal(p.a.rc, 0);
 	/* What a new master has of the old one's log may be torn. */
 	assert_true(p.a.place.epoch > before.epoch);
-	assert_int_equal(p.a.place.offset, 1);
+	assert_int_equal(p.a.place.offset, 2);
 }
 
 static void test_redis_password(void **state)

@@ -477,6 +477,7 @@ static void test_redis_refuses(void **state)
 	loop_until(f->l, store_state(f->store)->up);
 	assert_refused(f, "-OOM no memory\r\n", ERR_FULL, 1);
 	assert_refused(f, "-MISCONF no disk\r\n", ERR_FULL, 1);
+	assert_refused(f, "-EXISTS no\r\n", ERR_EXISTS, 1);
 	assert_refused(f, "-NOREPLICAS no\r\n", ERR_UNAVAILABLE, 1);
 	assert_refused(f, "-ERR what\r\n", ERR_IO, 1);
 	assert_refused(f, moved, ERR_UNAVAILABLE, REDIS_REDIRECTIONS_MAX + 1);
@@ -564,6 +565,123 @@ static void test_redis_no_subscription(void **state)
 	assert_true(store_state(f->store)->up);
 	assert_int_equal(metric_get(store_counters(f->store), SM_NEWS_UP, 0),
 			 0);
+}
+
+struct asking {
+	struct store_read r;
+	struct store_tops t;
+	bool done;
+};
+
+static void on_asked_read(struct store_read *r)
+{
+	container_of(r, struct asking, r)->done = true;
+}
+
+static void on_asked_tops(struct store_tops *t)
+{
+	container_of(t, struct asking, t)->done = true;
+}
+
+static int read_rc(struct fixture *f, const char *reply, size_t *count)
+{
+	struct asking q = {
+		.r = {.channel = "c", .records_max = 2, .done = on_asked_read}};
+
+	f->script_reply = reply;
+	loop_until(f->l, store_state(f->store)->up);
+	store_read(f->store, &q.r);
+	loop_run_until(f->l, &q.done);
+	*count = q.r.count;
+	return q.r.rc;
+}
+
+static int tops_rc(struct fixture *f, const char *reply)
+{
+	static const char *const channels[] = {"c"};
+	struct store_place place;
+	struct store_eras eras;
+	struct asking q = {.t = {.channels = channels,
+				 .count = 1,
+				 .places = &place,
+				 .eras = &eras,
+				 .done = on_asked_tops}};
+
+	f->script_reply = reply;
+	loop_until(f->l, store_state(f->store)->up);
+	store_tops(f->store, &q.t);
+	loop_run_until(f->l, &q.done);
+	return q.t.rc;
+}
+
+#define READ_HEAD "$1\r\n5\r\n$1\r\n9\r\n$1\r\n1\r\n"
+#define RECORD(n) "$1\r\n" n "\r\n$1\r\nx\r\n"
+#define NINE_ERAS "1 1 1 1 1 1 1 1 1 1 1 1 1 1 1 1 1 1"
+
+static void test_redis_nonsense_read(void **state)
+{
+	static const char *const replies[] = {
+		"$3\r\n5 1\r\n",
+		"*-1\r\n",
+		"*0\r\n",
+		"*3\r\n" READ_HEAD,
+		"*4\r\n" READ_HEAD "$-1\r\n",
+		"*4\r\n" READ_HEAD ":1\r\n",
+		"*4\r\n" READ_HEAD "$1\r\n1\r\n",
+		"*4\r\n" READ_HEAD "$5\r\n1 2 3\r\n",
+		"*4\r\n" READ_HEAD "$4\r\n1 -2\r\n",
+		"*4\r\n" READ_HEAD "$35\r\n" NINE_ERAS "\r\n",
+		"*5\r\n" READ_HEAD "$0\r\n\r\n$1\r\n1\r\n",
+		"*6\r\n" READ_HEAD "$0\r\n\r\n$1\r\nx\r\n$1\r\nx\r\n",
+		"*6\r\n" READ_HEAD "$0\r\n\r\n$1\r\n1\r\n$-1\r\n",
+	};
+	struct fixture *f = *state;
+	size_t count;
+
+	open_store(f, 1000);
+	for (size_t i = 0; i < array_len(replies); i++)
+		if (read_rc(f, replies[i], &count) != ERR_UNAVAILABLE)
+			fail_msg("taken: %s", replies[i]);
+	/* More than was asked for, or with a hole, is taken as far as it goes.
+	 */
+	assert_int_equal(read_rc(f,
+				 "*10\r\n" READ_HEAD "$0\r\n\r\n" RECORD("1")
+					 RECORD("2") RECORD("3"),
+				 &count),
+			 0);
+	assert_int_equal(count, 2);
+	assert_int_equal(read_rc(f,
+				 "*8\r\n" READ_HEAD "$4\r\n 4 1\r\n" RECORD("1")
+					 RECORD("3"),
+				 &count),
+			 0);
+	assert_int_equal(count, 1);
+}
+
+static void test_redis_nonsense_tops(void **state)
+{
+	static const char *const replies[] = {
+		"$3\r\n5 1\r\n",
+		"*-1\r\n",
+		"*1\r\n$1\r\n6\r\n",
+		"*2\r\n$1\r\nx\r\n$3\r\n5 1\r\n",
+		"*2\r\n$1\r\n6\r\n$-1\r\n",
+		"*2\r\n$1\r\n6\r\n:1\r\n",
+		"*2\r\n$1\r\n6\r\n$1\r\n5\r\n",
+		"*2\r\n$1\r\n6\r\n$5\r\n5 1 4\r\n",
+		"*2\r\n$1\r\n6\r\n$39\r\n5 1 " NINE_ERAS "\r\n",
+		"*3\r\n$1\r\n6\r\n$3\r\n5 1\r\n$3\r\n5 1\r\n",
+	};
+	struct fixture *f = *state;
+
+	open_store(f, 1000);
+	for (size_t i = 0; i < array_len(replies); i++)
+		if (tops_rc(f, replies[i]) != ERR_UNAVAILABLE)
+			fail_msg("taken: %s", replies[i]);
+	assert_int_equal(tops_rc(f, "*2\r\n$1\r\n6\r\n$7\r\n5 1 4 1\r\n"), 0);
+	assert_int_equal(tops_rc(f, "*2\r\n$1\r\n6\r\n$0\r\n\r\n"), 0);
+	/* A log that has gone back, and no room to say so. */
+	assert_int_equal(tops_rc(f, "-OOM no memory\r\n"), ERR_UNAVAILABLE);
 }
 
 /* --- bounds --------------------------------------------------------------- */
@@ -691,6 +809,8 @@ int main(void)
 		CASE(test_redis_garbage),
 		CASE(test_redis_speaks_unasked),
 		CASE(test_redis_nonsense),
+		CASE(test_redis_nonsense_read),
+		CASE(test_redis_nonsense_tops),
 		CASE(test_redis_huge_reply),
 		CASE(test_redis_hangs_up),
 		CASE(test_redis_refuses),
