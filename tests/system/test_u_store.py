@@ -1,5 +1,6 @@
 """Channels that keep history, seen from the producers' side: positions, order,
 idempotency, history, and stores that are away, shared or not to be shared."""
+import shutil
 import signal
 import socket
 import struct
@@ -512,6 +513,52 @@ def test_store_that_does_not_answer(redis):
             return None
     assert position(wait_until(retried, 10, "it is back"))[1] == 2
     assert [m["data"] for m in d.history("score:1")["messages"]] == ["1", "2"]
+
+
+def test_store_is_put_back_to_a_copy(redis):
+    """Positions are given once, and no answer speaks of what is lost."""
+    d, data = redis.d, redis.redis.data
+    kept = [position(d.grpc.publish(channel="score:1", data=str(i),
+                                    idempotency_key=f"key-{i}"))
+            for i in range(1, 4)]
+    shutil.copytree(data / "appendonlydir", redis.dir / "copy")
+    lost = [position(d.grpc.publish(channel="score:1", data=str(i),
+                                    idempotency_key=f"key-{i}"))
+            for i in range(4, 6)]
+    assert lost[-1] == (kept[0][0], 5)
+    redis.redis.kill()
+    shutil.rmtree(data / "appendonlydir")
+    shutil.copytree(redis.dir / "copy", data / "appendonlydir")
+    wait_until(lambda: d.ready() == 503, 10, "not ready")
+    redis.redis.start().wait_ready()
+    d.wait_ready()
+    epoch, offset = position(d.grpc.publish(channel="score:1", data="new"))
+    assert epoch > kept[0][0] and offset == 4
+    # The third has survived, and its answer tells where it is now.
+    again = d.grpc.publish(channel="score:1", data="3",
+                           idempotency_key="key-3")
+    assert position(again) == (epoch, 3)
+    # The fourth is in nobody's log.
+    again = d.grpc.publish(channel="score:1", data="4",
+                           idempotency_key="key-4")
+    assert position(again) == (epoch, 5)
+    assert [m["data"] for m in d.history("score:1")["messages"]] == [
+        "1", "2", "3", "new", "4"]
+    assert any(line.get("id") == "STORE-REDIS-BEHIND"
+               for line in d.log_lines())
+
+
+def test_settings_of_redis_are_looked_at(redis):
+    """What each channel costs, once."""
+    warned = [line for line in redis.d.log_lines()
+              if line.get("id") == "STORE-REDIS-NODES"]
+    assert len(warned) == 1 and "1 KiB" in warned[0]["msg"]
+    redis.redis.kill()
+    wait_until(lambda: redis.d.ready() == 503, 10, "not ready")
+    redis.redis.start().wait_ready()
+    redis.d.wait_ready()
+    assert len([line for line in redis.d.log_lines()
+                if line.get("id") == "STORE-REDIS-NODES"]) == 1
 
 
 # --- limits -------------------------------------------------------------------
