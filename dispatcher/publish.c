@@ -335,8 +335,9 @@ static struct frame *admit(struct publisher *p, const Request *q, size_t len,
 		return NULL;
 	}
 	if (publish_pending(p) >= p->pending_max) {
-		fail(r, GRPC_RESOURCE_EXHAUSTED,
-		     "%zu messages wait for the store; nothing was published",
+		fail(r, GRPC_UNAVAILABLE,
+		     "%zu messages wait for the store; nothing was published, "
+		     "retry",
 		     publish_pending(p));
 		return NULL;
 	}

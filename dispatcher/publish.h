@@ -9,8 +9,8 @@
  * is durable, with its position. Nothing of it is shed on the way: a link that
  * is full then is counted there, and its worker finds the hole.
  *
- * At most PUBLISH_PENDING_MAX messages wait for the store, and the store bounds
- * their bytes. What they need is copied: requests and rules may go meanwhile.
+ * At most pending_max messages wait for the store, and the store bounds their
+ * bytes. What they need is copied: requests and rules may go meanwhile.
  */
 #ifndef STENTOR_DISPATCHER_PUBLISH_H
 #define STENTOR_DISPATCHER_PUBLISH_H
@@ -55,7 +55,7 @@ struct publisher {
 	 * by a dispatcher that knows no workers would reach nobody. */
 	bool open;
 	struct slab pending; /* struct pending (publish.c) */
-	size_t pending_max;  /* PUBLISH_PENDING_MAX */
+	size_t pending_max;  /* --publish-pending-max */
 
 	uint64_t total[PRIORITY_CLASSES][GRPC_CODES];
 	uint64_t routed;     /* deliveries put on links */
