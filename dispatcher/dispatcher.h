@@ -14,6 +14,7 @@
 #include "dispatcher/api/health.h"
 #include "dispatcher/api/reflection.h"
 #include "dispatcher/api/rpc.h"
+#include "dispatcher/batches.h"
 #include "dispatcher/counts.h"
 #include "dispatcher/fleet.h"
 #include "dispatcher/history.h"
@@ -29,8 +30,6 @@
  * all. Above, a stream's requests wait. */
 #define STREAM_WAITING_MAX  4096
 #define STREAMS_WAITING_MAX (128u << 10)
-/* Messages of PublishBatch calls that are not answered. */
-#define BATCH_MESSAGES_MAX (1u << 20)
 /* Operations of the store for GetHistory and GetChannel calls. */
 #define CHANNEL_READS_MAX 64
 /* How long the store may be away before that makes us unready. */
@@ -50,8 +49,9 @@ struct dispatcher {
 	struct list streams;	  /* service_publisher.c: PublishStream calls */
 	uint64_t token_end_s;	  /* when the first of their tokens expires */
 	struct slab stream_items; /* and results that wait */
-	size_t batch_messages;	  /* in PublishBatch calls under way */
-	unsigned channel_reads;	  /* of the store, by service_channel.c */
+	struct batches batches;
+	uint64_t share_refused; /* calls, by a connection's share */
+	unsigned channel_reads; /* of the store, by service_channel.c */
 	struct counts counts;
 	struct history history;
 	struct moves moves;
@@ -108,7 +108,8 @@ const char *dispatcher_unready(struct dispatcher *d);
 
 /* Services, each with its method table; ctx is the dispatcher. */
 void publisher_service_init(struct dispatcher *d);
-void publisher_service_fini(struct dispatcher *d); /* no call is under way */
+void publisher_service_close(struct dispatcher *d); /* no call is under way */
+void publisher_service_fini(struct dispatcher *d);
 struct rpc_service publisher_service(struct dispatcher *d);
 /* Ends streams whose tokens are over: when one was revoked, and with time. */
 void publisher_service_look(struct dispatcher *d);

@@ -52,6 +52,7 @@ static int start(struct dispatcher *d)
 		return rc;
 	publisher_init(&d->publisher, &d->nodes, &d->rules, o->data_bytes_max,
 		       &store);
+	d->publisher.pending_max = o->publish_pending_max;
 	d->publisher.idempotency_s = o->idempotency_seconds;
 	d->services[0] = publisher_service(d);
 	d->services[1] = channel_service(d);
@@ -163,6 +164,7 @@ static void stop(struct dispatcher *d, struct signals *s)
 	api_free(d->api);
 	links_stop(d);
 	access_stop(d);
+	publisher_service_close(d);
 	uv_close((uv_handle_t *)&s->term, NULL);
 	uv_close((uv_handle_t *)&s->interrupt, NULL);
 	uv_close((uv_handle_t *)&s->hangup, NULL);

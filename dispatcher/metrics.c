@@ -60,8 +60,23 @@ static void render_publish(const struct publisher *p, struct metrics_text *t)
 	       "appended.",
 	       publish_late(p));
 	single(t, "publish_pending", METRIC_GAUGE,
-	       "Messages that wait for the store; at most 65536.",
-	       publish_pending(p));
+	       "Messages that wait for the store.", publish_pending(p));
+}
+
+static void render_batches(const struct dispatcher *d, struct metrics_text *t)
+{
+	single(t, "publish_batch_waiting", METRIC_GAUGE,
+	       "Messages of batches that are not answered; at most 1048576.",
+	       d->batches.messages);
+	single(t, "publish_batch_bytes", METRIC_GAUGE,
+	       "Bytes of batches under way.", d->batches.bytes);
+	single(t, "publish_batch_pending", METRIC_GAUGE,
+	       "Messages of batches that wait for the store.",
+	       d->batches.pending);
+	single(t, "publish_share_refused_total", METRIC_COUNTER,
+	       "Calls refused because their connection had its share of what "
+	       "may be under way.",
+	       d->share_refused);
 }
 
 static void render_fanout(const struct publisher *p, struct metrics_text *t)
@@ -373,9 +388,6 @@ static void render_store(struct dispatcher *d, struct metrics_text *t)
 	single(t, "publish_stream_waiting", METRIC_GAUGE,
 	       "Results of streams that wait for their turn; at most 131072.",
 	       d->stream_items.used);
-	single(t, "publish_batch_waiting", METRIC_GAUGE,
-	       "Messages of batches that are not answered; at most 1048576.",
-	       d->batch_messages);
 	single(t, "channel_reads", METRIC_GAUGE,
 	       "Store operations under way for calls; at most 64.",
 	       d->channel_reads);
@@ -453,6 +465,7 @@ void dispatcher_metrics_render(struct dispatcher *d, struct metrics_text *t)
 	metrics_process(t, stentor_version, NULL, 0);
 	metrics_render(t, blocks, 1);
 	render_publish(&d->publisher, t);
+	render_batches(d, t);
 	render_fanout(&d->publisher, t);
 	render_nodes(&d->nodes, t);
 	render_links(&d->nodes, t);

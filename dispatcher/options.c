@@ -65,6 +65,18 @@ static const struct option options[] = {
 		 "1/s", "messages that one token may go on publishing; 0: any"),
 	ROW_UINT("publish-burst-max", AT(publish_burst_max), "1000", 1,
 		 10000000, NULL, "messages that it may publish at once then"),
+	ROW_UINT("publish-pending-max", AT(publish_pending_max), "65536", 16,
+		 10000000, NULL,
+		 "most messages that wait for the store; one connection may "
+		 "have as many as are still free"),
+	ROW_UINT("batch-pending-max", AT(batch_pending_max), "512", 1, 10000000,
+		 NULL,
+		 "most of those that belong to batches, all batches together; "
+		 "the rest of a batch waits its turn"),
+	ROW_SIZE("batch-bytes-max", AT(batch_bytes_max), "256MiB", MIB,
+		 16 * GIB,
+		 "most in batches under way; one connection may have as much "
+		 "as is still free"),
 	ROW_SIZE("link-queue-bytes", AT(link_queue_bytes), "16MiB", 64 * 1024,
 		 1024 * MIB, "most that may wait for one worker"),
 	ROW_SIZE("link-queues-bytes-max", AT(link_queues_bytes), "384MiB",

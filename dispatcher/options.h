@@ -18,6 +18,7 @@ struct dispatcher_options {
 	bool rebalance;
 	uint64_t rebalance_margin, rebalance_rate, rebalance_calm_ms;
 	uint64_t publish_rate_max, publish_burst_max; /* of one token */
+	uint64_t publish_pending_max, batch_pending_max, batch_bytes_max;
 	char *cors_origin;
 	char *api_tls_cert, *api_tls_key, *api_tls_client_ca;
 	struct api_limits api;

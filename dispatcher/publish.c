@@ -384,8 +384,9 @@ static struct frame *admit(struct publisher *p, const Request *q, size_t len,
 		return NULL;
 	}
 	if (p->pending.used >= p->pending_max) {
-		fail(r, GRPC_RESOURCE_EXHAUSTED,
-		     "%zu messages wait for the store; nothing was published",
+		fail(r, GRPC_UNAVAILABLE,
+		     "%zu messages wait for the store; nothing was published, "
+		     "retry",
 		     p->pending.used);
 		return NULL;
 	}

@@ -17,7 +17,7 @@
  * Duplicates are routed too: who tried first may not have lived to do it, and
  * workers drop doubles.
  *
- * At most PUBLISH_PENDING_MAX messages wait for the store, late ones included,
+ * At most pending_max messages wait for the store, late ones included,
  * and the store bounds their bytes. What they need is copied: requests and
  * rules may go meanwhile.
  */
@@ -70,7 +70,7 @@ struct publisher {
 	 * that finds nobody then is refused. */
 	bool blind;
 	struct slab pending; /* struct pending (publish.c) */
-	size_t pending_max;  /* PUBLISH_PENDING_MAX */
+	size_t pending_max;  /* --publish-pending-max */
 	struct list late;    /* struct pending.in_late */
 	size_t late_count;
 

@@ -75,10 +75,19 @@ void grpc_message_encode(char *out, size_t size, const char *text);
 
 /* gzip (RFC 1952). Inflates at most `max` bytes: ERR_TOO_LARGE above,
  * ERR_MALFORMED for bad data. `out` is appended to; on error nothing changed.
- * Deflating wants room for the worst case (a little more than `len`), else
- * ERR_FULL. */
+ */
 int gzip_inflate(struct buf *out, const void *bytes, size_t len,
 		 size_t max) MUST_CHECK;
+
+/* The same a step at a time, 16 KiB of output each: ERR_AGAIN while there is
+ * more. `out` has room for `max` bytes and is what it is after an error.
+ * Borrows `bytes`, at most UINT32_MAX, until it is freed (NULL: nothing). */
+struct gzip_reader;
+struct gzip_reader *gzip_reader_new(const void *bytes, size_t len, size_t max);
+int gzip_reader_step(struct gzip_reader *r, struct buf *out) MUST_CHECK;
+void gzip_reader_free(struct gzip_reader *r);
+
+/* Wants room for the worst case (a little more than `len`), else ERR_FULL. */
 int gzip_deflate(struct buf *out, const void *bytes, size_t len) MUST_CHECK;
 
 #endif

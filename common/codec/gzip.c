@@ -5,51 +5,78 @@
  * message of the largest size.
  */
 #include "common/base/err.h"
+#include "common/base/mem.h"
 #include "common/codec/grpc.h"
 
+#include <stdlib.h>
 #include <zlib.h>
 
 #define GZIP_WINDOW  (15 + 16) /* the largest window, gzip wrapper */
 #define INFLATE_STEP 16384
 
-/* Inflates to the end of the stream, `room` bytes at most. A full buffer is
- * followed by one more byte of room that doesn't count, to tell a stream that
- * ends here from one that would go on. */
-static int inflate_all(z_stream *z, struct buf *out, size_t room)
-{
-	for (;;) {
-		size_t step = min_of(room, (size_t)INFLATE_STEP);
-		uint8_t beyond;
-		int rv;
+struct gzip_reader {
+	z_stream z;
+	size_t room; /* bytes that may still come out */
+};
 
-		z->next_out = step ? buf_extend(out, step) : &beyond;
-		z->avail_out = step ? (uInt)step : 1;
-		check(z->next_out != NULL);
-		rv = inflate(z, Z_NO_FLUSH);
-		if (step == 0 && z->avail_out == 0)
-			return ERR_TOO_LARGE;
-		if (step > 0) {
-			out->len -= z->avail_out;
-			room -= step - z->avail_out;
-		}
-		if (rv == Z_STREAM_END)
-			return z->avail_in == 0 ? 0 : ERR_MALFORMED;
-		if (rv != Z_OK || (z->avail_in == 0 && z->avail_out > 0))
-			return ERR_MALFORMED; /* bad, or cut off */
+struct gzip_reader *gzip_reader_new(const void *bytes, size_t len, size_t max)
+{
+	struct gzip_reader *r = xcalloc(1, sizeof(*r));
+
+	check(len <= UINT32_MAX);
+	r->z.next_in = (void *)bytes;
+	r->z.avail_in = (uInt)len;
+	r->room = max;
+	check(inflateInit2(&r->z, GZIP_WINDOW) == Z_OK);
+	return r;
+}
+
+void gzip_reader_free(struct gzip_reader *r)
+{
+	if (!r)
+		return;
+	inflateEnd(&r->z);
+	free(r);
+}
+
+/* A full buffer is followed by one more byte of room that doesn't count, to
+ * tell a stream that ends here from one that would go on. */
+int gzip_reader_step(struct gzip_reader *r, struct buf *out)
+{
+	size_t step = min_of(r->room, (size_t)INFLATE_STEP);
+	z_stream *z = &r->z;
+	uint8_t beyond;
+	int rv;
+
+	z->next_out = step ? buf_extend(out, step) : &beyond;
+	z->avail_out = step ? (uInt)step : 1;
+	check(z->next_out != NULL);
+	rv = inflate(z, Z_NO_FLUSH);
+	if (step == 0 && z->avail_out == 0)
+		return ERR_TOO_LARGE;
+	if (step > 0) {
+		out->len -= z->avail_out;
+		r->room -= step - z->avail_out;
 	}
+	if (rv == Z_STREAM_END)
+		return z->avail_in == 0 ? 0 : ERR_MALFORMED;
+	if (rv != Z_OK || (z->avail_in == 0 && z->avail_out > 0))
+		return ERR_MALFORMED; /* bad, or cut off */
+	return ERR_AGAIN;
 }
 
 int gzip_inflate(struct buf *out, const void *bytes, size_t len, size_t max)
 {
-	z_stream z = {.next_in = (void *)bytes, .avail_in = (uInt)len};
 	size_t before = out->len;
+	struct gzip_reader *r;
 	int err;
 
 	if (len > UINT32_MAX)
 		return ERR_TOO_LARGE;
-	check(inflateInit2(&z, GZIP_WINDOW) == Z_OK);
-	err = inflate_all(&z, out, min_of(max, out->max - out->len));
-	inflateEnd(&z);
+	r = gzip_reader_new(bytes, len, min_of(max, out->max - out->len));
+	while ((err = gzip_reader_step(r, out)) == ERR_AGAIN)
+		;
+	gzip_reader_free(r);
 	if (err)
 		out->len = before;
 	return err;

@@ -88,6 +88,12 @@ static void on_read(uv_stream_t *s, ssize_t n, const uv_buf_t *b)
 	c->input_ms = api_now(c->api);
 	conn_settle(c, c->api->tls ? conn_tls_input(c, bytes, (size_t)n)
 				   : conn_input(c, bytes, (size_t)n));
+	/* There is more, and libuv would read up to 2 MiB of it now. It is the
+	 * others' turn; the flush makes it go on in the next. */
+	if ((size_t)n == b->len && c->reading && !c->closing) {
+		uv_read_stop(s);
+		c->reading = false;
+	}
 }
 
 /* While a peer takes nothing, it is not asked for more. */
@@ -170,6 +176,7 @@ void conn_accept(struct api *api)
 	uv_tcp_keepalive(&c->tcp, 1, API_KEEPALIVE_S);
 	c->reading = true;
 	list_init(&c->in_dirty);
+	c->peer = rpc_peer_new();
 	list_push_back(&api->connections, &c->in_api);
 	buf_init(&c->out, CONN_OUT_MAX);
 	buf_init(&c->writing, CONN_OUT_MAX + TLS_OVERHEAD_MAX);
@@ -373,6 +380,7 @@ static void on_closed(uv_handle_t *h)
 	buf_fini(&c->out);
 	buf_fini(&c->writing);
 	tls_free(c->tls);
+	rpc_peer_release(c->peer);
 	free(c);
 	api_connection_gone(api);
 }

@@ -167,6 +167,17 @@ static void h1_send(struct rpc_call *rpc, const ProtobufCMessage *m)
 	}
 }
 
+static void h1_send_encoded(struct rpc_call *rpc, const struct buf *m)
+{
+	struct h1_call *call = container_of(rpc, struct h1_call, rpc);
+
+	buf_clear(&call->answer, 0);
+	if (m->len > 0 && buf_append(&call->answer, m->bytes, m->len) != 0) {
+		call->overflow = true;
+		metric_add(&call->api->metrics, API_QUEUE_OVERFLOWS, 0, 1);
+	}
+}
+
 static void h1_finish(struct rpc_call *rpc, enum grpc_code code,
 		      const char *text)
 {
@@ -180,6 +191,7 @@ static void h1_finish(struct rpc_call *rpc, enum grpc_code code,
 
 static const struct rpc_front_ops h1_ops = {
 	.send = h1_send,
+	.send_encoded = h1_send_encoded,
 	.finish = h1_finish,
 };
 
@@ -214,15 +226,25 @@ static void call_start(struct h1 *h1, struct request *r,
 		       const struct http1_request *q)
 {
 	struct api *api = h1->conn->api;
+	size_t max = (size_t)api->limits.message_bytes_max;
 	char why[MESSAGE_WHY_MAX];
-	ProtobufCMessage *m;
+	ProtobufCMessage *m = NULL;
+	struct items *items = NULL;
 	struct h1_call *call;
-	enum grpc_code code = request_connect_message(
-		r, &api->arena, &api->scratch, q->body, q->body_len,
-		(size_t)api->limits.message_bytes_max, &m, why);
+	enum grpc_code code;
 
+	if (r->entry->method->on_list)
+		code = request_connect_items(r, q->body, q->body_len, max,
+					     &items, why);
+	else
+		code = request_connect_message(r, &api->arena, &api->scratch,
+					       q->body, q->body_len, max, &m,
+					       why);
 	if (code == GRPC_OK && r->timeout_given && r->timeout_ms == 0) {
-		message_release(&api->arena);
+		if (items)
+			items_free(items);
+		else
+			message_release(&api->arena);
 		code = GRPC_DEADLINE_EXCEEDED;
 		strcpy(why, "deadline exceeded");
 	}
@@ -236,8 +258,12 @@ static void call_start(struct h1 *h1, struct request *r,
 	call = call_new(h1, r, q->keep_alive);
 	if (r->timeout_given)
 		api_timer_arm(api, &call->timer, r->timeout_ms);
-	rpc_begin(&call->rpc, r->entry, r->token, &h1_ops);
+	rpc_begin(&call->rpc, r->entry, r->token, h1->conn->peer, &h1_ops);
 	api_call_begun(api);
+	if (items) {
+		call->rpc.method->on_list(&call->rpc, items);
+		return;
+	}
 	call->rpc.method->on_message(&call->rpc, m);
 	message_release(&api->arena);
 }

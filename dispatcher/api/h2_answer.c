@@ -261,22 +261,24 @@ static void overflow(struct h2_call *call)
 	conn_mark_dirty(call->h2->conn);
 }
 
-static void h2_send(struct rpc_call *rpc, const ProtobufCMessage *m)
+/* Whether an answer may be queued; makes room for it. */
+static bool may_queue(struct h2_call *call)
 {
-	struct h2_call *call = container_of(rpc, struct h2_call, rpc);
-	bool framed = request_framed(&call->request);
-	size_t before;
-	int n;
-
 	if (!call->stream_open || call->ended || call->overflow)
-		return;
+		return false;
 	if (call->out_sent > 0 && call->out_sent >= call->out.len / 2) {
 		buf_consume(&call->out, call->out_sent);
 		call->out_sent = 0;
 	}
-	before = call->out.len;
-	n = message_encode(&call->out, m, call->request.codec,
-			   framed ? GRPC_PREFIX : 0);
+	return true;
+}
+
+/* An answer of `n` bytes, or ERR_FULL, stands in the queue from `before` on,
+ * behind room for its prefix. */
+static void answered(struct h2_call *call, size_t before, int n)
+{
+	bool framed = request_framed(&call->request);
+
 	if (n < 0 || (size_t)n > API_ANSWER_MAX) {
 		call->out.len = before;
 		overflow(call);
@@ -297,6 +299,36 @@ static void h2_send(struct rpc_call *rpc, const ProtobufCMessage *m)
 	else
 		resume(call);
 	conn_mark_dirty(call->h2->conn);
+}
+
+static void h2_send(struct rpc_call *rpc, const ProtobufCMessage *m)
+{
+	struct h2_call *call = container_of(rpc, struct h2_call, rpc);
+	size_t before;
+
+	if (!may_queue(call))
+		return;
+	before = call->out.len;
+	answered(call, before,
+		 message_encode(&call->out, m, call->request.codec,
+				request_framed(&call->request) ? GRPC_PREFIX
+							       : 0));
+}
+
+static void h2_send_encoded(struct rpc_call *rpc, const struct buf *m)
+{
+	struct h2_call *call = container_of(rpc, struct h2_call, rpc);
+	size_t before, prefix;
+	uint8_t *place;
+
+	if (!may_queue(call))
+		return;
+	prefix = request_framed(&call->request) ? GRPC_PREFIX : 0;
+	before = call->out.len;
+	place = buf_extend(&call->out, prefix + m->len);
+	if (place && m->len > 0)
+		memcpy(place + prefix, m->bytes, m->len);
+	answered(call, before, place ? (int)m->len : ERR_FULL);
 }
 
 static void drop_queue(struct h2_call *call)
@@ -410,6 +442,7 @@ static void h2_pause(struct rpc_call *rpc, bool paused)
 
 const struct rpc_front_ops h2_front_ops = {
 	.send = h2_send,
+	.send_encoded = h2_send_encoded,
 	.finish = h2_finish,
 	.pause = h2_pause,
 };

@@ -170,9 +170,31 @@ static void begin(struct h2_call *call)
 	if (call->running)
 		return;
 	rpc_begin(&call->rpc, call->request.entry, call->request.token,
-		  &h2_front_ops);
+		  call->h2->conn->peer, &h2_front_ops);
 	call->running = true;
 	api_call_begun(call->api);
+}
+
+/* Hands over a list, whose bytes the handler looks at, or ends the call. */
+static void deliver_list(struct h2_call *call, const uint8_t *bytes, size_t len,
+			 bool compressed)
+{
+	size_t max = (size_t)call->api->limits.message_bytes_max;
+	struct request *r = &call->request;
+	char why[MESSAGE_WHY_MAX];
+	struct items *items;
+	enum grpc_code code = request_framed(r)
+				      ? request_items(r, bytes, len, compressed,
+						      max, &items, why)
+				      : request_connect_items(r, bytes, len,
+							      max, &items, why);
+
+	if (code != GRPC_OK) {
+		h2_call_abort(call, code, why);
+		return;
+	}
+	begin(call);
+	call->rpc.method->on_list(&call->rpc, items);
 }
 
 /* Hands over one message, or ends the call over it. */
@@ -186,6 +208,10 @@ static void deliver(struct h2_call *call, const uint8_t *bytes, size_t len,
 	ProtobufCMessage *m;
 	enum grpc_code code;
 
+	if (r->entry->method->on_list != NULL) {
+		deliver_list(call, bytes, len, compressed);
+		return;
+	}
 	if (request_framed(r))
 		code = request_message(r, &api->arena, &api->scratch, bytes,
 				       len, compressed, max, &m, why);

@@ -73,6 +73,19 @@ int message_decode(struct message_arena *a,
 	return rv;
 }
 
+int message_unpack(struct message_arena *a,
+		   const ProtobufCMessageDescriptor *type, const uint8_t *bytes,
+		   size_t len, ProtobufCMessage **out)
+{
+	check(!a->lent);
+	*out = protobuf_c_message_unpack(type, &a->allocator, len, bytes);
+	if (*out)
+		a->lent = true;
+	else
+		arena_reset(&a->memory);
+	return *out ? 0 : ERR_MALFORMED;
+}
+
 void message_release(struct message_arena *a)
 {
 	check(a->lent);

@@ -40,6 +40,10 @@ int message_decode(struct message_arena *a,
 		   const ProtobufCMessageDescriptor *type,
 		   enum message_codec codec, const uint8_t *bytes, size_t len,
 		   ProtobufCMessage **out, char *why) MUST_CHECK;
+/* The same of protobuf whose strings were looked at already; no text. */
+int message_unpack(struct message_arena *a,
+		   const ProtobufCMessageDescriptor *type, const uint8_t *bytes,
+		   size_t len, ProtobufCMessage **out) MUST_CHECK;
 void message_release(struct message_arena *a);
 
 /* Appends the encoded message, after `prefix` bytes of room (for gRPC's

@@ -171,6 +171,7 @@ struct conn {
 	struct list in_api;
 	struct list in_dirty;
 	struct limits_address *address; /* as counted; NULL: it is not */
+	struct rpc_peer *peer;		/* holds it */
 	const struct conn_front *front; /* NULL while sniffing */
 	void *state;			/* the front's */
 	uint8_t sniffed[24];

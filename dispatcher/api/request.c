@@ -204,6 +204,36 @@ bool request_authenticated(const struct request *r)
 	return r->token != NULL || !r->entry || !r->entry->service->auth;
 }
 
+static bool encoding_said(const struct request *r, char *why)
+{
+	if (r->encoding == ENCODING_GZIP)
+		return true;
+	snprintf(why, MESSAGE_WHY_MAX,
+		 "compressed message without an encoding");
+	return false;
+}
+
+enum grpc_code request_items(const struct request *r, const uint8_t *bytes,
+			     size_t len, bool compressed, size_t max,
+			     struct items **out, char *why)
+{
+	const struct rpc_method *method = r->entry->method;
+	struct items_request request = {
+		.input = method->input,
+		.output = method->output,
+		.codec = r->codec,
+		.gzip = compressed,
+		.max = max,
+		.malformed = r->content == CONTENT_GRPC ? GRPC_INTERNAL
+							: GRPC_INVALID_ARGUMENT,
+	};
+
+	if (compressed && !encoding_said(r, why))
+		return GRPC_INTERNAL;
+	*out = items_new(&request, bytes, len);
+	return GRPC_OK;
+}
+
 enum grpc_code request_message(const struct request *r, struct message_arena *a,
 			       struct buf *scratch, const uint8_t *bytes,
 			       size_t len, bool compressed, size_t max,
@@ -212,12 +242,8 @@ enum grpc_code request_message(const struct request *r, struct message_arena *a,
 	int rv;
 
 	if (compressed) {
-		if (r->encoding != ENCODING_GZIP) {
-			snprintf(why, MESSAGE_WHY_MAX,
-				 "compressed message "
-				 "without an encoding");
+		if (!encoding_said(r, why))
 			return GRPC_INTERNAL;
-		}
 		buf_clear(scratch, SCRATCH_KEEP);
 		rv = gzip_inflate(scratch, bytes, len, max);
 		if (rv == ERR_TOO_LARGE) {
@@ -315,24 +341,47 @@ static enum grpc_code get_message(struct request *r, struct message_arena *a,
 	return code;
 }
 
-enum grpc_code request_connect_message(struct request *r,
-				       struct message_arena *a,
-				       struct buf *scratch, const uint8_t *body,
-				       size_t len, size_t max,
-				       ProtobufCMessage **out, char *why)
+/* What a Connect request's head says of its body. */
+static enum grpc_code check_connect(const struct request *r, char *why)
 {
 	if (r->timeout_bad) {
 		snprintf(why, MESSAGE_WHY_MAX,
 			 "connect-timeout-ms is not 1 to 10 digits");
 		return GRPC_INVALID_ARGUMENT;
 	}
-	if (r->verb == VERB_GET)
-		return get_message(r, a, scratch, max, out, why);
-	if (r->encoding == ENCODING_UNKNOWN) {
+	if (r->verb != VERB_GET && r->encoding == ENCODING_UNKNOWN) {
 		snprintf(why, MESSAGE_WHY_MAX,
 			 "unknown content-encoding; gzip is supported");
 		return GRPC_UNIMPLEMENTED;
 	}
+	return GRPC_OK;
+}
+
+enum grpc_code request_connect_items(const struct request *r,
+				     const uint8_t *body, size_t len,
+				     size_t max, struct items **out, char *why)
+{
+	enum grpc_code code = check_connect(r, why);
+
+	return code != GRPC_OK
+		       ? code
+		       : request_items(r, body, len,
+				       r->encoding == ENCODING_GZIP && len > 0,
+				       max, out, why);
+}
+
+enum grpc_code request_connect_message(struct request *r,
+				       struct message_arena *a,
+				       struct buf *scratch, const uint8_t *body,
+				       size_t len, size_t max,
+				       ProtobufCMessage **out, char *why)
+{
+	enum grpc_code code = check_connect(r, why);
+
+	if (code != GRPC_OK)
+		return code;
+	if (r->verb == VERB_GET)
+		return get_message(r, a, scratch, max, out, why);
 	return request_message(r, a, scratch, body, len,
 			       r->encoding == ENCODING_GZIP && len > 0, max,
 			       out, why);

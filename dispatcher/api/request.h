@@ -8,6 +8,7 @@
 #ifndef STENTOR_DISPATCHER_API_REQUEST_H
 #define STENTOR_DISPATCHER_API_REQUEST_H
 
+#include "dispatcher/api/items.h"
 #include "dispatcher/api/message.h"
 #include "dispatcher/api/table.h"
 
@@ -79,6 +80,14 @@ enum grpc_code request_connect_message(struct request *r,
 				       struct buf *scratch, const uint8_t *body,
 				       size_t len, size_t max,
 				       ProtobufCMessage **out, char *why);
+
+/* The same where the method takes a list: *out is the handler's. */
+enum grpc_code request_items(const struct request *r, const uint8_t *bytes,
+			     size_t len, bool compressed, size_t max,
+			     struct items **out, char *why);
+enum grpc_code request_connect_items(const struct request *r,
+				     const uint8_t *body, size_t len,
+				     size_t max, struct items **out, char *why);
 
 /* Messages have gRPC's framing. */
 static inline bool request_framed(const struct request *r)

@@ -79,8 +79,36 @@ void rpc_count(struct rpc_table *t, struct rpc_entry *entry,
 	entry->handled[code]++;
 }
 
+struct rpc_peer *rpc_peer_new(void)
+{
+	struct rpc_peer *p = xcalloc(1, sizeof(*p));
+
+	p->refs = 1;
+	list_init(&p->batches);
+	list_init(&p->in_turn);
+	return p;
+}
+
+struct rpc_peer *rpc_peer_hold(struct rpc_peer *p)
+{
+	p->refs++;
+	return p;
+}
+
+void rpc_peer_release(struct rpc_peer *p)
+{
+	check(p->refs > 0);
+	if (--p->refs > 0)
+		return;
+	check(p->pending == 0 && p->stream_items == 0);
+	check(p->batch_messages == 0 && p->batch_bytes == 0);
+	check(list_empty(&p->batches) && list_empty(&p->in_turn));
+	free(p);
+}
+
 void rpc_begin(struct rpc_call *call, struct rpc_entry *entry,
-	       struct auth_token *token, const struct rpc_front_ops *front)
+	       struct auth_token *token, struct rpc_peer *peer,
+	       const struct rpc_front_ops *front)
 {
 	call->service = entry->service;
 	call->method = entry->method;
@@ -89,6 +117,7 @@ void rpc_begin(struct rpc_call *call, struct rpc_entry *entry,
 	call->cancelled = false;
 	call->finished = false;
 	call->token = token;
+	call->peer = rpc_peer_hold(peer);
 	call->state = NULL;
 	call->started_ns = clock_monotonic_ns();
 }
@@ -140,7 +169,17 @@ void rpc_finish(struct rpc_call *call, enum grpc_code code, const char *format,
 	call->finished = true;
 	if (!call->cancelled)
 		call->entry->handled[code]++;
+	rpc_peer_release(call->peer);
+	call->peer = NULL;
 	call->front->finish(call, code, text);
+}
+
+void rpc_reply_encoded(struct rpc_call *call, const struct buf *m)
+{
+	check(!call->finished);
+	if (!call->cancelled)
+		call->front->send_encoded(call, m);
+	rpc_finish(call, GRPC_OK, "%s", "");
 }
 
 void rpc_reply(struct rpc_call *call, const ProtobufCMessage *m)

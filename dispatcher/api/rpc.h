@@ -20,6 +20,7 @@
 
 #include "common/base/check.h"
 #include "common/codec/grpc.h"
+#include "common/ds/list.h"
 #include "common/io/tls.h"
 
 #include <protobuf-c/protobuf-c.h>
@@ -29,7 +30,25 @@
 
 struct auth;
 struct auth_token;
+struct items;
 struct rpc_call;
+
+/* Whom calls come from: one for each connection, which it outlives while calls
+ * of it run. What a handler holds for them is counted here (share.h). */
+struct rpc_peer {
+	size_t pending;	       /* messages that wait for the store */
+	size_t stream_items;   /* of PublishStreams, that wait to be answered */
+	size_t batch_messages; /* of PublishBatches under way */
+	size_t batch_bytes;
+	struct list batches; /* that have something to do */
+	struct list in_turn;
+	/* private */
+	unsigned refs;
+};
+
+struct rpc_peer *rpc_peer_new(void);
+struct rpc_peer *rpc_peer_hold(struct rpc_peer *p);
+void rpc_peer_release(struct rpc_peer *p);
 
 struct rpc_method {
 	const char *name; /* "Publish" */
@@ -40,6 +59,9 @@ struct rpc_method {
 	/* Unary and server streaming: the one request; streaming: each. The
 	 * message is borrowed during the call. */
 	void (*on_message)(struct rpc_call *call, const ProtobufCMessage *m);
+	/* Unary, instead of on_message: input and output are lists, and the
+	 * handler, which takes `request`, works on it in slices (items.h). */
+	void (*on_list)(struct rpc_call *call, struct items *request);
 	/* Client streaming: the client has sent its last message. NULL: the
 	 * call then ends with OK by itself. */
 	void (*on_half_close)(struct rpc_call *call);
@@ -67,6 +89,8 @@ struct rpc_service {
 struct rpc_front_ops {
 	/* Queues one response message. */
 	void (*send)(struct rpc_call *call, const ProtobufCMessage *m);
+	/* The same, encoded as the call's request was. */
+	void (*send_encoded)(struct rpc_call *call, const struct buf *m);
 	/* Ends the call: status, and text for the client ("" for none). */
 	void (*finish)(struct rpc_call *call, enum grpc_code code,
 		       const char *text);
@@ -83,7 +107,8 @@ struct rpc_call {
 	bool finished;
 	/* What its caller may do, until the call ends. NULL: everything. */
 	struct auth_token *token;
-	void *state; /* the handler's own */
+	struct rpc_peer *peer; /* until the call ends */
+	void *state;	       /* the handler's own */
 	uint64_t started_ns;
 	/* private */
 	struct rpc_entry *entry; /* path and counters of the method */
@@ -95,6 +120,8 @@ void rpc_finish(struct rpc_call *call, enum grpc_code code, const char *format,
 /* Unary: one message and OK. */
 void rpc_reply(struct rpc_call *call, const ProtobufCMessage *m);
 #define rpc_fail rpc_finish
+/* The same as rpc_reply(), for items_answer_end(). */
+void rpc_reply_encoded(struct rpc_call *call, const struct buf *m);
 
 /* Client streaming: no on_message, and no on_half_close, until rpc_resume().
  * Requests that have arrived wait, and the client's window closes. */

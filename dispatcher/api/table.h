@@ -37,9 +37,11 @@ struct rpc_entry *rpc_table_find(struct rpc_table *t, const char *path,
 				 size_t len);
 
 /* Fills in a call of the entry; the front then hands over messages, and keeps
- * its reference to the token (or NULL) until it frees the call. */
+ * its reference to the token (or NULL) until it frees the call. Holds the peer.
+ */
 void rpc_begin(struct rpc_call *call, struct rpc_entry *entry,
-	       struct auth_token *token, const struct rpc_front_ops *front);
+	       struct auth_token *token, struct rpc_peer *peer,
+	       const struct rpc_front_ops *front);
 /* The client has half-closed a client-streaming call. May free the call. */
 void rpc_half_close(struct rpc_call *call);
 /* Nobody waits for the call any more: tells the handler once, which may free

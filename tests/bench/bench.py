@@ -274,6 +274,7 @@ ROWS = {
     "private": (row_private, 300),
     "many": (row_many, 300),
     "reliable": (reliable.row_reliable, 900),
+    "beside": (reliable.row_beside, 300),
     "resume": (reliable.row_resume, 300),
     "kill": (reliable.row_kill, 1600),
     "scale": (scale.row_scale, 1200),

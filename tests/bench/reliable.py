@@ -124,6 +124,58 @@ def unary(server, plan, store):
     return compare(result, {"stentor": values})
 
 
+# --- beside one who takes all it can get --------------------------------------
+
+GREEDY = 10000  # messages of a batch: the most that one may have
+BESIDE_RATE = 200
+
+
+def row_beside(session, plan):
+    results = []
+    for store in ("lmdb", "redis"):
+        with Session(session.build) as inner:
+            inner.pin()
+            server = Stentor(inner, 1, 1000, store=store, history=HISTORY)
+            results += [beside(server, plan, store, n) for n in (1, 4)]
+    return results
+
+
+def unary_report(server, plan):
+    return publish_stored(server, "unary", 16, 1, rate=BESIDE_RATE,
+                          count=int(BESIDE_RATE * plan.seconds))
+
+
+def beside(server, plan, store, clients):
+    """p99 of honest unary calls beside batches of the largest size, one after
+    the other from each client, above the same without them."""
+    values, quiet, busy = [], [], []
+    for _ in range(plan.runs):
+        alone = unary_report(server, plan)["answers"]
+        greedy = [server.publisher("greedy:%d", STORE_CHANNELS, size=200,
+                                   mode="batch", calls=1, window=GREEDY,
+                                   seconds=600)
+                  for _ in range(clients)]
+        for proc in greedy:  # they share a CPU with the one that measures
+            os.setpriority(os.PRIO_PROCESS, proc.popen.pid, 10)
+        time.sleep(0.5)
+        report = unary_report(server, plan)["answers"]
+        sent = 0
+        for proc in greedy:
+            proc.popen.send_signal(signal.SIGTERM)
+        for proc in greedy:  # its last batch may not have been answered
+            sent += json.loads(proc.read_line(60))["codes"].get("0", 0)
+            server.session.stop(proc)
+        quiet.append(quantiles(alone))
+        busy.append(quantiles(report))
+        values.append((report["p99_us"] - alone["p99_us"]) / 1000)
+    result = row("beside", f"{store}: p99 of unary Publish beside {clients} "
+                 f"client{'s' * (clients > 1)} with batches of {GREEDY}, above "
+                 "that without, ms", 10, "value", "less")
+    result["note"] = (f"p50/p99/p99.9 alone {quiet[-1]}, beside {busy[-1]} ms; "
+                      f"{sent / plan.seconds:,.0f} messages/s in batches")
+    return compare(result, {"stentor": values})
+
+
 # --- all come back at once ----------------------------------------------------
 
 def row_resume(session, plan):

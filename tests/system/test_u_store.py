@@ -1,5 +1,7 @@
 """Channels that keep history, seen from the producers' side: positions, order,
 idempotency, history, and stores that are away, shared or not to be shared."""
+import contextlib
+import json
 import shutil
 import signal
 import socket
@@ -564,12 +566,13 @@ def test_settings_of_redis_are_looked_at(redis):
 # --- limits -------------------------------------------------------------------
 
 @pytest.fixture
-def stuck(redis):
+def stuck(redis, request):
     """A dispatcher whose store stands still for longer than the test."""
     d = redis.d
     assert d.stop() == 0
     d.close_grpc()
     d.options["store_timeout_ms"] = 60000
+    d.options.update(getattr(request, "param", {}))
     d.start(settle_ms=0)
     redis.wait_ready()
     d.publish("log:l", "the connection stands")
@@ -584,19 +587,114 @@ def stuck(redis):
     d.publish("log:l", "and all is well")
 
 
+def batch_of(d, count, **fields):
+    return d.grpc.publish_batch([dict(data=str(i), **fields)
+                                 for i in range(count)])
+
+
+def test_batch_of_which_nothing_can_be_taken_fails(redis):
+    """As a call, so that a stock retryPolicy sees it; with one that is taken,
+    or faults of their own, each message has its result."""
+    d = redis.d
+    redis.redis.signal(signal.SIGSTOP)
+    start = time.monotonic()
+    code, text = code_of(batch_of, d, 5000, channel="log:b")
+    assert code == grpc.StatusCode.UNAVAILABLE
+    assert "retry" in text
+    # one wait for the store and not one for each slice of the batch
+    assert time.monotonic() - start < 4.5 * SLOW
+    answer = d.grpc.publish_batch([dict(channel="log:b", data="1"),
+                                   dict(channel=EPHEMERAL, data="2")])
+    assert [r.code for r in answer.results] == [14, 0]
+    redis.redis.signal(signal.SIGCONT)
+    wait_until(lambda: d.ready() == 200, 10, "it is back")
+    answer = batch_of(d, 3, channel="not one")
+    assert [r.code for r in answer.results] == [3, 3, 3]
+    assert not d.grpc.publish_batch([]).results
+
+
+def test_batch_to_one_that_starts_is_retried(redis):
+    """By service config alone."""
+    d = redis.d
+    assert d.stop() == 0
+    d.close_grpc()
+    d.start(settle_ms=int(1500 * SLOW))
+    stubs = rpc.Stubs(d.api, [("grpc.service_config", json.dumps({
+        "methodConfig": [{
+            "name": [{"service": rpc.PUBLISHER}],
+            "retryPolicy": {
+                "maxAttempts": 5, "initialBackoff": "1s",
+                "maxBackoff": "1s", "backoffMultiplier": 1,
+                "retryableStatusCodes": ["UNAVAILABLE"]}}]}))])
+    wait_until(lambda: d.ready() == 503, 5, "it answers")
+    answer = stubs.publish_batch([dict(channel="log:r", data=str(i))
+                                  for i in range(10)], timeout=10 * SLOW)
+    assert [position(r.response)[1] for r in answer.results] \
+        == list(range(1, 11))
+    stubs.close()
+
+
+def test_a_batch_is_in_its_order(redis):
+    """However it is sliced, and though others publish to its channel."""
+    d = redis.d
+    stop, others = threading.Event(), []
+
+    def other():
+        while not stop.is_set():
+            others.append(position(d.grpc.publish(channel="log:o", data="x"))[1])
+    thread = threading.Thread(target=other)
+    thread.start()
+    answer = d.grpc.publish_batch([dict(channel="log:o", data=str(i))
+                                   for i in range(10000)], timeout=60 * SLOW)
+    stop.set()
+    thread.join()
+    offsets = [position(r.response)[1] for r in answer.results]
+    assert offsets == sorted(offsets)
+    assert sorted(offsets + others) == list(range(1, 10001 + len(others)))
+
+
+def test_json_batch_in_slices(redis):
+    status, answer = redis.d.call(rpc.PUBLISHER + "/PublishBatch", {
+        "messages": [{"channel": EPHEMERAL, "data": f"[{i}]\"}}"}
+                     for i in range(10000)]})
+    assert status == 200
+    assert len(answer["results"]) == 10000
+    assert all(r["response"]["messageId"] for r in answer["results"])
+    status, answer = redis.d.call(rpc.PUBLISHER + "/PublishBatch", {
+        "messages": [{"channel": EPHEMERAL}] * 10001})
+    assert (status, answer["code"]) == (400, "invalid_argument")
+    assert "messages: more than 10000" in answer["message"]
+
+
+@contextlib.contextmanager
+def another_connection(d):
+    stubs = rpc.Stubs(d.api)
+    try:
+        yield stubs
+    finally:
+        stubs.close()
+
+
 def test_batches_under_way_are_bounded(stuck):
-    """1,048,576 messages in batches that wait for one of theirs."""
+    """1,048,576 messages in batches that wait for one of theirs: one
+    connection may have as many as it leaves to others."""
     call = stuck.grpc.raw("stentor.v1.PublisherService/PublishBatch")
     body = rpc.PublishBatchRequest(messages=[
         rpc.PublishRequest(channel=channel, data="x")
         for channel in ["log:l"] + [EPHEMERAL] * 9999]).SerializeToString()
     futures = [call.future(body, timeout=60 * SLOW) for _ in range(104)]
-    wait_until(lambda: stuck.metric("stentor_publish_batch_waiting")
-               == 1040000, 20, "104 batches wait")
-    code, text = code_of(call, body, timeout=5 * SLOW)
-    assert code == grpc.StatusCode.RESOURCE_EXHAUSTED
-    assert "nothing was published" in text
+    wait_until(lambda: sum(f.done() for f in futures) == 52, 20,
+               "half of them are refused")
+    assert stuck.metric("stentor_publish_batch_waiting") == 520000
+    assert stuck.metric("stentor_publish_share_refused_total") == 52
+    for f in futures:
+        if f.done():
+            assert f.code() == grpc.StatusCode.UNAVAILABLE
+            assert "nothing was published, retry" in f.details()
     assert stuck.grpc.publish(channel=EPHEMERAL, data="x").message_id
+    with another_connection(stuck) as other:
+        batch = [dict(channel=EPHEMERAL, data="x")] * 10000
+        assert len(other.publish_batch(batch).results) == 10000
     for f in futures:
         f.cancel()
 
@@ -614,7 +712,8 @@ def test_stream_is_paused_while_the_store_is_slow(redis, stuck):
 
 
 def test_streams_under_way_are_bounded(stuck):
-    """131,072 results of all streams wait behind others, then requests do."""
+    """131,072 results of all streams wait behind others, then requests do;
+    those of one connection before that."""
     first, rest = (h2client.grpc_message(rpc.PublishRequest(
         channel=channel, data="x").SerializeToString())
         for channel in ("log:l", EPHEMERAL))
@@ -628,24 +727,64 @@ def test_streams_under_way_are_bounded(stuck):
                                       left[:16000]))
                 left = left[16000:]
         wait_until(lambda: stuck.metric("stentor_publish_stream_waiting")
-                   >= 131072, 10, "the limit is reached")
+                   >= 65536, 10, "its share is reached")
         assert stuck.grpc.publish(channel=EPHEMERAL, data="x").message_id
-        assert stuck.metric("stentor_publish_stream_waiting") < 131072 + 40
+        results = stuck.grpc.publish_stream(
+            [rpc.PublishRequest(channel=EPHEMERAL, data="x")] * 1000)
+        assert len(list(results)) == 1000
+        assert stuck.metric("stentor_publish_stream_waiting") < 65536 + 40
 
 
-def test_messages_that_wait_are_bounded(stuck):
-    """65,536 of them; what is more was not published."""
+def test_batches_leave_the_store_to_others(stuck):
+    """Of all batches together at most 512 messages wait for it, and what others
+    publish stands behind those and no more."""
     call = stuck.grpc.raw("stentor.v1.PublisherService/PublishBatch")
     body = rpc.PublishBatchRequest(messages=[rpc.PublishRequest(
         channel="log:l", data="x")] * 10000).SerializeToString()
-    futures = [call.future(body, timeout=60 * SLOW) for _ in range(7)]
-    wait_until(lambda: stuck.metric("stentor_publish_pending") == 65536, 10,
-               "as many as may")
-    code, text = code_of(stuck.grpc.publish, channel="log:l", data="x")
-    assert code == grpc.StatusCode.RESOURCE_EXHAUSTED
-    assert "65536 messages wait for the store" in text
+    futures = [call.future(body, timeout=60 * SLOW) for _ in range(4)]
+    wait_until(lambda: stuck.metric("stentor_publish_batch_waiting") == 40000,
+               10, "all have come")
+    waiting = stuck.metric("stentor_publish_batch_pending")
+    assert 0 < waiting <= 512
+    assert stuck.metric("stentor_publish_pending") == waiting
+    with another_connection(stuck) as other:
+        unary = other.unary(rpc.PUBLISHER + "/Publish",
+                            "stentor.v1.PublishRequest",
+                            "stentor.v1.PublishResponse").future(
+            rpc.PublishRequest(channel="log:l", data="x"),
+            timeout=60 * SLOW)
+        wait_until(lambda: stuck.metric("stentor_publish_pending")
+                   == waiting + 1, 5,
+                   "it waits for the store itself")
+        unary.cancel()
     for f in futures:
         f.cancel()
+
+
+@pytest.mark.parametrize("stuck", [{"publish_pending_max": 64}], indirect=True)
+def test_messages_that_wait_are_bounded(stuck):
+    """One connection may have half of --publish-pending-max, the next half of
+    what is left."""
+    request = rpc.PublishRequest(channel="log:l", data="x")
+
+    def publish(stubs):
+        return stubs.unary(rpc.PUBLISHER + "/Publish",
+                           "stentor.v1.PublishRequest",
+                           "stentor.v1.PublishResponse").future(
+            request, timeout=60 * SLOW)
+    calls = [publish(stuck.grpc) for _ in range(40)]
+    wait_until(lambda: sum(f.done() for f in calls) == 8, 10, "8 too many")
+    assert stuck.metric("stentor_publish_pending") == 32
+    with another_connection(stuck) as other:
+        calls += [publish(other) for _ in range(17)]
+        wait_until(lambda: sum(f.done() for f in calls) == 9, 10,
+                   "another has less of it")
+        assert stuck.metric("stentor_publish_pending") == 48
+        for f in calls:
+            if f.done():
+                assert f.code() == grpc.StatusCode.UNAVAILABLE
+                assert "of this connection wait for the store" in f.details()
+            f.cancel()
 
 
 def test_reads_for_calls_are_bounded(stuck):

@@ -560,8 +560,7 @@ static void test_publish_pending_is_bounded(void **state)
 	f->q.channel = (char *)"score:1";
 	publish_later(f);
 	publish_later(f);
-	assert_refused(f, GRPC_RESOURCE_EXHAUSTED,
-		       "2 messages wait for the store");
+	assert_refused(f, GRPC_UNAVAILABLE, "2 messages wait for the store");
 	fakestore_appended(&f->store, 0);
 	publish_later(f);
 	fakestore_appended(&f->store, 0);

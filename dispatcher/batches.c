@@ -1,0 +1,385 @@
+#include "dispatcher/batches.h"
+
+#include "common/base/clock.h"
+#include "common/base/err.h"
+#include "common/base/mem.h"
+#include "dispatcher/api/items.h"
+#include "dispatcher/dispatcher.h"
+#include "dispatcher/outcome.h"
+#include "dispatcher/share.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#define STEP_MESSAGES 16
+#define STEP_ANSWERS  64
+
+#define GIVEN_UP                                                            \
+	"the store did not take an earlier message of the batch; nothing "  \
+	"was published, retry"
+
+struct batch;
+
+struct batch_item {
+	struct batch *batch;
+	bool known;
+	uint64_t begun_ns; /* given to the store; 0: not looked at */
+	struct outcome outcome;
+};
+
+struct batch {
+	struct rpc_call *call;
+	struct items *request;
+	struct list in_work; /* of its peer's batches, or of those that stall */
+	size_t bytes;	     /* as counted */
+	bool prepared, abandoned;
+	size_t count;	 /* of messages */
+	size_t begun;	 /* of which an outcome is known or comes */
+	size_t pending;	 /* of those, that wait for the store */
+	size_t answered; /* in order, of those that are known */
+	size_t accepted;
+	/* The first fault that is none of a message's own; OK: none. */
+	enum grpc_code code;
+	char *text;
+	bool overflow;
+	struct batch_item *items;
+};
+
+static struct dispatcher *dispatcher_of(const struct batch *b)
+{
+	return b->call->service->ctx;
+}
+
+/* --- turns ------------------------------------------------------------- */
+
+static void on_turn(uv_idle_t *idle);
+
+static void batch_work(struct batch *b)
+{
+	struct dispatcher *d = dispatcher_of(b);
+	struct rpc_peer *peer = b->call->peer;
+
+	list_remove(&b->in_work);
+	list_push_back(&peer->batches, &b->in_work);
+	if (list_empty(&peer->in_turn))
+		list_push_back(&d->batches.turns, &peer->in_turn);
+	uv_idle_start(&d->batches.turn, on_turn);
+}
+
+/* It can't go on before something happens. */
+static void batch_stall(struct batch *b)
+{
+	struct rpc_peer *peer = b->call->peer;
+
+	list_remove(&b->in_work);
+	list_push_back(&dispatcher_of(b)->batches.stalled, &b->in_work);
+	if (list_empty(&peer->batches))
+		list_remove(&peer->in_turn);
+}
+
+static void wake_all(struct batches *all)
+{
+	struct list *node;
+
+	while ((node = list_pop_front(&all->stalled)))
+		batch_work(container_of(node, struct batch, in_work));
+}
+
+static void batch_free(struct batch *b)
+{
+	struct batches *all = &dispatcher_of(b)->batches;
+	struct rpc_peer *peer = b->call->peer;
+
+	check(b->pending == 0);
+	list_remove(&b->in_work);
+	if (list_empty(&peer->batches))
+		list_remove(&peer->in_turn);
+	all->messages -= b->count;
+	peer->batch_messages -= b->count;
+	all->bytes -= b->bytes;
+	peer->batch_bytes -= b->bytes;
+	for (size_t i = b->answered; i < b->begun; i++)
+		free(b->items[i].outcome.error);
+	free(b->items);
+	free(b->text);
+	if (b->request)
+		items_free(b->request);
+	free(b);
+}
+
+/* Ends call and batch. */
+static void batch_fail(struct batch *b, enum grpc_code code, const char *text)
+{
+	struct rpc_call *call = b->call;
+
+	batch_free(b);
+	call_observe(call);
+	rpc_fail(call, code, "%s", text);
+}
+
+static void batch_finish(struct batch *b)
+{
+	struct rpc_call *call = b->call;
+	struct items *request = b->request;
+	char text[PUBLISH_ERROR_SIZE];
+	const struct buf *answer;
+
+	if (b->accepted == 0 && b->code != GRPC_OK) {
+		snprintf(text, sizeof(text), "%s", b->text);
+		batch_fail(b, b->code, text);
+		return;
+	}
+	answer = b->overflow ? NULL : items_answer_end(request);
+	if (!answer) {
+		batch_fail(b, GRPC_RESOURCE_EXHAUSTED,
+			   "answer exceeds a limit");
+		return;
+	}
+	b->request = NULL; /* the answer is in it */
+	batch_free(b);
+	call_observe(call);
+	rpc_reply_encoded(call, answer);
+	items_free(request);
+}
+
+/* --- a step ------------------------------------------------------------ */
+
+static void prepare(struct batch *b)
+{
+	struct batches *all = &dispatcher_of(b)->batches;
+	struct rpc_peer *peer = b->call->peer;
+	char why[MESSAGE_WHY_MAX];
+	enum grpc_code code;
+	size_t count;
+	int rv = items_prepare(b->request, PUBLISH_BATCH_MAX, &code, why);
+
+	if (rv == ERR_AGAIN)
+		return;
+	if (rv != 0) {
+		batch_fail(b, code, why);
+		return;
+	}
+	count = items_count(b->request);
+	if (!share_allows(peer->batch_messages, all->messages,
+			  BATCHES_MESSAGES_MAX, count)) {
+		dispatcher_of(b)->share_refused++;
+		batch_fail(b, GRPC_UNAVAILABLE,
+			   "too many messages of batches are under way; "
+			   "nothing was published, retry");
+		return;
+	}
+	b->prepared = true;
+	b->count = count;
+	b->items = xmalloc(max_of(count, (size_t)1) * sizeof(b->items[0]));
+	all->messages += count;
+	peer->batch_messages += count;
+}
+
+static void known(struct batch_item *item, const struct publish_result *r)
+{
+	struct batch *b = item->batch;
+
+	item->known = true;
+	outcome_keep(&item->outcome, r);
+	b->accepted += r->code == GRPC_OK;
+	if (b->code == GRPC_OK && (r->code == GRPC_UNAVAILABLE ||
+				   r->code == GRPC_RESOURCE_EXHAUSTED)) {
+		b->code = r->code;
+		b->text = xstrdup(r->error);
+	}
+}
+
+/* --- the window -------------------------------------------------------- */
+
+/* What stands in the store's queue delays what comes behind it, by a time that
+ * depends on the store, the disk and the machine. As TCP Vegas has it: where
+ * messages wait for longer than the shortest wait of late and what batches may
+ * add to it, the window shrinks; else it grows. Each change is judged by what
+ * was begun after it. */
+static void window_learn(struct batches *all, uint64_t begun_ns)
+{
+	uint64_t now = clock_monotonic_ns(), waited = now - begun_ns, least;
+
+	if (now - all->period_ns >= BATCHES_PERIOD_NS) {
+		all->period_ns = now;
+		all->least_ns[1] = all->least_ns[0];
+		all->least_ns[0] = UINT64_MAX;
+	}
+	all->least_ns[0] = min_of(all->least_ns[0], waited);
+	if (begun_ns < all->window_ns)
+		return;
+	least = min_of(all->least_ns[0], all->least_ns[1]);
+	all->window_ns = now;
+	if (waited > least + BATCHES_DELAY_NS)
+		all->window = max_of(all->window * 3 / 4,
+				     (size_t)BATCHES_WINDOW_MIN);
+	else
+		all->window += all->window / 8 + 1;
+}
+
+static size_t window(const struct dispatcher *d)
+{
+	return min_of(d->batches.window, (size_t)d->options.batch_pending_max);
+}
+
+static void on_published(void *ctx, const struct publish_result *r)
+{
+	struct batch_item *item = ctx;
+	struct batch *b = item->batch;
+	struct batches *all = &dispatcher_of(b)->batches;
+
+	call_published(b->call);
+	b->pending--;
+	if (item->begun_ns != 0)
+		window_learn(all, item->begun_ns);
+	/* No larger than it could be, or it would take long to shrink. */
+	all->window = window(dispatcher_of(b));
+	all->pending--;
+	known(item, r);
+	/* The store has trouble. What waits here would wait in vain, and might
+	 * overtake in its channel what failed. */
+	b->abandoned |= r->code == GRPC_UNAVAILABLE;
+	wake_all(all);
+}
+
+static void publish_next(struct batch *b, uint64_t now_ns)
+{
+	struct dispatcher *d = dispatcher_of(b);
+	struct batch_item *item = &b->items[b->begun++];
+	const ProtobufCMessage *m = items_next(b->request);
+	const Stentor__V1__PublishRequest *q =
+		(const Stentor__V1__PublishRequest *)m;
+	struct publish_result r;
+
+	item->batch = b;
+	item->known = false;
+	item->begun_ns = now_ns;
+	if (!m) {
+		publish_refuse(&d->publisher, "", GRPC_INVALID_ARGUMENT,
+			       "not a valid stentor.v1.PublishRequest message",
+			       &r);
+	} else if (b->abandoned || b->call->cancelled) {
+		publish_refuse(&d->publisher, q->channel, GRPC_UNAVAILABLE,
+			       GIVEN_UP, &r);
+	} else if (!call_publish(b->call, q, &r, on_published, item)) {
+		b->pending++;
+		d->batches.pending++;
+		return;
+	}
+	known(item, &r);
+}
+
+/* Appends the next outcome, which is known. */
+static void answer_next(struct batch *b)
+{
+	struct batch_item *item = &b->items[b->answered++];
+	struct answer a;
+
+	answer_result(&a, &item->outcome);
+	if (!b->overflow)
+		b->overflow = items_answer(b->request, &a.result.base) != 0;
+	free(item->outcome.error);
+}
+
+/* Whether its next message may go its way. */
+static bool may_publish(const struct batch *b)
+{
+	const struct dispatcher *d = dispatcher_of(b);
+
+	return b->begun < b->count &&
+	       (b->abandoned || b->call->cancelled ||
+		d->batches.pending < window(d));
+}
+
+static bool may_answer(const struct batch *b)
+{
+	return b->answered < b->begun && b->items[b->answered].known;
+}
+
+static void batch_step(struct batch *b)
+{
+	if (!b->prepared) {
+		if (b->call->cancelled)
+			batch_fail(b, GRPC_CANCELLED, "");
+		else
+			prepare(b);
+		return;
+	}
+	/* One of each step tells how long the store takes. */
+	for (unsigned i = 0; i < STEP_MESSAGES && may_publish(b); i++)
+		publish_next(b, i == 0 ? clock_monotonic_ns() : 0);
+	for (unsigned i = 0; i < STEP_ANSWERS && may_answer(b); i++)
+		answer_next(b);
+	if (b->answered == b->count)
+		batch_finish(b);
+	else if (!may_publish(b) && !may_answer(b))
+		batch_stall(b);
+}
+
+static void take_turn(struct batches *all)
+{
+	struct rpc_peer *peer = container_of(
+		list_shift(&all->turns, &all->turns), struct rpc_peer, in_turn);
+
+	batch_step(container_of(list_shift(&peer->batches, &peer->batches),
+				struct batch, in_work));
+}
+
+static void on_turn(uv_idle_t *idle)
+{
+	struct dispatcher *d = idle->data;
+	struct batches *all = &d->batches;
+	uint64_t begun = clock_monotonic_ns();
+
+	while (!list_empty(&all->turns) &&
+	       clock_monotonic_ns() - begun < BATCHES_TURN_NS)
+		take_turn(all);
+	if (list_empty(&all->turns))
+		uv_idle_stop(idle);
+}
+
+/* --- the whole --------------------------------------------------------- */
+
+void batches_take(struct rpc_call *call, struct items *request)
+{
+	struct dispatcher *d = call->service->ctx;
+	size_t bytes = items_cost(request);
+	struct batch *b;
+
+	if (!share_allows(call->peer->batch_bytes, d->batches.bytes,
+			  d->options.batch_bytes_max, bytes)) {
+		d->share_refused++;
+		items_free(request);
+		rpc_fail(call, GRPC_UNAVAILABLE,
+			 "%zu bytes of batches are under way; nothing was "
+			 "published, retry",
+			 d->batches.bytes);
+		return;
+	}
+	b = xcalloc(1, sizeof(*b));
+	b->call = call;
+	b->request = request;
+	b->bytes = bytes;
+	d->batches.bytes += bytes;
+	call->peer->batch_bytes += bytes;
+	list_init(&b->in_work);
+	batch_work(b);
+}
+
+void batches_init(struct dispatcher *d)
+{
+	list_init(&d->batches.turns);
+	list_init(&d->batches.stalled);
+	d->batches.window = BATCHES_WINDOW_MIN * 2;
+	d->batches.least_ns[0] = d->batches.least_ns[1] = UINT64_MAX;
+	d->batches.period_ns = clock_monotonic_ns();
+	uv_idle_init(d->loop, &d->batches.turn);
+	d->batches.turn.data = d;
+}
+
+void batches_close(struct dispatcher *d)
+{
+	check(list_empty(&d->batches.turns) && list_empty(&d->batches.stalled));
+	check(d->batches.bytes == 0 && d->batches.messages == 0);
+	uv_close((uv_handle_t *)&d->batches.turn, NULL);
+}

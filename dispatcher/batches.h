@@ -1,0 +1,57 @@
+/* batches.h - PublisherService.PublishBatch: many messages, a slice at a time.
+ *
+ *	bytes --prepare--> messages --publish--> outcomes, in order --> answer
+ *	       '-- no request, or too much: the call fails
+ *
+ * All batches under way share a millisecond of each turn of the loop, in steps
+ * of some 50 us: connections take turns, and so do the batches of each. So many
+ * of their messages wait for the store at once that they delay what others
+ * publish by 4 ms or so, --batch-pending-max at most; the rest waits here, as
+ * bytes: --batch-bytes-max, of which each connection has a share (share.h).
+ * A batch's messages are submitted in its order, so those of one channel are
+ * stored in it.
+ *
+ * A batch ends early where it can: when its call is given up, or when the store
+ * has not taken one of its messages, what was not submitted never is. Of a
+ * batch of which nothing was accepted, for a reason that is not its messages'
+ * own, the call fails, so that clients retry it by its status.
+ */
+#ifndef STENTOR_DISPATCHER_BATCHES_H
+#define STENTOR_DISPATCHER_BATCHES_H
+
+#include "common/ds/list.h"
+
+#include <uv.h>
+
+#define BATCHES_TURN_NS 1000000 /* of all, in each turn of the loop */
+/* What batches may add to the time that the store takes for a message. */
+#define BATCHES_DELAY_NS 4000000
+#define BATCHES_WINDOW_MIN 64
+#define BATCHES_PERIOD_NS  5000000000u
+/* Messages of batches that are not answered. */
+#define BATCHES_MESSAGES_MAX (1u << 20)
+
+struct dispatcher;
+struct items;
+struct rpc_call;
+
+struct batches {
+	struct list turns;   /* struct rpc_peer.in_turn */
+	struct list stalled; /* batches that wait for the store */
+	uv_idle_t turn;	     /* while there are turns */
+	size_t messages, bytes;
+	size_t pending; /* messages that wait for the store */
+	/* How many may, by how long they wait: see batches.c. */
+	size_t window;
+	uint64_t window_ns;   /* when it last changed */
+	uint64_t least_ns[2]; /* shortest waits, of this period and the last */
+	uint64_t period_ns;   /* when this one began */
+};
+
+void batches_init(struct dispatcher *d);
+/* There are none. */
+void batches_close(struct dispatcher *d);
+/* on_list of PublishBatch. */
+void batches_take(struct rpc_call *call, struct items *request);
+
+#endif

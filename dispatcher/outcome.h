@@ -1,0 +1,45 @@
+/* outcome.h - what came of a message, as PublisherService answers it
+ * (private to service_publisher.c and batches.c). */
+#ifndef STENTOR_DISPATCHER_OUTCOME_H
+#define STENTOR_DISPATCHER_OUTCOME_H
+
+#include "dispatcher/publish.h"
+
+struct dispatcher;
+struct rpc_call;
+
+/* What is kept of a publish_result until it is its turn. */
+struct outcome {
+	enum grpc_code code;
+	uint32_t nodes;
+	struct store_place place;
+	char message_id[PUBLISH_ID_SIZE];
+	char *error; /* NULL: none; owned */
+};
+
+void outcome_keep(struct outcome *o, const struct publish_result *r);
+
+/* One message's answer; borrows the texts of its outcome. */
+struct answer {
+	Stentor__V1__Position position;
+	Stentor__V1__PublishResponse response;
+	Stentor__V1__PublishResult result;
+};
+
+void answer_response(struct answer *a, const char *message_id,
+		     const struct store_place *place, uint32_t nodes);
+void answer_failure(struct answer *a, enum grpc_code code, const char *error);
+void answer_result(struct answer *a, const struct outcome *o);
+
+/* Publishes if the call's caller may, and counts what waits as its peer's. True:
+ * `outcome` is known; else done(ctx, outcome) follows, which begins with
+ * call_published(). */
+bool call_publish(struct rpc_call *call,
+		  const Stentor__V1__PublishRequest *request,
+		  struct publish_result *outcome, publish_done_cb done,
+		  void *ctx) MUST_CHECK;
+void call_published(struct rpc_call *call);
+/* The time that the call has taken. */
+void call_observe(struct rpc_call *call);
+
+#endif
