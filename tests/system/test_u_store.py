@@ -517,7 +517,7 @@ def test_messages_that_wait_are_bounded(stuck):
     body = rpc.PublishBatchRequest(messages=[rpc.PublishRequest(
         channel="log:l", data="x")] * 10000).SerializeToString()
     futures = [call.future(body, timeout=60 * SLOW) for _ in range(7)]
-    wait_until(lambda: stuck.metric("stentor_publish_pending") == 65536, 10,
+    wait_until(lambda: stuck.metric("stentor_publish_pending") == 65536, 30,
                "as many as may")
     code, text = code_of(stuck.grpc.publish, channel="log:l", data="x")
     assert code == grpc.StatusCode.RESOURCE_EXHAUSTED
