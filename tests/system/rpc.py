@@ -74,7 +74,8 @@ class Stubs:
     def __init__(self, target, options=()):
         self.channel = grpc.insecure_channel(target, options=[
             ("grpc.initial_reconnect_backoff_ms", 100),
-            ("grpc.min_reconnect_backoff_ms", 100),
+            # also the time that a connection may take to be made
+            ("grpc.min_reconnect_backoff_ms", 1000),
             ("grpc.max_reconnect_backoff_ms", 500),
             ("grpc.enable_http_proxy", 0),
             ("grpc.use_local_subchannel_pool", 1),

@@ -319,6 +319,16 @@ def test_ephemeral_at_most_once():
     assert s.wrong() == {"doubled": 1}
 
 
+def test_finds_a_reliable_message_without_a_place():
+    s = Story().ready(A, 0).ack(1).run(1, 1, epoch=0)
+    assert s.wrong() == {"unplaced": 1}
+
+
+def test_finds_an_id_that_is_not_the_position():
+    s = Story().ready(A, 0).ack(1).run(1, 1)
+    assert s.record("W", a=A, b=1, c=A, d=2).wrong() == {"misplaced": 1}
+
+
 def test_class_changes():
     """D20: owed from the first that was stored after the reader was there."""
     s = Story(changes=True).ready(0, 0).run(1, 2, epoch=0)

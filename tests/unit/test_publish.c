@@ -346,33 +346,6 @@ static void test_publish_duplicate(void **state)
 	assert_int_equal(w->messages_sent, 1);
 }
 
-/* The same message has the same digest, another one under its key has not. */
-static void test_publish_digest(void **state)
-{
-	struct fixture *f = *state;
-	uint64_t digest[6];
-
-	f->q.channel = (char *)"score:1";
-	f->q.idempotency_key = (char *)"key";
-	f->q.event = (char *)"b";
-	for (unsigned i = 0; i < array_len(digest); i++) {
-		f->q.data = (char *)(i == 2 ? "other" : "a");
-		f->q.event = (char *)(i == 3 ? "c" : "b");
-		f->q.conflation_key = (char *)(i == 4 ? "k" : "");
-		f->q.ttl_ms = i == 5;
-		publish_later(f);
-		digest[i] = fakestore_next(&f->store)->digest;
-		fakestore_next(&f->store)->definite = true;
-		fakestore_appended(&f->store, ERR_EXISTS);
-		assert_int_equal(f->r.code, GRPC_ALREADY_EXISTS);
-	}
-	assert_int_equal(digest[0], digest[1]);
-	for (unsigned i = 1; i < array_len(digest); i++) {
-		for (unsigned k = i + 1; k < array_len(digest); k++)
-			assert_true(digest[i] != digest[k]);
-	}
-}
-
 /* --- answered too late ------------------------------------------------- */
 
 /* An append whose caller has been told that it may have been done. */
@@ -677,7 +650,6 @@ int main(void)
 		TEST(test_publish_full_queues),
 		TEST(test_publish_reliable_waits_for_the_store),
 		TEST(test_publish_duplicate),
-		TEST(test_publish_digest),
 		TEST(test_publish_late_is_routed),
 		TEST(test_publish_late_is_doubtful),
 		TEST(test_publish_late_is_bounded),
