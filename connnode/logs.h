@@ -41,7 +41,7 @@
 #include "connnode/questions.h"
 
 #define LOGS_HOLE_MS	 10  /* for messages that overtook one another */
-#define LOGS_TOPS	 256 /* channels of one question */
+#define LOGS_TOPS	 512 /* channels of one question */
 #define LOGS_FETCH	 256 /* messages of one question */
 #define LOGS_FETCH_BYTES (128u << 10)
 /* What was appended before the epoch changed was answered by the store, and has

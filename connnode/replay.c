@@ -430,14 +430,14 @@ bool replays_placed(struct session *s)
 
 		if (r == NULL)
 			continue;
+		if (!log_known(ch->log))
+			logs_announced(&w->logs, ch);
 		if (r->claimed && hopeless(w, ch)) {
 			give_up(r);
 			continue;
 		}
-		if (!log_known(ch->log)) {
-			logs_announced(&w->logs, ch);
-		} else if (r->phase == PHASE_CLAIMED && r->claimed &&
-			   claim_ahead(&r->at, ch->log)) {
+		if (log_known(ch->log) && r->phase == PHASE_CLAIMED &&
+		    r->claimed && claim_ahead(&r->at, ch->log)) {
 			/* It may have been faster than we were. */
 			r->phase = PHASE_ASKED;
 			logs_ask(&w->logs, ch);

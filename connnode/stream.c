@@ -213,19 +213,18 @@ bool streams_ready(struct worker *w)
 
 /* --- beginning --------------------------------------------------------- */
 
-/* The log of a channel, if it is to have one: by our rules, or because a client
- * comes back with a place in it. False: it has none. */
+/* Opens the channel's log, if it is to have one: by our rules, or because a
+ * client comes back with a place in it. False: this client need not wait for
+ * its place; it may be that no store is there to tell. */
 static bool need_log(struct worker *w, struct channel *ch, bool claimed)
 {
-	if (ch->log != NULL)
-		return true;
-	if (!rule_reliable(ch->rule) && !claimed)
-		return false;
-	if (ch->subscribers > 1)
+	bool wanted = claimed || rule_reliable(ch->rule);
+
+	if (ch->log == NULL && wanted && ch->subscribers > 1)
 		intake_open_log(w, ch);
-	else
+	else if (ch->log == NULL && wanted)
 		logs_open(&w->logs, ch, LOGS_SINCE_NOW);
-	return true;
+	return wanted || (ch->log != NULL && log_known(ch->log));
 }
 
 static void subscribe_to(struct session *s, struct subscription *sub,

@@ -451,6 +451,18 @@ static void test_class_no_store(void **state)
 	assert_non_null(strstr(last_gap, "\"offset\":\"9\"},\"to\":null}"));
 	deliver(f, "a", 0);
 	assert_string_equal(taken(f, 0), "m0 ");
+	/* Nor does anybody else. */
+	join(f, 2, "a", NULL);
+	turn(f);
+	assert_string_equal(taken(f, 2), "ready ");
+	deliver(f, "a", 0);
+	assert_string_equal(taken(f, 2), "m0 ");
+	/* Where there is one after all, they are at its place. */
+	f->top.offset = 4;
+	settled(f, 2);
+	deliver(f, "a", 5);
+	assert_string_equal(taken(f, 2), "m5 ");
+	assert_string_equal(last_id, id_of(EPOCH, 5));
 	/* An id that can't be read says nothing of it. */
 	join(f, 1, "b", "!!!");
 	turn(f);
