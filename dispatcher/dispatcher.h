@@ -18,6 +18,7 @@
 #include "dispatcher/fleet.h"
 #include "dispatcher/history.h"
 #include "dispatcher/metrics.h"
+#include "dispatcher/moves.h"
 #include "dispatcher/nodes.h"
 #include "dispatcher/options.h"
 #include "dispatcher/publish.h"
@@ -53,6 +54,7 @@ struct dispatcher {
 	unsigned channel_reads;	  /* of the store, by service_channel.c */
 	struct counts counts;
 	struct history history;
+	struct moves moves;
 	struct api *api;
 	struct admin *admin;
 	struct health *health;
@@ -70,6 +72,10 @@ struct dispatcher {
 	struct store *store;		     /* NULL: closed */
 	bool keeps_history;		     /* some rule does */
 	uint64_t store_up_ms, store_trim_ms; /* when it was last so */
+	uint64_t store_report_ms;
+	uint64_t store_end_ms; /* it closes then at the latest */
+	uint64_t instance;     /* of this process, among those of the store */
+	uint64_t peers_see;    /* workers: the most that one of them does */
 
 	uint64_t started_ms;
 	bool settled, draining;
@@ -93,7 +99,8 @@ void storage_rules(struct dispatcher *d);
 void storage_tick(struct dispatcher *d, uint64_t now_ms);
 /* Why reliable channels are not served now; NULL: they are. */
 const char *storage_fault(struct dispatcher *d);
-/* No publish is pending. What workers have asked is answered, or not. */
+/* No publish is pending; late ones are waited for, for a while. What workers
+ * have asked is answered, or not. */
 void storage_close(struct dispatcher *d, void (*closed)(struct dispatcher *d));
 
 /* Why nobody should come to us; NULL: we are ready. */

@@ -146,6 +146,11 @@ bool fleet_sighted(const struct fleet *f)
 	       2 * f->staying >= max_of(f->peak, f->peak_before);
 }
 
+bool fleet_cut_off(const struct fleet *f, uint64_t workers, uint64_t peers_see)
+{
+	return !fleet_sighted(f) && peers_see > workers;
+}
+
 void fleet_look(struct fleet *f, struct nodes *n, uint64_t now_ms)
 {
 	uint64_t members = 0;

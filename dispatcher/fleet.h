@@ -78,6 +78,9 @@ void fleet_init(struct fleet *f, const struct fleet_config *config,
 void fleet_look(struct fleet *f, struct nodes *n, uint64_t now_ms);
 /* False: what it knows of the fleet is not to be acted upon. */
 bool fleet_sighted(const struct fleet *f);
+/* It sees `workers`, while another dispatcher of its store sees `peers_see`,
+ * and it has lost sight of most nodes: it is he who is cut off. */
+bool fleet_cut_off(const struct fleet *f, uint64_t workers, uint64_t peers_see);
 /* What the worker is to be told, by the last look. */
 void fleet_advise(const struct fleet *f, const struct node_worker *w,
 		  FleetWord *out);

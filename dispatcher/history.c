@@ -85,10 +85,14 @@ static void send(struct history *h, struct node_worker *w, struct frame *f)
 	frame_release(f);
 }
 
-/* Live messages keep half of the queue. */
-static bool answer_fits(const struct node_worker *w, size_t bytes)
+/* Live messages keep half of the queue, and of all queues together. */
+static bool answer_fits(const struct history *h, const struct node_worker *w,
+			size_t bytes)
 {
-	return linkq_bytes(&w->queue) + bytes <= w->queue.max.bytes / 2;
+	const struct linkq_pool *pool = &h->nodes->pool;
+
+	return linkq_bytes(&w->queue) + bytes <= w->queue.max.bytes / 2 &&
+	       pool->firm + bytes <= pool->max / 2;
 }
 
 static void fail_history(struct history *h, struct node_worker *w, uint64_t id)
@@ -249,7 +253,7 @@ static void on_read(struct store_read *r)
 			continue;
 		}
 		f = link_history_encode(&answer, records, count);
-		if (answer_fits(w, f->len)) {
+		if (answer_fits(h, w, f->len)) {
 			h->counters.messages += count;
 			send(h, w, f);
 		} else {
@@ -354,7 +358,7 @@ static bool may_ask(const struct history *h, const struct node_worker *w,
 	       h->questions < HISTORY_QUESTIONS_MAX &&
 	       h->held + sizeof(struct history_job) + room <=
 		       HISTORY_HELD_MAX &&
-	       answer_fits(w, 0);
+	       answer_fits(h, w, 0);
 }
 
 static bool name_valid(const char *name)
@@ -365,6 +369,16 @@ static bool name_valid(const char *name)
 static uint32_t clamp(uint32_t asked, uint32_t max)
 {
 	return asked == 0 ? max : min_of(asked, max);
+}
+
+/* Of an answer: so much that a quarter of a link's queue has room for it, or it
+ * would never find any. */
+static uint32_t bytes_max(const struct history *h, const HistoryQuery *q)
+{
+	uint64_t quarter = h->nodes->config.queue_bytes / 4;
+
+	return clamp(q->bytes_max,
+		     (uint32_t)min_of((uint64_t)HISTORY_BYTES_MAX, quarter));
 }
 
 static struct history_job *find_read(struct history *h, const HistoryQuery *q,
@@ -379,7 +393,7 @@ static struct history_job *find_read(struct history *h, const HistoryQuery *q,
 		    r->epoch == q->epoch && r->after == q->after &&
 		    r->records_max ==
 			    clamp(q->messages_max, HISTORY_MESSAGES_MAX) &&
-		    r->bytes_max == clamp(q->bytes_max, HISTORY_BYTES_MAX))
+		    r->bytes_max == bytes_max(h, q))
 			return job;
 	}
 	return NULL;
@@ -406,7 +420,7 @@ void history_ask(struct history *h, struct node_worker *w,
 			.after = q->after,
 			.records_max =
 				clamp(q->messages_max, HISTORY_MESSAGES_MAX),
-			.bytes_max = clamp(q->bytes_max, HISTORY_BYTES_MAX),
+			.bytes_max = bytes_max(h, q),
 			.done = on_read,
 		};
 		hmap_insert(&h->by_question, &job->by_question, hash);

@@ -8,9 +8,10 @@
  * Limits: HISTORY_READS_MAX operations are under way, more questions wait, the
  * oldest first. Too many questions (HISTORY_WORKER_MAX of one worker,
  * HISTORY_QUESTIONS_MAX or HISTORY_HELD_MAX bytes in all), or a worker's queue
- * that is half full, or the store away: the answer is `failed`, and the worker
- * asks again later, or another dispatcher. A record that is none is left out.
- * An answer is at most about one batch, unless its only message is larger.
+ * that is half full, or all of them half full of what can't be displaced, or
+ * the store away: the answer is `failed`, and the worker asks again later, or
+ * another dispatcher. A record that is none is left out. An answer is at most
+ * about one batch, unless its only message is larger.
  *
  * A worker's question after tops carries what it has seen of each log, and the
  * answers tell a log's eras (store.h): so both learn of it when a store has

@@ -14,9 +14,15 @@
 #include <string.h>
 
 #define RING_MIN  16u
-#define RING_KEEP 1024u /* a larger one is freed when its lane is empty */
+#define RING_KEEP 256u /* a larger one is freed when its lane is empty */
+#define KEPT	  PRIORITY_CLASSES
+#define HEAP_HEAD 16 /* what malloc takes beside a frame's bytes */
 
-void linkq_init(struct linkq *q, size_t bytes_max)
+/* What one more frame makes a queue count for when the fullest is looked for,
+ * beside its bytes. */
+#define FRAME_WEIGHT (sizeof(struct frame) + sizeof(struct linkq_entry))
+
+void linkq_init(struct linkq *q, size_t bytes_max, struct linkq_pool *pool)
 {
 	size_t frames_max = bytes_max / LINKQ_FRAME_BYTES;
 
@@ -24,6 +30,103 @@ void linkq_init(struct linkq *q, size_t bytes_max)
 	check(frames_max <= UINT32_MAX / 4);
 	memset(q, 0, sizeof(*q));
 	q->max = (struct linkq_sum){(uint32_t)frames_max, bytes_max};
+	q->pool = pool;
+	list_init(&q->in_pool);
+}
+
+/* --- the pool ---------------------------------------------------------- */
+
+void linkq_pool_init(struct linkq_pool *p, size_t max, unsigned queues_max)
+{
+	*p = (struct linkq_pool){.max = max, .floor_shift = 2};
+	/* All queues below the floor are not even half of the pool. */
+	while (((size_t)queues_max << (p->floor_shift + 1)) <= max / 2)
+		p->floor_shift++;
+	for (unsigned i = 0; i < LINKQ_POOL_SIZES; i++)
+		list_init(&p->by_size[i]);
+}
+
+bool linkq_pool_take(struct linkq_pool *p, size_t bytes)
+{
+	if (p->bytes + bytes > p->max)
+		return false;
+	p->bytes += bytes;
+	return true;
+}
+
+void linkq_pool_give_back(struct linkq_pool *p, size_t bytes)
+{
+	check(p->bytes >= bytes);
+	p->bytes -= bytes;
+}
+
+size_t linkq_frame_cost(const struct frame *frame)
+{
+	return sizeof(*frame) + HEAP_HEAD + frame->len;
+}
+
+/* The first queue that holds a frame pays for it, for all. */
+static void charge(const struct linkq *q, struct frame *frame)
+{
+	if (q->pool != NULL && frame->queued++ == 0)
+		q->pool->bytes += linkq_frame_cost(frame);
+}
+
+void linkq_release(struct linkq *q, struct frame *frame)
+{
+	if (q->pool != NULL && --frame->queued == 0)
+		linkq_pool_give_back(q->pool, linkq_frame_cost(frame));
+	frame_release(frame);
+}
+
+/* Of what could be displaced. */
+static size_t weight(const struct linkq *q)
+{
+	const struct linkq_sum *firm = &q->held[PRIORITY_CRITICAL];
+
+	return q->all.bytes - firm->bytes +
+	       (q->all.frames - firm->frames) * FRAME_WEIGHT;
+}
+
+/* Four sizes for each power of two, from the floor on; 0: below it. */
+static unsigned size_of(const struct linkq_pool *p, size_t held)
+{
+	uint64_t quarters = held >> (p->floor_shift - 2);
+	unsigned log;
+
+	if (quarters < 4)
+		return 0;
+	log = 63 - (unsigned)__builtin_clzll(quarters);
+	return 1 + 4 * (log - 2) + (unsigned)(quarters >> (log - 2) & 3);
+}
+
+/* The queue holds more or less than before. */
+static void resized(struct linkq *q)
+{
+	struct linkq_pool *p = q->pool;
+	unsigned size;
+
+	if (p == NULL)
+		return;
+	size = size_of(p, weight(q));
+	if (size == q->size)
+		return;
+	check(size < LINKQ_POOL_SIZES);
+	q->size = size;
+	list_remove(&q->in_pool);
+	if (size == 0)
+		return;
+	list_push_back(&p->by_size[size], &q->in_pool);
+	p->top = max_of(p->top, size);
+}
+
+static struct linkq *fullest(struct linkq_pool *p)
+{
+	while (p->top > 0 && list_empty(&p->by_size[p->top]))
+		p->top--;
+	return p->top == 0 ? NULL
+			   : container_of(p->by_size[p->top].next, struct linkq,
+					  in_pool);
 }
 
 /* --- a lane ------------------------------------------------------------ */
@@ -33,8 +136,27 @@ static struct linkq_entry *lane_at(const struct linkq_lane *lane, uint64_t at)
 	return &lane->ring[at & (lane->cap - 1)];
 }
 
+static void recharge_ring(const struct linkq *q, uint32_t old_cap,
+			  uint32_t new_cap)
+{
+	if (q->pool == NULL)
+		return;
+	q->pool->bytes += new_cap * sizeof(struct linkq_entry);
+	linkq_pool_give_back(q->pool, old_cap * sizeof(struct linkq_entry));
+}
+
+/* The capacity that the lane needs for one more. */
+static uint32_t lane_cap(const struct linkq_lane *lane)
+{
+	if (lane->tail - lane->head < lane->cap ||
+	    lane->frames < lane->cap / 2) /* holes */
+		return lane->cap;
+	return max_of(lane->cap * 2, RING_MIN);
+}
+
 /* Moves what is there to the front of a ring of another capacity. */
-static void lane_rebuild(struct linkq_lane *lane, uint32_t cap)
+static void lane_rebuild(const struct linkq *q, struct linkq_lane *lane,
+			 uint32_t cap)
 {
 	struct linkq_entry *ring = xmalloc(cap * sizeof(*ring));
 	uint32_t len = 0;
@@ -48,6 +170,7 @@ static void lane_rebuild(struct linkq_lane *lane, uint32_t cap)
 	}
 	check(len == lane->frames);
 	free(lane->ring);
+	recharge_ring(q, lane->cap, cap);
 	lane->ring = ring;
 	lane->cap = cap;
 	lane->head = 0;
@@ -55,15 +178,11 @@ static void lane_rebuild(struct linkq_lane *lane, uint32_t cap)
 	memset(lane->oldest, 0, sizeof(lane->oldest));
 }
 
-static void lane_push(struct linkq_lane *lane, struct frame *frame,
-		      enum priority drop_class)
+static void lane_push(const struct linkq *q, struct linkq_lane *lane,
+		      struct frame *frame, unsigned drop_class)
 {
-	if (lane->tail - lane->head == lane->cap) {
-		bool holes = lane->frames < lane->cap / 2;
-
-		lane_rebuild(lane, holes ? lane->cap
-					 : max_of(lane->cap * 2, RING_MIN));
-	}
+	if (lane->tail - lane->head == lane->cap)
+		lane_rebuild(q, lane, lane_cap(lane));
 	*lane_at(lane, lane->tail++) =
 		(struct linkq_entry){frame_hold(frame), drop_class};
 	lane->frames++;
@@ -81,7 +200,7 @@ static struct linkq_entry *lane_first(struct linkq_lane *lane)
 
 /* The oldest frame of a class; the lane has one. */
 static struct linkq_entry *lane_oldest(struct linkq_lane *lane,
-				       enum priority drop_class)
+				       unsigned drop_class)
 {
 	uint64_t at = max_of(lane->oldest[drop_class], lane->head);
 
@@ -98,10 +217,11 @@ static struct linkq_entry *lane_oldest(struct linkq_lane *lane,
 	}
 }
 
-static void lane_reset(struct linkq_lane *lane)
+static void lane_reset(const struct linkq *q, struct linkq_lane *lane)
 {
 	if (lane->cap > RING_KEEP) {
 		free(lane->ring);
+		recharge_ring(q, lane->cap, 0);
 		lane->ring = NULL;
 		lane->cap = 0;
 	}
@@ -123,37 +243,122 @@ static struct frame *take(struct linkq *q, struct linkq_lane *lane,
 	q->all.bytes -= frame->len;
 	q->held[entry->drop_class].frames--;
 	q->held[entry->drop_class].bytes -= frame->len;
+	if (q->pool != NULL && entry->drop_class == PRIORITY_CRITICAL)
+		q->pool->firm -= frame->len;
 	lane->of[entry->drop_class]--;
 	if (--lane->frames == 0)
-		lane_reset(lane);
+		lane_reset(q, lane);
+	resized(q);
 	return frame;
 }
 
 static void drop(struct linkq *q, struct linkq_lane *lane,
 		 struct linkq_entry *entry, enum linkq_reason reason)
 {
-	q->drops.messages[entry->drop_class][reason]++;
-	frame_release(take(q, lane, entry));
+	if (entry->drop_class != KEPT)
+		q->drops.messages[entry->drop_class][reason]++;
+	linkq_release(q, take(q, lane, entry));
 }
 
 /* From the lowest lane that has one, for it would wait longest. */
-static void evict_oldest(struct linkq *q, enum priority drop_class)
+static struct linkq_lane *lowest_with(struct linkq *q, unsigned drop_class)
 {
 	for (unsigned i = PRIORITY_CLASSES; i-- > 0;) {
-		struct linkq_lane *lane = &q->lanes[i];
-
-		if (lane->of[drop_class] > 0) {
-			drop(q, lane, lane_oldest(lane, drop_class),
-			     LINKQ_EVICTED);
-			return;
-		}
+		if (q->lanes[i].of[drop_class] > 0)
+			return &q->lanes[i];
 	}
 	check(!"a frame of the class");
+	return NULL;
 }
 
+static void evict_oldest(struct linkq *q, unsigned drop_class)
+{
+	struct linkq_lane *lane = lowest_with(q, drop_class);
+
+	drop(q, lane, lane_oldest(lane, drop_class), LINKQ_EVICTED);
+}
+
+/* For the pool: the oldest of the least class goes, and room that nobody needs
+ * any more. False: there is none that is less than `less_than`. */
+static bool give_way(struct linkq *q, unsigned less_than)
+{
+	static const unsigned order[] = {PRIORITY_DROPPABLE, PRIORITY_NORMAL,
+					 KEPT};
+	struct linkq_pool *p = q->pool;
+	struct linkq_lane *lane;
+	unsigned class, i = 0;
+
+	while (i < array_len(order) && order[i] != less_than &&
+	       q->held[order[i]].frames == 0)
+		i++;
+	if (i == array_len(order) || order[i] == less_than)
+		return false;
+	class = order[i];
+	lane = lowest_with(q, class);
+	p->displaced++;
+	if (class == KEPT)
+		p->on_kept(p->ctx, q, lane_oldest(lane, class)->frame,
+			   (enum priority)(lane - q->lanes));
+	drop(q, lane, lane_oldest(lane, class), LINKQ_EVICTED);
+	if (lane->cap > RING_KEEP && lane->frames < lane->cap / 8)
+		lane_rebuild(q, lane, lane->cap / 4);
+	if (q->size > 0) { /* the next time it is another's turn */
+		list_remove(&q->in_pool);
+		list_push_back(&p->by_size[q->size], &q->in_pool);
+	}
+	return true;
+}
+
+/* Who must be critical to be there is not displaced. */
+#define LESS_THAN_ALL PRIORITY_CRITICAL
+
+bool linkq_pool_reserve(struct linkq_pool *p, size_t bytes)
+{
+	while (p->bytes + bytes > p->max) {
+		struct linkq *q = fullest(p);
+
+		if (q == NULL || !give_way(q, LESS_THAN_ALL))
+			return false;
+	}
+	return true;
+}
+
+/* What a newcomer adds to the pool, as things are. */
+static size_t need_of(const struct linkq *q, const struct frame *frame,
+		      enum priority lane)
+{
+	return linkq_growth(q, lane) +
+	       (frame->queued == 0 ? linkq_frame_cost(frame) : 0);
+}
+
+/* Makes room for it. What is displaced may change what it needs: its own lane,
+ * or the frame itself in a fuller queue. */
+static bool pool_has_room(struct linkq *q, const struct frame *frame,
+			  enum priority lane, unsigned drop_class)
+{
+	struct linkq_pool *p = q->pool;
+
+	while (unlikely(p->bytes + need_of(q, frame, lane) > p->max)) {
+		struct linkq *most = fullest(p);
+
+		if (most == NULL ||
+		    !give_way(most, most == q ? drop_class : LESS_THAN_ALL))
+			return false;
+	}
+	return true;
+}
+
+size_t linkq_growth(const struct linkq *q, enum priority lane)
+{
+	const struct linkq_lane *l = &q->lanes[lane];
+
+	return (lane_cap(l) - l->cap) * sizeof(struct linkq_entry);
+}
+
+/* Kept is as important as critical. */
 bool linkq_room(const struct linkq *q, enum priority drop_class, size_t bytes)
 {
-	struct linkq_sum stay = {0, 0};
+	struct linkq_sum stay = q->held[KEPT];
 
 	/* What is as important as the newcomer, or more. */
 	for (unsigned i = 0; i <= (unsigned)drop_class; i++) {
@@ -164,28 +369,50 @@ bool linkq_room(const struct linkq *q, enum priority drop_class, size_t bytes)
 	       bytes <= q->max.bytes - stay.bytes;
 }
 
-int linkq_push(struct linkq *q, struct frame *frame, enum priority lane,
-	       enum priority drop_class)
+static int push(struct linkq *q, struct frame *frame, enum priority lane,
+		unsigned drop_class)
 {
 	check((unsigned)lane < PRIORITY_CLASSES);
-	check((unsigned)drop_class < PRIORITY_CLASSES);
 	check(frame->len > 0);
-	if (!linkq_room(q, drop_class, frame->len)) {
-		q->drops.messages[drop_class][LINKQ_REFUSED]++;
+	if (!linkq_room(q,
+			drop_class == KEPT ? PRIORITY_CRITICAL
+					   : (enum priority)drop_class,
+			frame->len) ||
+	    (q->pool != NULL && !pool_has_room(q, frame, lane, drop_class)))
 		return ERR_FULL;
-	}
 	while (q->all.frames == q->max.frames ||
 	       frame->len > q->max.bytes - q->all.bytes) {
 		evict_oldest(q, q->held[PRIORITY_DROPPABLE].frames > 0
 					? PRIORITY_DROPPABLE
 					: PRIORITY_NORMAL);
 	}
-	lane_push(&q->lanes[lane], frame, drop_class);
+	charge(q, frame);
+	lane_push(q, &q->lanes[lane], frame, drop_class);
 	q->all.frames++;
 	q->all.bytes += frame->len;
 	q->held[drop_class].frames++;
 	q->held[drop_class].bytes += frame->len;
+	if (q->pool != NULL && drop_class == PRIORITY_CRITICAL)
+		q->pool->firm += frame->len;
+	resized(q);
 	return 0;
+}
+
+int linkq_push(struct linkq *q, struct frame *frame, enum priority lane,
+	       enum priority drop_class)
+{
+	int rc;
+
+	check((unsigned)drop_class < PRIORITY_CLASSES);
+	rc = push(q, frame, lane, drop_class);
+	if (rc != 0)
+		q->drops.messages[drop_class][LINKQ_REFUSED]++;
+	return rc;
+}
+
+int linkq_push_kept(struct linkq *q, struct frame *frame, enum priority lane)
+{
+	return push(q, frame, lane, KEPT);
 }
 
 /* The lane whose turn it is: a lower one that is owed its next frame, else the
@@ -251,8 +478,10 @@ void linkq_clear(struct linkq *q)
 void linkq_fini(struct linkq *q)
 {
 	linkq_clear(q);
-	for (unsigned i = 0; i < PRIORITY_CLASSES; i++)
+	for (unsigned i = 0; i < PRIORITY_CLASSES; i++) {
+		recharge_ring(q, q->lanes[i].cap, 0);
 		free(q->lanes[i].ring);
+	}
 }
 
 void linkq_drops_add(struct linkq_drops *to, const struct linkq_drops *from)

@@ -180,6 +180,14 @@ const char *dispatcher_unready(struct dispatcher *d)
 		return "settling: waiting for workers to report";
 	if (d->keeps_history && nodes_outvoted(&d->nodes))
 		return "another store is in use by the cluster";
+	if (d->publisher.blind) {
+		snprintf(d->unready, sizeof(d->unready),
+			 "cut off from most connection nodes: %u workers are "
+			 "linked here, another dispatcher sees %llu",
+			 d->nodes.in_phase[NODE_WORKER_READY],
+			 (unsigned long long)d->peers_see);
+		return d->unready;
+	}
 	if (!d->keeps_history || d->store == NULL ||
 	    now_ms(d) - d->store_up_ms <= STORE_GRACE_MS)
 		return NULL;
@@ -193,6 +201,8 @@ static void check_ready(struct dispatcher *d)
 {
 	const char *unready;
 
+	d->publisher.blind = fleet_cut_off(
+		&d->fleet, d->nodes.in_phase[NODE_WORKER_READY], d->peers_see);
 	if (d->draining)
 		return;
 	if (!d->settled && settled(d))
@@ -232,9 +242,11 @@ int links_start(struct dispatcher *d)
 		.version = stentor_version,
 		.token = o->process.link_token,
 		.config_hash = d->rules.hash,
+		.instance = d->instance,
 		.store_embedded = store_embedded(d->store),
 		.workers_max = o->workers_max,
 		.queue_bytes = o->link_queue_bytes,
+		.queues_bytes = o->link_queues_bytes,
 		.interest_max = o->interest_max,
 	};
 	struct fleet_config fleet = {
@@ -251,6 +263,7 @@ int links_start(struct dispatcher *d)
 	fleet_init(&d->fleet, &fleet, now_ms(d));
 	counts_init(&d->counts, &d->nodes);
 	history_init(&d->history, &d->nodes, &store);
+	moves_init(&d->moves, &d->nodes, &d->rules, &store);
 	storage_rules(d);
 	rc = nng_inbox_open(d->loop, o->process.link_listen, &d->link_tls,
 			    on_message, NULL, d, &d->inbox);
@@ -277,6 +290,7 @@ void links_stop(struct dispatcher *d)
 	uv_close((uv_handle_t *)&d->batch, NULL);
 	uv_close((uv_handle_t *)&d->tick, NULL);
 	nng_inbox_stop(d->inbox);
+	moves_fini(&d->moves);
 	history_fini(&d->history);
 	nodes_fini(&d->nodes);
 }

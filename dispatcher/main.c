@@ -185,6 +185,7 @@ static int run(struct dispatcher *d, struct signals *s)
 		 (unsigned long long)config_raise_nofile());
 	d->loop = uv_default_loop();
 	uv_update_time(d->loop);
+	d->instance = random_nonzero();
 	rc = storage_open(d);
 	if (rc == 0)
 		rc = start(d);

@@ -51,9 +51,14 @@ static void render_publish(const struct publisher *p, struct metrics_text *t)
 	single(t, "routed_total", METRIC_COUNTER,
 	       "Deliveries put on links to workers.", p->routed);
 	single(t, "routed_full_total", METRIC_COUNTER,
-	       "Deliveries of stored messages that found a link full; the "
-	       "worker fetches them.",
+	       "Deliveries of stored messages that did not go by a link, for "
+	       "it "
+	       "was full or had been; the worker is told, and fetches them.",
 	       p->links_full);
+	single(t, "publish_late", METRIC_GAUGE,
+	       "Messages answered UNAVAILABLE that may still turn out to be "
+	       "appended.",
+	       publish_late(p));
 	single(t, "publish_pending", METRIC_GAUGE,
 	       "Messages that wait for the store; at most 65536.",
 	       publish_pending(p));
@@ -235,6 +240,16 @@ static unsigned count_different(const struct nodes *n)
 	return count;
 }
 
+static unsigned count_behind(const struct nodes *n)
+{
+	unsigned count = 0;
+
+	for (unsigned id = 0; id < INTEREST_WORKERS_MAX; id++)
+		count += n->by_id[id] != NULL &&
+			 behind_any(&n->by_id[id]->behind);
+	return count;
+}
+
 static void render_counters(const struct nodes *n, struct metrics_text *t)
 {
 	const struct nodes_counters *c = &n->counters;
@@ -243,6 +258,28 @@ static void render_counters(const struct nodes *n, struct metrics_text *t)
 	       "Linked workers whose rules differ from ours; not 0 only while "
 	       "a new configuration is rolled out.",
 	       count_different(n));
+	single(t, "links_behind", METRIC_GAUGE,
+	       "Linked workers that are to be told of logs which have moved, "
+	       "once their links have room.",
+	       count_behind(n));
+	single(t, "moved_told_total", METRIC_COUNTER,
+	       "Logs that workers were told have moved, by name.",
+	       c->moved_told);
+	single(t, "moved_unnamed_total", METRIC_COUNTER,
+	       "Times that a worker was told to ask for the tops of all its "
+	       "logs.",
+	       c->moved_unnamed);
+	single(t, "link_queues_bytes", METRIC_GAUGE,
+	       "What waits for all workers, and what that costs; at most "
+	       "--link-queues-bytes-max.",
+	       n->pool.bytes);
+	single(t, "link_queues_displaced_total", METRIC_COUNTER,
+	       "Deliveries displaced from the fullest queue because of "
+	       "--link-queues-bytes-max; stored ones are fetched.",
+	       n->pool.displaced);
+	single(t, "links_under_way_bytes", METRIC_GAUGE,
+	       "Bytes sent to all workers and not acknowledged by them.",
+	       n->under_way);
 	single(t, "interest_entries", METRIC_GAUGE,
 	       "(channel, worker) pairs in the routing table.",
 	       interest_entries(&n->interest));
@@ -305,6 +342,23 @@ static void render_history(const struct history *h, struct metrics_text *t)
 	single(t, "history_reads", METRIC_GAUGE,
 	       "Store operations under way for workers; at most 64.",
 	       h->under_way);
+}
+
+static void render_moves(const struct moves *m, struct metrics_text *t)
+{
+	single(t, "moves_heard_total", METRIC_COUNTER,
+	       "Appends of other dispatchers of the store that were heard of.",
+	       m->counters.heard);
+	single(t, "moves_missed_total", METRIC_COUNTER,
+	       "Times that some such news may have been missed.",
+	       m->counters.missed);
+	single(t, "moves_doubts_total", METRIC_COUNTER,
+	       "Appends of which it could not be known whether they were done.",
+	       m->counters.doubts);
+	single(t, "moves_doubtful", METRIC_GAUGE,
+	       "Channels whose tops are to be read because of that; at most "
+	       "8192.",
+	       m->count);
 }
 
 static void render_store(struct dispatcher *d, struct metrics_text *t)
@@ -405,6 +459,7 @@ void dispatcher_metrics_render(struct dispatcher *d, struct metrics_text *t)
 	render_drops(&d->nodes, t);
 	render_counters(&d->nodes, t);
 	render_history(&d->history, t);
+	render_moves(&d->moves, t);
 	render_store(d, t);
 	render_settling(d, t);
 	render_fleet(&d->fleet, t);

@@ -24,6 +24,7 @@ void nodes_init(struct nodes *n, const struct nodes_config *config,
 	hmap_init(&n->by_epoch);
 	interest_init(&n->interest, config->interest_max);
 	arena_init(&n->arena, LINK_DECODED_MAX);
+	nodes_pool_init(n);
 }
 
 /* --- membership -------------------------------------------------------- */
@@ -155,7 +156,8 @@ struct node_worker *nodes_worker_new(struct nodes *n, const LinkFrame *f,
 	w->since_wall_ms = n->ops->wall_ms(n->ctx);
 	list_init(&w->in_pending);
 	list_insert_after(worker_before(w->node, w->index), &w->in_node);
-	linkq_init(&w->queue, n->config.queue_bytes);
+	linkq_init(&w->queue, n->config.queue_bytes, &n->pool);
+	behind_init(&w->behind, &n->pool);
 	link_state_init(&w->link, random_nonzero(), now_ms);
 	w->link.peer_epoch = f->sender_epoch;
 	hmap_insert(&n->by_epoch, &w->by_epoch, w->link.epoch);
@@ -178,8 +180,10 @@ static void worker_free(struct nodes *n, struct node_worker *w)
 	n->dialling -= !w->connected;
 	n->in_phase[w->phase]--;
 	n->strangers -= nodes_is_stranger(w);
+	n->under_way -= nodes_under_way(w);
 	for (unsigned i = 0; i < w->batch_count; i++)
-		frame_release(w->batch[i]);
+		linkq_release(&w->queue, w->batch[i]);
+	behind_fini(&w->behind);
 	linkq_clear(&w->queue);
 	linkq_drops_add(&n->dropped, linkq_drops(&w->queue));
 	linkq_fini(&w->queue);
@@ -217,6 +221,8 @@ void nodes_fini(struct nodes *n)
 	check(list_empty(&n->nodes));
 	hmap_fini(&n->by_epoch);
 	interest_fini(&n->interest);
+	check(n->pool.bytes == 0 && n->pool.firm == 0 && n->under_way == 0);
+	arena_fini(&n->displaced);
 	arena_fini(&n->arena);
 }
 
@@ -248,6 +254,7 @@ int nodes_send_in_sequence(struct nodes *n, struct node_worker *w,
 
 	if (rc == 0) {
 		link_state_sent(&w->link, sent);
+		n->under_way += sent;
 		w->ack_due = false;
 	}
 	return rc;
@@ -338,6 +345,11 @@ static void take_heartbeat(struct nodes *n, struct node_worker *w,
 		w->config_hash = beat->config_hash;
 	if (beat->load != NULL)
 		take_load(w, beat->load);
+	w->listed_count = beat->n_instances <= NODES_LISTED_MAX
+				  ? (unsigned)beat->n_instances
+				  : 0;
+	for (unsigned i = 0; i < w->listed_count; i++)
+		w->listed[i] = beat->instances[i];
 	if (nodes_store_differs(n, w->store))
 		nodes_refuse(n, w, REFUSED_FOR(STORE));
 }
@@ -357,6 +369,7 @@ static void take_frame(struct nodes *n, struct node_worker *w,
 		       const LinkFrame *f, size_t len, uint64_t now_ms)
 {
 	struct link_header h = link_frame_header(f);
+	uint64_t under_way = nodes_under_way(w);
 	int rc;
 
 	/* It is about to hear of it, or its silence ends the link. */
@@ -374,6 +387,7 @@ static void take_frame(struct nodes *n, struct node_worker *w,
 		n->counters.frames_stale++;
 		return;
 	}
+	n->under_way -= under_way - nodes_under_way(w);
 	if (f->heartbeat != NULL)
 		take_heartbeat(n, w, f->heartbeat);
 	if (w->phase == NODE_WORKER_REFUSED)
@@ -389,7 +403,8 @@ static void take_frame(struct nodes *n, struct node_worker *w,
 	if (f->n_revocations > 0 && n->ops->revocations != NULL)
 		n->ops->revocations(n->ctx, f);
 	/* An acknowledgement may have brought credit for what waits. */
-	if (w->ack_due || w->batch_count > 0 || !linkq_empty(&w->queue))
+	if (w->ack_due || w->batch_count > 0 || !linkq_empty(&w->queue) ||
+	    behind_any(&w->behind))
 		nodes_want_flush(n, w);
 }
 
@@ -413,6 +428,43 @@ void nodes_receive(struct nodes *n, const void *bytes, size_t len,
 
 /* --- time -------------------------------------------------------------- */
 
+void nodes_set_peers(struct nodes *n, const uint64_t *peers, unsigned count)
+{
+	n->peer_count = min_of(count, (unsigned)NODES_PEERS_MAX);
+	for (unsigned i = 0; i < n->peer_count; i++)
+		n->peers[i] = peers[i];
+}
+
+bool nodes_lists(const struct node_worker *w, uint64_t instance)
+{
+	for (unsigned i = 0; i < w->listed_count; i++) {
+		if (w->listed[i] == instance)
+			return true;
+	}
+	return false;
+}
+
+bool nodes_lists_all(const struct nodes *n, const struct node_worker *w)
+{
+	for (unsigned i = 0; i < n->peer_count; i++) {
+		if (!nodes_lists(w, n->peers[i]))
+			return false;
+	}
+	return true;
+}
+
+/* Ourselves, and the others of our store. */
+static size_t fill_instances(const struct nodes *n,
+			     uint64_t out[NODES_PEERS_MAX + 1])
+{
+	if (n->config.instance == 0)
+		return 0;
+	out[0] = n->config.instance;
+	for (unsigned i = 0; i < n->peer_count; i++)
+		out[1 + i] = n->peers[i];
+	return 1 + n->peer_count;
+}
+
 /* One that is refused is greeted seldom. */
 static bool silent(const struct node_worker *w, uint64_t now_ms)
 {
@@ -426,6 +478,7 @@ static void tick_worker(struct nodes *n, struct node_worker *w, uint64_t now_ms)
 	Stentor__Link__V1__Heartbeat beat = STENTOR__LINK__V1__HEARTBEAT__INIT;
 	Stentor__Link__V1__Fleet fleet = STENTOR__LINK__V1__FLEET__INIT;
 	LinkFrame f = STENTOR__LINK__V1__FRAME__INIT;
+	uint64_t instances[NODES_PEERS_MAX + 1];
 	struct frame *control;
 
 	if (silent(w, now_ms)) {
@@ -443,6 +496,9 @@ static void tick_worker(struct nodes *n, struct node_worker *w, uint64_t now_ms)
 	    w->phase == NODE_WORKER_REFUSED)
 		return;
 	beat.store = n->config.store;
+	beat.wall_us = n->ops->wall_ms(n->ctx) * 1000;
+	beat.n_instances = fill_instances(n, instances);
+	beat.instances = instances;
 	beat.config_hash = n->config.config_hash;
 	if (n->ops->advise != NULL && n->ops->advise(n->ctx, w, &fleet))
 		beat.fleet = &fleet;

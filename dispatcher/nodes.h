@@ -28,6 +28,16 @@
  * batch; never more than the link's credit allows. As long as all links
  * together carry fewer than NODES_CALM_PER_MS deliveries, none is busy: the
  * sends cost little then, and every message saves the wait.
+ *
+ * A message that the store keeps asks no link. Where it finds no room, or is
+ * displaced, the worker is *behind* on that log (behind.h): what follows of it
+ * does not go by this link either, until its queue is half empty (and it does
+ * not make the pool full) and the mark has joined it; so a queue that is full
+ * empties, however much is published.
+ *
+ * All queues, with what of their batches has not left and all marks, cost at
+ * most `queues_bytes` (the pool, linkq.h). Sent and not acknowledged may be a
+ * quarter of that besides, and one batch of each link.
  */
 #ifndef STENTOR_DISPATCHER_NODES_H
 #define STENTOR_DISPATCHER_NODES_H
@@ -37,6 +47,7 @@
 #include "common/codec/linkwire.h"
 #include "common/ds/hmap.h"
 #include "common/ds/list.h"
+#include "dispatcher/behind.h"
 #include "dispatcher/interest.h"
 #include "dispatcher/linkq.h"
 
@@ -53,9 +64,12 @@
 #define NODES_PRESSURE_MAX    256 /* takes 112 ms to calm down from */
 #define NODES_NAME_MAX	      128 /* bytes of a node's name */
 /* Dialled at once: more come back with their next hello. */
-#define NODES_CONNECTING_MAX 256
-#define NODES_TEXT_MAX	     300 /* of its addresses and version, each */
-#define NODES_SWEEP_SHARDS   4	 /* of the routing table, at each tick */
+#define NODES_CONNECTING_MAX  256
+#define NODES_UNDER_WAY_SHARE 4	  /* of queues_bytes */
+#define NODES_TEXT_MAX	      300 /* of its addresses and version, each */
+#define NODES_LISTED_MAX      16  /* dispatchers that a worker may list */
+#define NODES_PEERS_MAX	      64  /* that we list */
+#define NODES_SWEEP_SHARDS    4	  /* of the routing table, at each tick */
 /* Silence that ends one that is refused, but connected: it says hello every
  * 5 s, and what it is counted for shall not come and go with that. */
 #define NODES_REFUSED_MS 12000
@@ -125,6 +139,11 @@ struct node_worker {
 	Stentor__Link__V1__RefuseReason refused_for; /* in phase REFUSED */
 	struct link_state link;
 	struct linkq queue;
+	struct behind behind;
+	/* Dispatchers that it has a link to, by its last heartbeat. Who lists
+	 * too many lists nobody: it is told more than it needs. */
+	uint64_t listed[NODES_LISTED_MAX];
+	unsigned listed_count;
 	struct frame *batch[NODES_BATCH_FRAMES]; /* taken, not yet sent */
 	unsigned batch_count;
 	size_t batch_bytes;
@@ -156,7 +175,7 @@ struct nodes_ops {
 		       Stentor__Link__V1__Fleet *fleet);
 	/* A worker's answer to a count query. */
 	void (*counted)(void *ctx, uint64_t id, uint64_t subscribers);
-	/* For people: milliseconds since 1970. */
+	/* Milliseconds since 1970: for people, and for workers to compare. */
 	uint64_t (*wall_ms)(void *ctx);
 };
 
@@ -164,17 +183,19 @@ struct nodes_config {
 	const char *name, *version; /* of this dispatcher; borrowed */
 	const char *token;	    /* that workers must know; "" for none */
 	uint64_t config_hash;
+	uint64_t instance;     /* of this dispatcher; 0: not told */
 	uint64_t store;	       /* identity of our store: nodes_set_store() */
 	bool store_embedded;   /* and can't be anybody else's */
 	uint64_t workers_max;  /* at most INTEREST_WORKERS_MAX */
 	uint64_t queue_bytes;  /* of one link's queue */
+	uint64_t queues_bytes; /* that all queues cost together; 0: any */
 	uint64_t interest_max; /* (channel, worker) pairs */
 };
 
 struct nodes_counters {
 	uint64_t hellos, hellos_refused, frames_stale, frames_malformed;
 	uint64_t gaps, links_lost, batches, interest_full, stores_differ;
-	uint64_t names_taken;
+	uint64_t names_taken, moved_told, moved_unnamed;
 };
 
 struct nodes {
@@ -192,11 +213,16 @@ struct nodes {
 	unsigned strangers; /* REFUSED for their store, and were dialled */
 	uint16_t next_id;
 	uint64_t renew_at_ms;
+	uint64_t peers[NODES_PEERS_MAX]; /* instances: nodes_set_peers() */
+	unsigned peer_count;
 	/* Deliveries queued less NODES_CALM_PER_MS: a leaky bucket. */
 	uint64_t pressure;
 	uint64_t flushed_ms;
 	struct interest interest;
 	struct arena arena;
+	struct linkq_pool pool; /* of all queues */
+	struct arena displaced; /* to look at what the pool displaces */
+	uint64_t under_way;	/* bytes sent to all and not acknowledged */
 	struct nodes_counters counters;
 	struct linkq_drops dropped; /* by links that are gone */
 };
@@ -213,6 +239,12 @@ void nodes_disconnected(struct nodes *n, struct node_worker *w);
 /* What identifies our store; 0: no channel keeps history, or not known yet.
  * Workers whose positions come from another one are refused from now on. */
 void nodes_set_store(struct nodes *n, uint64_t identity);
+/* The other dispatchers of our store, by instance; more than NODES_PEERS_MAX
+ * are left out. */
+void nodes_set_peers(struct nodes *n, const uint64_t *peers, unsigned count);
+/* Whether the worker has a link to the dispatcher; to all that we know of. */
+bool nodes_lists(const struct node_worker *w, uint64_t instance);
+bool nodes_lists_all(const struct nodes *n, const struct node_worker *w);
 /* More workers have positions of another store than are READY here: we are the
  * one that has the wrong one. (As many: we go on; who has no majority against
  * him is as right as anybody, and both sides alarm.) */
@@ -223,10 +255,25 @@ struct node *nodes_find(const struct nodes *n, const char *name);
 struct node_worker *nodes_worker(const struct nodes *n, uint64_t epoch);
 
 /* Queues one ready-encoded element of a frame (borrowed): a delivery, or an
- * answer from the store. 0, or ERR_FULL: the queue's
- * policy refused it (and counted that). */
+ * answer from the store. 0, or ERR_FULL: the queue's policy, or that of the
+ * pool, refused it (and counted that). */
 int nodes_queue(struct nodes *n, struct node_worker *w, struct frame *delivery,
 		enum priority lane, enum priority drop_class);
+/* Queues a delivery (borrowed) of a message that the store keeps. False: there
+ * is no room, or an earlier message of the channel found none: the worker is
+ * behind there, and is told so when it has room. `key` is the channel's. */
+bool nodes_queue_kept(struct nodes *n, struct node_worker *w,
+		      struct frame *delivery, enum priority lane, uint64_t key,
+		      const char *channel, struct place place);
+/* Whether a critical message, which is not shed, may be accepted: all of the
+ * workers have room for it. */
+bool nodes_reserve(struct nodes *n, const uint16_t *ids, size_t count,
+		   const struct frame *delivery, enum priority lane);
+/* A worker is to hear that a log has got to `top`, when its link has room;
+ * epoch 0: it is to look. Or all READY ones, of logs that can't be named. */
+void nodes_moved(struct nodes *n, struct node_worker *w, uint64_t key,
+		 const char *channel, enum priority lane, struct place top);
+void nodes_moved_unnamed(struct nodes *n, struct node_worker *w);
 /* Tells one worker, or all that are READY, something that must not get lost: a
  * control frame (borrowed). It goes on their queues, ahead of deliveries; one
  * whose queue is full is briefed again. */

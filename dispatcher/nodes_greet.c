@@ -42,6 +42,7 @@ static void acknowledge_hello(struct nodes *n, struct node_worker *w)
 	ack.version = (char *)n->config.version;
 	ack.config_hash = n->config.config_hash;
 	ack.store = n->config.store;
+	ack.instance = n->config.instance;
 	ack.hash_key.len = sizeof(n->key);
 	ack.hash_key.data = (uint8_t *)&n->key;
 	f.hello_ack = &ack;
@@ -126,6 +127,7 @@ static void end_relations(struct nodes *n, struct node_worker *w,
 	nodes_set_phase(n, w, NODE_WORKER_REFUSED);
 	interest_drop_worker(&n->interest, w->id);
 	linkq_clear(&w->queue);
+	behind_fini(&w->behind);
 	list_remove(&w->in_pending);
 	count_refusal(n, w, reason);
 }

@@ -44,6 +44,10 @@ bool nodes_store_differs(const struct nodes *n, uint64_t store);
 
 /* --- nodes_batch.c ----------------------------------------------------- */
 
+void nodes_pool_init(struct nodes *n);
+/* Bytes sent to the worker and not acknowledged. */
+uint64_t nodes_under_way(const struct node_worker *w);
+
 /* The worker has something to send at the end of this turn. */
 void nodes_want_flush(struct nodes *n, struct node_worker *w);
 

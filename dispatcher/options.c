@@ -60,6 +60,10 @@ static const struct option options[] = {
 		 10000000, NULL, "messages that it may publish at once then"),
 	ROW_SIZE("link-queue-bytes", AT(link_queue_bytes), "16MiB", 64 * 1024,
 		 1024 * MIB, "most that may wait for one worker"),
+	ROW_SIZE("link-queues-bytes-max", AT(link_queues_bytes), "384MiB",
+		 8 * MIB, TIB,
+		 "most that all of that may cost together; the worker for whom "
+		 "most waits gives way first"),
 	ROW_UINT("workers-max", AT(workers_max), "2048", 1,
 		 INTEREST_WORKERS_MAX, NULL,
 		 "most workers linked to this dispatcher"),

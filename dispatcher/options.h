@@ -12,7 +12,8 @@ struct dispatcher_options {
 	uint64_t store_queue_bytes, store_timeout_ms, store_map_bytes;
 	uint64_t store_replicas, idempotency_seconds;
 	uint64_t data_bytes_max;
-	uint64_t link_queue_bytes, workers_max, interest_max;
+	uint64_t link_queue_bytes, link_queues_bytes;
+	uint64_t workers_max, interest_max;
 	uint64_t settle_ms, settle_max_ms, drain_seconds;
 	bool rebalance;
 	uint64_t rebalance_margin, rebalance_rate, rebalance_calm_ms;

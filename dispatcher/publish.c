@@ -15,6 +15,7 @@ typedef Stentor__V1__PublishRequest Request;
 /* A message that the store has not answered for. */
 struct pending {
 	struct store_append append;
+	struct list in_late; /* its caller has been answered */
 	struct publisher *publisher;
 	publish_done_cb done;
 	void *ctx;
@@ -37,11 +38,27 @@ void publisher_init(struct publisher *p, struct nodes *nodes,
 	};
 	if (store != NULL)
 		p->store = *store;
+	list_init(&p->late);
 	slab_init(&p->pending, sizeof(struct pending));
+}
+
+static void pending_free(struct pending *m)
+{
+	frame_release(m->record);
+	slab_free(&m->publisher->pending, m);
+}
+
+static void late_free(struct pending *m)
+{
+	list_remove(&m->in_late);
+	m->publisher->late_count--;
+	pending_free(m);
 }
 
 void publisher_fini(struct publisher *p)
 {
+	while (!list_empty(&p->late))
+		late_free(container_of(p->late.next, struct pending, in_late));
 	slab_fini(&p->pending);
 }
 
@@ -152,24 +169,19 @@ static LinkDelivery delivery_of(const struct publisher *p, const Request *q,
 }
 
 /* The workers that want the channel. */
-static size_t interested(const struct nodes *n, const char *channel,
-			 const uint16_t **ids)
-{
-	uint64_t key = hash_bytes(&n->key, channel, strlen(channel));
+struct audience {
+	uint64_t key; /* the channel's */
+	const uint16_t *ids;
+	size_t count;
+};
 
-	*ids = NULL;
-	return interest_lookup(&n->interest, key, ids);
-}
-
-static bool all_have_room(const struct nodes *n, const uint16_t *ids,
-			  size_t count, size_t bytes)
+static struct audience interested(const struct nodes *n, const char *channel)
 {
-	for (size_t i = 0; i < count; i++) {
-		if (!linkq_room(&n->by_id[ids[i]]->queue, PRIORITY_CRITICAL,
-				bytes))
-			return false;
-	}
-	return true;
+	struct audience a = {
+		.key = hash_bytes(&n->key, channel, strlen(channel))};
+
+	a.count = interest_lookup(&n->interest, a.key, &a.ids);
+	return a;
 }
 
 static void count_fanout(struct publisher *p, size_t workers)
@@ -183,26 +195,19 @@ static void count_fanout(struct publisher *p, size_t workers)
 	p->fanout_sum += workers;
 }
 
-/* Puts a delivery on the queue of each of the workers. `delivery` may be NULL
- * if there are none. */
-static void route(struct publisher *p, const uint16_t *ids, size_t count,
-		  struct frame *delivery, enum priority lane,
-		  enum priority class, struct publish_result *r)
+static void begin_route(struct publisher *p, const struct audience *to)
 {
-	struct nodes *n = p->nodes;
-
 	p->routes++;
-	count_fanout(p, count);
-	for (size_t i = 0; i < count; i++) {
-		struct node_worker *w = n->by_id[ids[i]];
+	count_fanout(p, to->count);
+}
 
-		if (nodes_queue(n, w, delivery, lane, class) != 0)
-			continue;
-		p->routed++;
-		if (w->node->seen != p->routes) {
-			w->node->seen = p->routes;
-			r->nodes++;
-		}
+static void count_routed(struct publisher *p, struct node_worker *w,
+			 struct publish_result *r)
+{
+	p->routed++;
+	if (w->node->seen != p->routes) {
+		w->node->seen = p->routes;
+		r->nodes++;
 	}
 }
 
@@ -213,7 +218,21 @@ static void write_id(const struct publisher *p, char id[PUBLISH_ID_SIZE])
 		 (unsigned long long)p->accepted);
 }
 
-static const char queue_full[] = "a connection node's queue is full; retry";
+/* Why it can't be accepted now; NULL: it can. */
+static const char *ephemeral_fault(struct publisher *p,
+				   const struct audience *to,
+				   const struct frame *delivery,
+				   enum priority lane, enum priority class)
+{
+	if (to->count == 0)
+		return p->blind ? "this dispatcher has lost sight of most "
+				  "connection nodes; retry with another"
+				: NULL;
+	if (class == PRIORITY_CRITICAL &&
+	    !nodes_reserve(p->nodes, to->ids, to->count, delivery, lane))
+		return "a connection node's queue is full; retry";
+	return NULL;
+}
 
 static void publish_ephemeral(struct publisher *p, const Request *q, size_t len,
 			      const struct rule *rule, uint64_t now_us,
@@ -221,46 +240,62 @@ static void publish_ephemeral(struct publisher *p, const Request *q, size_t len,
 {
 	struct nodes *n = p->nodes;
 	enum priority class = drop_class(q, rule);
-	const uint16_t *ids;
-	size_t count = interested(n, q->channel, &ids);
+	struct audience to = interested(n, q->channel);
 	struct frame *delivery = NULL;
+	const char *fault;
 
-	if (count > 0) {
+	if (to.count > 0) {
 		LinkDelivery d = delivery_of(p, q, len, class, now_us);
 
 		delivery = link_delivery_encode(&d);
-		if (class == PRIORITY_CRITICAL &&
-		    !all_have_room(n, ids, count, delivery->len)) {
-			frame_release(delivery);
-			fail(r, GRPC_UNAVAILABLE, "%s", queue_full);
-			return;
+	}
+	fault = ephemeral_fault(p, &to, delivery, rule->priority, class);
+	if (fault != NULL) {
+		fail(r, GRPC_UNAVAILABLE, "%s", fault);
+	} else {
+		p->accepted++;
+		write_id(p, r->message_id);
+		begin_route(p, &to);
+		for (size_t i = 0; i < to.count; i++) {
+			struct node_worker *w = n->by_id[to.ids[i]];
+
+			if (nodes_queue(n, w, delivery, rule->priority,
+					class) == 0)
+				count_routed(p, w, r);
 		}
 	}
-	p->accepted++;
-	write_id(p, r->message_id);
-	route(p, ids, count, delivery, rule->priority, class, r);
 	if (delivery != NULL)
 		frame_release(delivery);
 }
 
 /* --- messages that are kept -------------------------------------------- */
 
-static void route_pending(struct pending *m, struct publish_result *r)
+/* Sends on what has been appended, at `place`. */
+static void route_pending(struct pending *m, struct store_place place,
+			  struct publish_result *r)
 {
 	struct publisher *p = m->publisher;
-	const uint16_t *ids;
-	size_t count = interested(p->nodes, m->channel, &ids);
-	uint64_t routed = p->routed;
-	struct frame *delivery = NULL;
+	struct nodes *n = p->nodes;
+	struct audience to = interested(n, m->channel);
+	struct frame *delivery;
 
-	if (count > 0)
-		delivery = link_delivery_from_record(
-			m->record->bytes, m->record->len, m->channel,
-			r->place.epoch, r->place.offset);
-	route(p, ids, count, delivery, m->lane, PRIORITY_CRITICAL, r);
-	p->links_full += count - (p->routed - routed);
-	if (delivery != NULL)
-		frame_release(delivery);
+	begin_route(p, &to);
+	if (to.count == 0)
+		return;
+	delivery = link_delivery_from_record(m->record->bytes, m->record->len,
+					     m->channel, place.epoch,
+					     place.offset);
+	for (size_t i = 0; i < to.count; i++) {
+		struct node_worker *w = n->by_id[to.ids[i]];
+
+		if (nodes_queue_kept(n, w, delivery, m->lane, to.key,
+				     m->channel,
+				     (struct place){place.epoch, place.offset}))
+			count_routed(p, w, r);
+		else
+			p->links_full++;
+	}
+	frame_release(delivery);
 }
 
 static void explain(const struct publisher *p, const struct store_append *a,
@@ -296,15 +331,32 @@ static void on_appended(struct store_append *a)
 	if (a->rc == 0) {
 		r.place = a->place;
 		memcpy(r.message_id, a->message_id, sizeof(r.message_id));
-		if (!a->duplicate)
-			route_pending(m, &r);
+		route_pending(m, a->place, &r);
 	} else {
 		explain(p, a, &r);
 	}
 	p->total[m->lane][r.code]++;
-	frame_release(m->record);
-	slab_free(&p->pending, m);
+	if (a->rc == ERR_UNAVAILABLE && !a->definite) {
+		list_push_back(&p->late, &m->in_late);
+		p->late_count++;
+	} else {
+		pending_free(m);
+	}
 	done(ctx, &r);
+}
+
+/* Nobody waits for the answer any more, but the message may be there. */
+static void on_late(struct store_append *a)
+{
+	struct pending *m = container_of(a, struct pending, append);
+	struct publisher *p = m->publisher;
+	struct publish_result unheard = {.code = GRPC_OK};
+
+	if (a->rc == 0)
+		route_pending(m, a->place, &unheard);
+	else if (p->store.doubt != NULL)
+		p->store.doubt(p->store.ctx, m->channel);
+	late_free(m);
 }
 
 /* Whether a message of a reliable channel may be taken; its record. */
@@ -314,9 +366,6 @@ static struct frame *admit(struct publisher *p, const Request *q, size_t len,
 {
 	const char *fault = p->store.fault(p->store.ctx);
 	LinkDelivery d = delivery_of(p, q, len, drop_class(q, rule), now_us);
-	const uint16_t *ids;
-	size_t count;
-	struct frame *record;
 
 	if (fault != NULL) {
 		fail(r, GRPC_UNAVAILABLE,
@@ -325,23 +374,13 @@ static struct frame *admit(struct publisher *p, const Request *q, size_t len,
 		     fault);
 		return NULL;
 	}
-	if (publish_pending(p) >= p->pending_max) {
+	if (p->pending.used >= p->pending_max) {
 		fail(r, GRPC_RESOURCE_EXHAUSTED,
 		     "%zu messages wait for the store; nothing was published",
-		     publish_pending(p));
+		     p->pending.used);
 		return NULL;
 	}
-	record = link_record_encode(&d);
-	count = interested(p->nodes, q->channel, &ids);
-	if (!all_have_room(
-		    p->nodes, ids, count,
-		    link_delivery_from_record_size(record->len, q->channel,
-						   UINT64_MAX, UINT64_MAX))) {
-		frame_release(record);
-		fail(r, GRPC_UNAVAILABLE, "%s", queue_full);
-		return NULL;
-	}
-	return record;
+	return link_record_encode(&d);
 }
 
 static void append(struct publisher *p, const Request *q,
@@ -351,6 +390,7 @@ static void append(struct publisher *p, const Request *q,
 	struct pending *m = slab_alloc(&p->pending);
 
 	p->accepted++;
+	list_init(&m->in_late);
 	m->publisher = p;
 	m->done = done;
 	m->ctx = ctx;
@@ -367,6 +407,7 @@ static void append(struct publisher *p, const Request *q,
 		.ttl_ms = rule->history_ttl_ms,
 		.idempotency_key = m->idempotency_key,
 		.done = on_appended,
+		.late = on_late,
 	};
 	write_id(p, m->append.message_id);
 	p->store.append(p->store.ctx, &m->append);

@@ -5,12 +5,21 @@
  * refused has left no trace but a counter.
  *
  * A message of an ephemeral channel is answered at once. One of a channel that
- * keeps history is appended to the store first, and routed and answered when it
- * is durable, with its position. Nothing of it is shed on the way: a link that
- * is full then is counted there, and its worker finds the hole.
+ * keeps history is appended to the store first, whatever the state of the
+ * links, and routed and answered when it is durable, with its position. A link
+ * without room is no loss: its worker is told, later, where the log has got to.
  *
- * At most PUBLISH_PENDING_MAX messages wait for the store, and the store bounds
- * their bytes. What they need is copied: requests and rules may go meanwhile.
+ *	appended --durable--> answered OK, routed
+ *	appended --not known--> answered UNAVAILABLE, late
+ *	late --it was done after all--> routed
+ *	late --nobody can know--> its channel is in doubt (doubts.h)
+ *
+ * Duplicates are routed too: who tried first may not have lived to do it, and
+ * workers drop doubles.
+ *
+ * At most PUBLISH_PENDING_MAX messages wait for the store, late ones included,
+ * and the store bounds their bytes. What they need is copied: requests and
+ * rules may go meanwhile.
  */
 #ifndef STENTOR_DISPATCHER_PUBLISH_H
 #define STENTOR_DISPATCHER_PUBLISH_H
@@ -40,6 +49,9 @@ struct publish_store {
 	/* Why nothing can be appended now; NULL: it can. Borrowed. */
 	const char *(*fault)(void *ctx);
 	void *ctx;
+	/* Something may have been appended to the channel that nobody will
+	 * route. NULL: not listened to. */
+	void (*doubt)(void *ctx, const char *channel);
 };
 
 struct publisher {
@@ -53,13 +65,17 @@ struct publisher {
 	/* Not before the workers have had time to report: a message accepted
 	 * by a dispatcher that knows no workers would reach nobody. */
 	bool open;
+	/* Nor while it has lost sight of most workers: an ephemeral message
+	 * that finds nobody then is refused. */
+	bool blind;
 	struct slab pending; /* struct pending (publish.c) */
 	size_t pending_max;  /* PUBLISH_PENDING_MAX */
+	struct list late;    /* struct pending.in_late */
+	size_t late_count;
 
 	uint64_t total[PRIORITY_CLASSES][GRPC_CODES];
 	uint64_t routed;     /* deliveries put on links */
-	uint64_t links_full; /* deliveries that were durable but found no room
-			      */
+	uint64_t links_full; /* kept ones that found no room, or a mark */
 	uint64_t fanout[PUBLISH_FANOUT_BUCKETS + 1];
 	uint64_t fanout_sum;
 };
@@ -79,7 +95,7 @@ typedef void (*publish_done_cb)(void *ctx, const struct publish_result *result);
 void publisher_init(struct publisher *p, struct nodes *nodes,
 		    const struct rules *rules, uint64_t data_max,
 		    const struct publish_store *store);
-/* Nothing may be pending. */
+/* Nothing may be pending. What is late is forgotten. */
 void publisher_fini(struct publisher *p);
 
 /* `now_us` is the wall clock, microseconds since 1970; the request is borrowed
@@ -95,9 +111,16 @@ void publish_refuse(struct publisher *p, const char *channel,
 		    enum grpc_code code, const char *why,
 		    struct publish_result *result);
 
+/* Messages whose callers wait. */
 static inline size_t publish_pending(const struct publisher *p)
 {
-	return p->pending.used;
+	return p->pending.used - p->late_count;
+}
+
+/* Messages that were answered, and may still turn out to be appended. */
+static inline size_t publish_late(const struct publisher *p)
+{
+	return p->late_count;
 }
 
 #endif

@@ -5,7 +5,11 @@
 
 #include <stdio.h>
 
-#define TRIM_MS 1000
+#define TRIM_MS	  1000
+#define REPORT_MS 1000
+/* At the end, for appends whose callers were told that they may have been
+ * done: what is appended by then is routed. */
+#define LATE_MAX_MS 2000
 
 /* --- what publish.c and history.c ask for ------------------------------ */
 
@@ -35,10 +39,21 @@ static void read_tops(void *ctx, struct store_tops *t)
 	store_tops(d->store, t);
 }
 
+static void doubt(void *ctx, const char *channel)
+{
+	struct dispatcher *d = ctx;
+
+	moves_doubt(&d->moves, channel);
+}
+
 struct publish_store storage_publish(struct dispatcher *d)
 {
 	return (struct publish_store){
-		.append = append, .fault = fault, .ctx = d};
+		.append = append,
+		.fault = fault,
+		.ctx = d,
+		.doubt = doubt,
+	};
 }
 
 struct history_store storage_history(struct dispatcher *d)
@@ -65,6 +80,31 @@ const char *storage_fault(struct dispatcher *d)
 	return state->fault[0] != '\0' ? state->fault : "not reached yet";
 }
 
+/* --- other dispatchers of the store ------------------------------------- */
+
+static void on_moved(void *ctx, uint64_t by, const char *channel,
+		     struct store_place top)
+{
+	struct dispatcher *d = ctx;
+
+	moves_heard(&d->moves, by, channel, top);
+}
+
+/* Tells them what we see, and remembers what they do. */
+static void exchange(struct dispatcher *d)
+{
+	const struct store_state *state = store_state(d->store);
+	uint64_t peers[STORE_PEERS_MAX];
+
+	store_report(d->store, d->nodes.in_phase[NODE_WORKER_READY]);
+	d->peers_see = 0;
+	for (unsigned i = 0; i < state->peer_count; i++) {
+		peers[i] = state->peers[i].instance;
+		d->peers_see = max_of(d->peers_see, state->peers[i].workers);
+	}
+	nodes_set_peers(&d->nodes, peers, state->peer_count);
+}
+
 /* --- its life ---------------------------------------------------------- */
 
 int storage_open(struct dispatcher *d)
@@ -78,6 +118,9 @@ int storage_open(struct dispatcher *d)
 		.idempotency_ms = o->idempotency_seconds * 1000,
 		.map_bytes = o->store_map_bytes,
 		.replicas = o->store_replicas,
+		.instance = d->instance,
+		.moved = on_moved,
+		.ctx = d,
 	};
 	char text[STORE_FAULT_SIZE] = "";
 	int rc = store_open(d->loop, &config, &d->store, text);
@@ -104,19 +147,6 @@ void storage_rules(struct dispatcher *d)
 		tell_identity(d);
 }
 
-void storage_tick(struct dispatcher *d, uint64_t now_ms)
-{
-	if (d->store == NULL)
-		return;
-	tell_identity(d);
-	if (store_state(d->store)->up)
-		d->store_up_ms = now_ms;
-	if (now_ms - d->store_trim_ms < TRIM_MS)
-		return;
-	d->store_trim_ms = now_ms;
-	store_trim(d->store);
-}
-
 static void on_closed(void *ctx)
 {
 	struct dispatcher *d = ctx;
@@ -124,13 +154,45 @@ static void on_closed(void *ctx)
 	d->on_closed(d);
 }
 
-void storage_close(struct dispatcher *d, void (*closed)(struct dispatcher *d))
+/* No publish waits for it; that some are late is not waited for for ever. */
+static void maybe_close(struct dispatcher *d, uint64_t now_ms)
 {
 	struct store *store = d->store;
 
-	check(publish_pending(&d->publisher) == 0 && d->channel_reads == 0);
-	history_close(&d->history);
-	d->on_closed = closed;
+	if (publish_late(&d->publisher) > 0 && now_ms < d->store_end_ms)
+		return;
 	d->store = NULL;
 	store_close(store, on_closed, d);
+}
+
+void storage_tick(struct dispatcher *d, uint64_t now_ms)
+{
+	if (d->store == NULL)
+		return;
+	if (d->on_closed != NULL) {
+		maybe_close(d, now_ms);
+		return;
+	}
+	tell_identity(d);
+	if (store_state(d->store)->up)
+		d->store_up_ms = now_ms;
+	moves_tick(&d->moves);
+	if (now_ms - d->store_report_ms >= REPORT_MS) {
+		d->store_report_ms = now_ms;
+		exchange(d);
+	}
+	if (now_ms - d->store_trim_ms < TRIM_MS)
+		return;
+	d->store_trim_ms = now_ms;
+	store_trim(d->store);
+}
+
+void storage_close(struct dispatcher *d, void (*closed)(struct dispatcher *d))
+{
+	check(publish_pending(&d->publisher) == 0 && d->channel_reads == 0);
+	history_close(&d->history);
+	moves_close(&d->moves);
+	d->on_closed = closed;
+	d->store_end_ms = uv_now(d->loop) + LATE_MAX_MS;
+	maybe_close(d, uv_now(d->loop));
 }

@@ -14,6 +14,7 @@
 struct frame {
 	uint32_t refs;
 	uint32_t len;
+	uint32_t queued; /* link queues that hold it (linkq.c) */
 	/* Of a message, for whoever accounts for its delivery or has to leave
 	 * it out: when it was accepted (microseconds since 1970; 0: not a
 	 * message) and until when it is of use (0: for ever), its class, the

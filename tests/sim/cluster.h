@@ -125,7 +125,11 @@ static void dispatcher_start(struct sim_dispatcher *d)
 		.queue_bytes = cluster.queue_bytes,
 		.interest_max = 10 * WORKERS_MAX * CHANNELS,
 	};
-	const struct publish_store appends = {on_append, on_fault, d};
+	const struct publish_store appends = {
+		.append = on_append,
+		.fault = on_fault,
+		.ctx = d,
+	};
 	const struct history_store reads = {
 		.read = on_read,
 		.tops = on_read_tops,

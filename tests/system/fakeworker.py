@@ -5,6 +5,7 @@ All share one connection to the dispatcher, and one port that it dials back to;
 a thread reads and beats. A worker that `takes` is False stops reading right
 behind its greeting.
 """
+import contextlib
 import random
 import selectors
 import socket
@@ -186,7 +187,7 @@ class FakeWorkers:
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._listener, selectors.EVENT_READ, None)
         self._pipes = []
-        self._ended = False
+        self._ended = self._paused = False
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
@@ -220,6 +221,16 @@ class FakeWorkers:
             w.want(channels)
         return w
 
+    @contextlib.contextmanager
+    def paused(self):
+        """Nothing is read or acknowledged; they go on saying that they live.
+
+        Their acknowledgements stay where they are.
+        """
+        self._paused = True
+        yield
+        self._paused = False
+
     def _accept(self):
         while True:
             try:
@@ -251,7 +262,11 @@ class FakeWorkers:
     def _run(self):
         beat_at = 0
         while not self._ended:
-            ready = self._selector.select(0.05)
+            if self._paused:
+                time.sleep(0.02)
+                ready = []
+            else:
+                ready = self._selector.select(0.05)
             with self._lock:
                 for key, _ in ready:
                     if key.data is None:
@@ -260,7 +275,7 @@ class FakeWorkers:
                         self._read(key.data)
                 if time.monotonic() < beat_at:
                     continue
-                beat_at = time.monotonic() + 0.5
+                beat_at = time.monotonic() + 0.9
                 for w in self.workers:
                     if w.peer:
                         w.heartbeat()

@@ -6,14 +6,26 @@
 #include "dispatcher/history.h"
 #include "dispatcher/publish.h"
 
+#include <string.h>
+
 #define FAKESTORE_EPOCH 1760000000000u
 
 struct fakestore {
 	struct list appends, reads, tops; /* in_store, the oldest first */
 	const char *fault;
 	unsigned submitted;
-	uint64_t offset; /* of the last append; one log for all channels */
+	uint64_t offset;  /* of the last append; one log for all channels */
+	char doubted[64]; /* the last channel in doubt */
+	unsigned doubts;
 };
+
+static inline void fakestore_doubt(void *ctx, const char *channel)
+{
+	struct fakestore *s = ctx;
+
+	s->doubts++;
+	strncpy(s->doubted, channel, sizeof(s->doubted) - 1);
+}
 
 static inline void fakestore_append(void *ctx, struct store_append *a)
 {
@@ -54,7 +66,12 @@ static inline void fakestore_init(struct fakestore *s)
 
 static inline struct publish_store fakestore_publish(struct fakestore *s)
 {
-	return (struct publish_store){fakestore_append, fakestore_fault, s};
+	return (struct publish_store){
+		.append = fakestore_append,
+		.fault = fakestore_fault,
+		.ctx = s,
+		.doubt = fakestore_doubt,
+	};
 }
 
 static inline struct history_store fakestore_history(struct fakestore *s)

@@ -360,6 +360,24 @@ static void test_fleet_absurd_numbers(void **state)
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 
+/* Who sees fewer than others do, and most have gone: it is he who is cut off.
+ * Where all see as little, nobody is. */
+static void test_fleet_cut_off(void **state)
+{
+	struct fixture *f = *state;
+
+	for (unsigned i = 0; i < 3; i++)
+		enter(f, i, 10);
+	look(f, 100);
+	assert_false(fleet_cut_off(&f->fleet, 3, 9));
+	for (unsigned i = 0; i < 2; i++)
+		nodes_disconnected(&f->n->nodes, f->worker[i]);
+	look(f, 100);
+	assert_true(fleet_cut_off(&f->fleet, 1, 3));
+	assert_false(fleet_cut_off(&f->fleet, 1, 1));
+	assert_false(fleet_cut_off(&f->fleet, 1, 0));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -378,6 +396,7 @@ int main(void)
 		TEST(test_fleet_full),
 		TEST(test_fleet_rebalance_off),
 		TEST(test_fleet_absurd_numbers),
+		TEST(test_fleet_cut_off),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -320,6 +320,22 @@ static void test_history_questions_are_bounded(void **state)
 	answer_read(f, 0);
 }
 
+/* The smallest queue has room for an answer too. */
+static void test_history_small_queue(void **state)
+{
+	struct fixture *f = *state;
+	struct node_worker *w = add_worker(f->n, "n", 0, 11, NULL);
+
+	f->n->nodes.config.queue_bytes = 64u << 10;
+	f->q.bytes_max = 128u << 10;
+	ask(f, w, 1);
+	assert_int_equal(
+		container_of(f->store.reads.next, struct store_read, in_store)
+			->bytes_max,
+		16u << 10);
+	answer_read(f, 1);
+}
+
 /* Live messages keep half of a link's queue. */
 static void test_history_leaves_room(void **state)
 {
@@ -502,6 +518,7 @@ int main(void)
 		TEST(test_history_worker_leaves),
 		TEST(test_history_reads_are_bounded),
 		TEST(test_history_questions_are_bounded),
+		TEST(test_history_small_queue),
 		TEST(test_history_leaves_room),
 		TEST(test_history_bad_questions),
 		TEST(test_history_tops),

@@ -65,7 +65,7 @@ static struct linkq make(size_t bytes_max, uint32_t frames_max)
 {
 	struct linkq q;
 
-	linkq_init(&q, bytes_max);
+	linkq_init(&q, bytes_max, NULL);
 	q.max.frames = frames_max;
 	return q;
 }
@@ -210,7 +210,7 @@ static void test_linkq_limit_of_frames(void **state)
 	struct linkq_drops sum = {0};
 
 	(void)state;
-	linkq_init(&q, 10 * LINKQ_FRAME_BYTES);
+	linkq_init(&q, 10 * LINKQ_FRAME_BYTES, NULL);
 	for (uint32_t i = 1; i <= 10; i++)
 		assert_int_equal(push(&q, i, 4, NORMAL, NORMAL), 0);
 	assert_int_equal(push(&q, 11, 4, NORMAL, NORMAL), ERR_FULL);
@@ -367,6 +367,208 @@ static void test_linkq_like_the_model(void **state)
 	linkq_fini(&q);
 }
 
+/* --- the pool ---------------------------------------------------------- */
+
+struct pooled {
+	struct linkq_pool pool;
+	struct linkq q[3];
+	unsigned kept[3]; /* displaced */
+	enum priority lane;
+};
+
+static void on_kept(void *ctx, struct linkq *q, const struct frame *delivery,
+		    enum priority lane)
+{
+	struct pooled *p = ctx;
+
+	assert_true(delivery->len > 0);
+	p->kept[q - p->q]++;
+	p->lane = lane;
+}
+
+static void pooled_init(struct pooled *p, size_t max)
+{
+	memset(p, 0, sizeof(*p));
+	linkq_pool_init(&p->pool, max, 4);
+	p->pool.on_kept = on_kept;
+	p->pool.ctx = p;
+	for (unsigned i = 0; i < array_len(p->q); i++)
+		linkq_init(&p->q[i], 1u << 20, &p->pool);
+}
+
+static void pooled_fini(struct pooled *p)
+{
+	for (unsigned i = 0; i < array_len(p->q); i++)
+		linkq_fini(&p->q[i]);
+	assert_int_equal(p->pool.bytes, 0);
+	assert_int_equal(p->pool.firm, 0);
+	for (unsigned i = 0; i < LINKQ_POOL_SIZES; i++)
+		assert_true(list_empty(&p->pool.by_size[i]));
+}
+
+#define KEPT PRIORITY_CLASSES
+
+/* One frame of its own. */
+static int put(struct pooled *p, unsigned q, unsigned class, size_t len)
+{
+	struct frame *f = frame_new(len);
+	int rc = class == KEPT ? linkq_push_kept(&p->q[q], f, PRIORITY_NORMAL)
+			       : linkq_push(&p->q[q], f, PRIORITY_NORMAL,
+					    (enum priority) class);
+
+	frame_release(f);
+	return rc;
+}
+
+static void put_many(struct pooled *p, unsigned q, unsigned class,
+		     unsigned count)
+{
+	for (unsigned i = 0; i < count; i++)
+		assert_int_equal(put(p, q, class, 1000), 0);
+}
+
+/* A frame costs once, whoever holds it, until the last batch with it is gone.
+ */
+static void test_linkq_pool_counts_once(void **state)
+{
+	struct pooled p;
+	struct frame *f = frame_new(1000), *out[4];
+	size_t rings, bytes;
+
+	(void)state;
+	pooled_init(&p, 1u << 20);
+	for (unsigned i = 0; i < 3; i++)
+		put_many(&p, i, PRIORITY_NORMAL, 1);
+	for (unsigned i = 0; i < 3; i++)
+		linkq_clear(&p.q[i]);
+	rings = p.pool.bytes;
+	assert_true(rings >= 3 * 16 * sizeof(struct linkq_entry));
+	for (unsigned i = 0; i < 3; i++)
+		assert_int_equal(linkq_push(&p.q[i], f, PRIORITY_NORMAL,
+					    PRIORITY_CRITICAL),
+				 0);
+	assert_int_equal(p.pool.bytes, rings + linkq_frame_cost(f));
+	assert_int_equal(p.pool.firm, 3000);
+	frame_release(f);
+	linkq_clear(&p.q[1]);
+	assert_int_equal(linkq_fill(&p.q[0], out, 4, 5000, &bytes), 1);
+	linkq_clear(&p.q[2]);
+	assert_int_equal(p.pool.bytes, rings + linkq_frame_cost(out[0]));
+	assert_int_equal(p.pool.firm, 0);
+	linkq_release(&p.q[0], out[0]);
+	assert_int_equal(p.pool.bytes, rings);
+	pooled_fini(&p);
+}
+
+/* Who holds most gives way, the least of it first, and is told of what is
+ * kept; the newcomer gets in. */
+static void test_linkq_pool_fullest_gives_way(void **state)
+{
+	struct pooled p;
+	uint64_t before;
+
+	(void)state;
+	pooled_init(&p, 64u << 10);
+	put_many(&p, 0, KEPT, 20);
+	put_many(&p, 0, PRIORITY_NORMAL, 3);
+	put_many(&p, 0, PRIORITY_DROPPABLE, 2);
+	put_many(&p, 1, KEPT, 10);
+	put_many(&p, 2, PRIORITY_NORMAL, 1);
+	linkq_clear(&p.q[2]); /* its ring stays */
+	p.pool.max = p.pool.bytes;
+	put_many(&p, 2, PRIORITY_DROPPABLE, 2);
+	assert_int_equal(
+		p.q[0].drops.messages[PRIORITY_DROPPABLE][LINKQ_EVICTED], 2);
+	put_many(&p, 2, PRIORITY_DROPPABLE, 3);
+	assert_int_equal(p.q[0].drops.messages[PRIORITY_NORMAL][LINKQ_EVICTED],
+			 3);
+	assert_int_equal(p.kept[0], 0);
+	before = linkq_drops_total(linkq_drops(&p.q[0]));
+	put_many(&p, 2, PRIORITY_DROPPABLE, 4);
+	assert_int_equal(p.kept[0], 4);
+	assert_int_equal(p.lane, PRIORITY_NORMAL);
+	assert_int_equal(linkq_drops_total(linkq_drops(&p.q[0])), before);
+	assert_int_equal(p.kept[1], 0);
+	assert_int_equal(p.q[2].all.frames, 9);
+	assert_true(p.pool.bytes <= p.pool.max);
+	assert_int_equal(p.pool.displaced, 9);
+	pooled_fini(&p);
+}
+
+/* The fullest one's own newcomers displace only what is less than they are. */
+static void test_linkq_pool_own_newcomers(void **state)
+{
+	struct pooled p;
+
+	(void)state;
+	pooled_init(&p, 64u << 10);
+	put_many(&p, 0, KEPT, 20);
+	put_many(&p, 0, PRIORITY_NORMAL, 2);
+	put_many(&p, 0, PRIORITY_DROPPABLE, 1);
+	p.pool.max = p.pool.bytes;
+	assert_int_equal(put(&p, 0, PRIORITY_DROPPABLE, 1000), ERR_FULL);
+	assert_int_equal(put(&p, 0, PRIORITY_NORMAL, 1000), 0);
+	assert_int_equal(put(&p, 0, PRIORITY_NORMAL, 1000), ERR_FULL);
+	put_many(&p, 0, KEPT, 3);
+	assert_int_equal(put(&p, 0, KEPT, 1000), ERR_FULL);
+	assert_int_equal(p.kept[0], 0);
+	put_many(&p, 0, PRIORITY_CRITICAL, 2);
+	assert_int_equal(p.kept[0], 2);
+	assert_true(p.pool.bytes <= p.pool.max);
+	pooled_fini(&p);
+}
+
+static void test_linkq_pool_critical_is_firm(void **state)
+{
+	struct pooled p;
+
+	(void)state;
+	pooled_init(&p, 64u << 10);
+	put_many(&p, 0, PRIORITY_CRITICAL, 20);
+	put_many(&p, 1, KEPT, 12);
+	p.pool.max = p.pool.bytes;
+	assert_true(linkq_pool_reserve(&p.pool, 1000));
+	assert_int_equal(p.kept[1], 1);
+	assert_false(linkq_pool_reserve(&p.pool, 20000));
+	assert_int_equal(put(&p, 2, PRIORITY_CRITICAL, 20000), ERR_FULL);
+	assert_int_equal(p.q[0].all.frames, 20);
+	assert_false(linkq_pool_take(&p.pool, 20000));
+	pooled_fini(&p);
+}
+
+/* Each queue in turn, whatever its size: what they hold and its cost agree. */
+static void test_linkq_pool_stays_below(void **state)
+{
+	struct pooled p;
+	struct frame *out[64];
+	uint64_t seed = 1;
+
+	(void)state;
+	pooled_init(&p, 200u << 10);
+	for (unsigned i = 0; i < 200000; i++) {
+		unsigned q, class;
+		size_t bytes, count;
+
+		seed = seed * 6364136223846793005u + 1442695040888963407u;
+		q = (unsigned)(seed >> 33) % 3;
+		class = (unsigned)(seed >> 40) % 16;
+		if (class >= 4)
+			(void)!put(&p, q, 1 + class % 3,
+				   (size_t)(seed >> 50) % 3000 + 1);
+		else if (class >= 1)
+			(void)!put(&p, q, PRIORITY_CRITICAL, 60);
+		if (class != 0 || q == 2) /* one takes nothing */
+			continue;
+		count = linkq_fill(&p.q[q], out, 64, 20000, &bytes);
+		while (count > 0)
+			linkq_release(&p.q[q], out[--count]);
+		assert_true(p.pool.bytes <= p.pool.max);
+	}
+	assert_true(p.pool.displaced > 1000);
+	assert_true(p.kept[2] > p.kept[0] + p.kept[1]);
+	pooled_fini(&p);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -380,6 +582,11 @@ int main(void)
 		cmocka_unit_test(test_linkq_limit_of_frames),
 		cmocka_unit_test(test_linkq_clear),
 		cmocka_unit_test(test_linkq_like_the_model),
+		cmocka_unit_test(test_linkq_pool_counts_once),
+		cmocka_unit_test(test_linkq_pool_fullest_gives_way),
+		cmocka_unit_test(test_linkq_pool_own_newcomers),
+		cmocka_unit_test(test_linkq_pool_critical_is_firm),
+		cmocka_unit_test(test_linkq_pool_stays_below),
 	};
 
 	return cmocka_run_group_tests_name("linkq", tests, NULL, NULL);

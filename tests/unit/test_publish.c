@@ -300,8 +300,8 @@ static void test_publish_reliable_waits_for_the_store(void **state)
 	assert_int_equal(f->r.nodes, 1);
 	assert_true(strlen(f->r.message_id) > 0);
 	assert_int_equal(publish_pending(&f->p), 0);
-	/* Never shed, whatever the request says. */
-	assert_int_equal(w->queue.held[PRIORITY_CRITICAL].frames, 1);
+	/* Kept, whatever the request says. */
+	assert_int_equal(w->queue.held[PRIORITY_CLASSES].frames, 1);
 	assert_int_equal(w->queue.lanes[PRIORITY_NORMAL].frames, 1);
 	assert_int_equal(f->p.total[PRIORITY_NORMAL][GRPC_OK], 1);
 	nodes_flush(&f->n->nodes, 2000);
@@ -320,6 +320,7 @@ static void test_publish_reliable_waits_for_the_store(void **state)
 	f->p.rules = &rules;
 }
 
+/* Who tried first may not have lived to route it. */
 static void test_publish_duplicate(void **state)
 {
 	struct fixture *f = *state;
@@ -338,9 +339,83 @@ static void test_publish_duplicate(void **state)
 	assert_string_equal(f->r.message_id, "first");
 	assert_int_equal(f->r.place.epoch, 7);
 	assert_int_equal(f->r.place.offset, 8);
-	assert_int_equal(f->r.nodes, 0);
+	assert_int_equal(f->r.nodes, 1);
+	nodes_flush(&f->n->nodes, 2000);
+	assert_int_equal(sent_decode(&f->n->sent, 0)->deliveries[0]->epoch, 7);
+	assert_int_equal(sent_decode(&f->n->sent, 0)->deliveries[0]->offset, 8);
+	assert_int_equal(w->messages_sent, 1);
+}
+
+/* --- answered too late ------------------------------------------------- */
+
+/* An append whose caller has been told that it may have been done. */
+static struct store_append *late(struct fixture *f)
+{
+	struct store_append *a;
+
+	f->q.channel = (char *)"score:1";
+	publish_later(f);
+	a = fakestore_next(&f->store);
+	a->definite = false;
+	fakestore_appended(&f->store, ERR_UNAVAILABLE);
+	assert_int_equal(f->r.code, GRPC_UNAVAILABLE);
+	assert_int_equal(publish_pending(&f->p), 0);
+	return a;
+}
+
+static void test_publish_late_is_routed(void **state)
+{
+	struct fixture *f = *state;
+	struct node_worker *w = add_worker(f->n, "n", 0, 11, "score:1");
+	struct store_append *a = late(f);
+	unsigned answers = f->answers;
+	const LinkDelivery *d;
+
+	assert_int_equal(publish_late(&f->p), 1);
 	assert_true(linkq_empty(&w->queue));
-	assert_int_equal(f->p.routed, 0);
+	a->rc = 0;
+	a->place = (struct store_place){7, 8};
+	a->late(a);
+	assert_int_equal(publish_late(&f->p), 0);
+	assert_int_equal(f->answers, answers); /* nobody waits */
+	assert_int_equal(f->store.doubts, 0);
+	nodes_flush(&f->n->nodes, 2000);
+	d = sent_decode(&f->n->sent, 0)->deliveries[0];
+	assert_string_equal(d->channel, "score:1");
+	assert_memory_equal(d->data.data, "text", 4);
+	assert_int_equal(d->offset, 8);
+}
+
+static void test_publish_late_is_doubtful(void **state)
+{
+	struct fixture *f = *state;
+	struct node_worker *w = add_worker(f->n, "n", 0, 11, "score:1");
+	struct store_append *a = late(f);
+
+	a->rc = ERR_UNAVAILABLE;
+	a->late(a);
+	assert_int_equal(publish_late(&f->p), 0);
+	assert_int_equal(f->store.doubts, 1);
+	assert_string_equal(f->store.doubted, "score:1");
+	assert_true(linkq_empty(&w->queue));
+	/* What has certainly failed is not doubtful. */
+	publish_later(f);
+	fakestore_next(&f->store)->definite = true;
+	fakestore_appended(&f->store, ERR_UNAVAILABLE);
+	assert_int_equal(publish_late(&f->p), 0);
+	assert_int_equal(f->store.doubts, 1);
+}
+
+/* They take memory; and what is late at the end is forgotten. */
+static void test_publish_late_is_bounded(void **state)
+{
+	struct fixture *f = *state;
+
+	f->p.pending_max = 2;
+	late(f);
+	late(f);
+	assert_refused(f, GRPC_RESOURCE_EXHAUSTED,
+		       "2 messages wait for the store");
 }
 
 static void fail_append(struct fixture *f, int rc, bool definite,
@@ -368,6 +443,7 @@ static void test_publish_store_fails(void **state)
 	f->q.channel = (char *)"score:1";
 	fail_append(f, ERR_UNAVAILABLE, false, GRPC_UNAVAILABLE,
 		    "retry with the same idempotency_key");
+	assert_int_equal(publish_late(&f->p), 1);
 	fail_append(f, ERR_UNAVAILABLE, true, GRPC_UNAVAILABLE,
 		    "nothing was published, retry");
 	fail_append(f, ERR_FULL, true, GRPC_RESOURCE_EXHAUSTED, "is full");
@@ -400,29 +476,86 @@ static void test_publish_pending_is_bounded(void **state)
 	assert_int_equal(f->r.place.offset, 3);
 }
 
-static void test_publish_reliable_needs_room(void **state)
+/* No link is asked: what finds no room is told, the newest top alone, and when
+ * there is room again. */
+static void test_publish_reliable_asks_no_link(void **state)
 {
 	struct fixture *f = *state;
 	struct node_worker *w = add_worker(f->n, "n", 0, 11, "score:1");
+	struct node_worker *other = add_worker(f->n, "m", 0, 12, "score:1");
 	struct linkq_sum full = {1, 2u << 20};
+	const LinkFrame *frame;
 
 	w->queue.max = full;
+	f->n->sent.answer = ERR_AGAIN;
+	f->q.channel = (char *)"score:1";
+	for (unsigned i = 0; i < 4; i++) {
+		publish_later(f);
+		fakestore_appended(&f->store, 0);
+		assert_int_equal(f->r.code, GRPC_OK);
+		assert_int_equal(f->r.nodes, i == 0 ? 2 : 1);
+	}
+	nodes_flush(&f->n->nodes, 2000);
+	assert_int_equal(f->p.links_full, 3);
+	assert_int_equal(linkq_drops_total(linkq_drops(&w->queue)), 0);
+	assert_true(behind_any(&w->behind));
+	assert_false(behind_any(&other->behind));
+	/* There is room by now; all the rest is told at once, behind the first
+	 * message. */
+	f->n->sent.answer = 0;
+	nodes_flush(&f->n->nodes, 2001);
+	nodes_flush(&f->n->nodes, 2010);
+	assert_false(behind_any(&w->behind));
+	for (unsigned i = 0; i < f->n->sent.count; i++) {
+		frame = sent_decode(&f->n->sent, i);
+		if (frame->receiver_epoch == 11 && frame->n_moved > 0) {
+			assert_int_equal(frame->n_moved, 1);
+			assert_string_equal(frame->moved[0]->channel,
+					    "score:1");
+			assert_int_equal(frame->moved[0]->top->epoch,
+					 FAKESTORE_EPOCH);
+			assert_int_equal(frame->moved[0]->top->offset, 4);
+			return;
+		}
+	}
+	fail_msg("it was not told");
+}
+
+/* Cut off from those who would hear it: better said than lost. What the store
+ * keeps is told by others. */
+static void test_publish_blind(void **state)
+{
+	struct fixture *f = *state;
+
+	add_worker(f->n, "n", 0, 11, "seen");
+	f->p.blind = true;
+	assert_refused(f, GRPC_UNAVAILABLE,
+		       "this dispatcher has lost sight of most");
+	f->q.channel = (char *)"seen";
+	assert_int_equal(publish(f), GRPC_OK);
 	f->q.channel = (char *)"score:1";
 	publish_later(f);
-	publish_later(f);
-	fakestore_appended(&f->store, 0);
-	/* Full only after the append: durable, and the worker finds the hole.
-	 */
 	fakestore_appended(&f->store, 0);
 	assert_int_equal(f->r.code, GRPC_OK);
-	assert_int_equal(f->r.nodes, 0);
-	assert_int_equal(f->p.links_full, 1);
-	assert_int_equal(
-		w->queue.drops.messages[PRIORITY_CRITICAL][LINKQ_REFUSED], 1);
-	/* Full before: not accepted. */
+	f->p.blind = false;
+	f->q.channel = (char *)"a";
+	assert_int_equal(publish(f), GRPC_OK);
+}
+
+/* All queues together are full of what is not displaced. */
+static void test_publish_critical_needs_the_pool(void **state)
+{
+	struct fixture *f = *state;
+	struct node_worker *w = add_worker(f->n, "n", 0, 11, "critical:1");
+
+	f->q.channel = (char *)"critical:1";
+	assert_int_equal(publish(f), GRPC_OK);
+	f->n->nodes.pool.max = f->n->nodes.pool.bytes;
 	assert_refused(f, GRPC_UNAVAILABLE,
 		       "a connection node's queue is full");
-	assert_int_equal(f->store.submitted, 2);
+	assert_int_equal(linkq_drops_total(linkq_drops(&w->queue)), 0);
+	f->n->nodes.pool.max += 300;
+	assert_int_equal(publish(f), GRPC_OK);
 }
 
 /* Its worker left while it waited. */
@@ -451,9 +584,14 @@ int main(void)
 		TEST(test_publish_full_queues),
 		TEST(test_publish_reliable_waits_for_the_store),
 		TEST(test_publish_duplicate),
+		TEST(test_publish_late_is_routed),
+		TEST(test_publish_late_is_doubtful),
+		TEST(test_publish_late_is_bounded),
 		TEST(test_publish_store_fails),
 		TEST(test_publish_pending_is_bounded),
-		TEST(test_publish_reliable_needs_room),
+		TEST(test_publish_reliable_asks_no_link),
+		TEST(test_publish_blind),
+		TEST(test_publish_critical_needs_the_pool),
 		TEST(test_publish_worker_leaves_meanwhile),
 	};
 
