@@ -565,6 +565,112 @@ static void test_nodes_tell_again_who_had_no_room(void **state)
 	frame_release(told);
 }
 
+/* --- messages that the store keeps ------------------------------------- */
+
+static bool queue_kept(struct nodes_fixture *f, struct node_worker *w,
+		       uint64_t offset)
+{
+	static uint8_t data[1000];
+	LinkDelivery d = STENTOR__LINK__V1__DELIVERY__INIT;
+	struct frame *encoded;
+	bool queued;
+
+	d.channel = (char *)"a";
+	d.data.data = data;
+	d.data.len = sizeof(data);
+	d.epoch = 5;
+	d.offset = offset;
+	encoded = link_delivery_encode(&d);
+	queued = nodes_queue_kept(&f->nodes, w, encoded, PRIORITY_NORMAL,
+				  interest_key(f, "a"), "a",
+				  (struct place){5, offset});
+	frame_release(encoded);
+	return queued;
+}
+
+/* Behind until half of the queue is empty, though single ones would fit. */
+static void test_nodes_behind_until_told(void **state)
+{
+	struct nodes_fixture *f = *state;
+	struct node_worker *w = add_worker(f, "n", 0, 11, "a");
+	struct frame *out[4];
+	const LinkFrame *last;
+	size_t bytes;
+
+	w->queue.max.frames = 8;
+	f->sent.answer = ERR_AGAIN;
+	for (unsigned i = 1; i <= 8; i++)
+		assert_true(queue_kept(f, w, i));
+	assert_false(queue_kept(f, w, 9));
+	assert_int_equal(linkq_fill(&w->queue, out, 3, 9000, &bytes), 3);
+	assert_false(queue_kept(f, w, 10));
+	w->connected = false; /* nothing is sent, so nothing told */
+	nodes_flush(&f->nodes, 2000);
+	assert_false(queue_kept(f, w, 11));
+	w->connected = true;
+	for (unsigned i = 0; i < 3; i++)
+		linkq_release(&w->queue, out[i]);
+	f->sent.answer = 0;
+	worker_speaks(f, w, NULL, 2000);
+	nodes_flush(&f->nodes, 2010);
+	nodes_flush(&f->nodes, 2020);
+	assert_false(behind_any(&w->behind));
+	last = sent_decode(&f->sent, f->sent.count - 1);
+	assert_int_equal(last->n_moved, 1);
+	assert_int_equal(last->moved[0]->top->offset, 11);
+	assert_true(queue_kept(f, w, 12));
+}
+
+/* What the pool displaces is marked, once, and not told while the worker is
+ * one of those that fill it. */
+static void test_nodes_displaced_is_told_later(void **state)
+{
+	struct nodes_fixture *f = *state;
+	struct node_worker *w = add_worker(f, "n", 0, 11, "a");
+	struct node_worker *quick = add_worker(f, "m", 0, 12, "b");
+
+	f->nodes.pool.floor_shift = 10;
+	f->sent.answer = ERR_AGAIN;
+	for (unsigned i = 1; i <= 100; i++)
+		assert_true(queue_kept(f, w, i));
+	f->nodes.pool.max = f->nodes.pool.bytes;
+	queue_some(f, quick, 500);
+	queue_some(f, quick, 500);
+	assert_true(behind_has(&w->behind, interest_key(f, "a"), "a"));
+	assert_false(queue_kept(f, w, 101));
+	w->connected = false;
+	nodes_flush(&f->nodes, 2000);
+	w->connected = true;
+	/* Far below half of its own queue, but the pool is full. */
+	worker_speaks(f, w, NULL, 2010);
+	nodes_flush(&f->nodes, 2010);
+	assert_true(behind_any(&w->behind));
+	f->sent.answer = 0;
+	for (unsigned i = 0; i < 4; i++) {
+		worker_speaks(f, w, NULL, 2100 + 10 * i);
+		nodes_flush(&f->nodes, 2100 + 10 * i);
+	}
+	assert_false(behind_any(&w->behind));
+}
+
+/* Links that take nothing hold little each once all have much under way. */
+static void test_nodes_under_way_is_bounded(void **state)
+{
+	struct nodes_fixture *f = *state;
+	struct node_worker *w = add_worker(f, "n", 0, 11, "a");
+
+	f->nodes.pool.max = NODES_UNDER_WAY_SHARE * 100000;
+	for (unsigned i = 0; i < 20; i++)
+		queue_some(f, w, 16000);
+	nodes_flush(&f->nodes, 3000);
+	assert_true(f->nodes.under_way >= 100000);
+	assert_true(f->nodes.under_way < 100000 + NODES_BATCH_BYTES_MAX);
+	worker_speaks(f, w, NULL, 3001);
+	assert_int_equal(f->nodes.under_way, 0);
+	nodes_flush(&f->nodes, 3001);
+	assert_true(f->nodes.under_way > 0);
+}
+
 static void test_nodes_hear_revocations(void **state)
 {
 	struct nodes_fixture *f = *state;
@@ -604,6 +710,9 @@ int main(void)
 		TEST(test_nodes_tell_all),
 		TEST(test_nodes_brief_a_newcomer),
 		TEST(test_nodes_tell_again_who_had_no_room),
+		TEST(test_nodes_behind_until_told),
+		TEST(test_nodes_displaced_is_told_later),
+		TEST(test_nodes_under_way_is_bounded),
 		TEST(test_nodes_hear_revocations),
 	};
 
