@@ -14,8 +14,8 @@
 #define STEP_MESSAGES 16
 #define STEP_ANSWERS  64
 
-#define GIVEN_UP                                                            \
-	"the store did not take an earlier message of the batch; nothing "  \
+#define GIVEN_UP                                                           \
+	"the store did not take an earlier message of the batch; nothing " \
 	"was published, retry"
 
 struct batch;
@@ -211,8 +211,8 @@ static void window_learn(struct batches *all, uint64_t begun_ns)
 	least = min_of(all->least_ns[0], all->least_ns[1]);
 	all->window_ns = now;
 	if (waited > least + BATCHES_DELAY_NS)
-		all->window = max_of(all->window * 3 / 4,
-				     (size_t)BATCHES_WINDOW_MIN);
+		all->window =
+			max_of(all->window * 3 / 4, (size_t)BATCHES_WINDOW_MIN);
 	else
 		all->window += all->window / 8 + 1;
 }
@@ -286,9 +286,8 @@ static bool may_publish(const struct batch *b)
 {
 	const struct dispatcher *d = dispatcher_of(b);
 
-	return b->begun < b->count &&
-	       (b->abandoned || b->call->cancelled ||
-		d->batches.pending < window(d));
+	return b->begun < b->count && (b->abandoned || b->call->cancelled ||
+				       d->batches.pending < window(d));
 }
 
 static bool may_answer(const struct batch *b)

@@ -25,7 +25,7 @@
 
 #define BATCHES_TURN_NS 1000000 /* of all, in each turn of the loop */
 /* What batches may add to the time that the store takes for a message. */
-#define BATCHES_DELAY_NS 4000000
+#define BATCHES_DELAY_NS   4000000
 #define BATCHES_WINDOW_MIN 64
 #define BATCHES_PERIOD_NS  5000000000u
 /* Messages of batches that are not answered. */

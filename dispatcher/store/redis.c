@@ -262,10 +262,19 @@ static bool read_eras(const char *text, struct store_eras *out)
 	return true;
 }
 
+/* A log has got a new epoch, because the server may have gone back. */
+static const char *count_era(struct redis_store *s, const char *text)
+{
+	if (text == NULL || *text != '+')
+		return text;
+	metric_add(&s->store.metrics, SM_ERAS, 0, 1);
+	return text + 1;
+}
+
 static int take_append(struct redis_op *op, const struct redis_reply *reply)
 {
 	struct store_append *a = op->append;
-	const char *text = reply->text;
+	const char *text = count_era(op->s, reply->text);
 
 	if (reply->type != REDIS_REPLY_STRING ||
 	    !read_number(&text, &a->place.epoch) ||
@@ -331,6 +340,7 @@ static int take_top(struct redis_op *op, size_t index, uint64_t time_ms,
 	struct store_place *place = &t->places[index];
 	struct store_eras eras = {0};
 
+	text = count_era(op->s, text);
 	if (text == NULL)
 		return ERR_MALFORMED;
 	if (*text == 0) {

@@ -102,14 +102,16 @@
 const char redis_script_append[] =
 	/* KEYS: meta, log, answer (if there is a key)
 	 * ARGV: floor, run, N, term, record, size, ttl ms, message id, digest,
-	 *       answer's window ms */
+	 *       answer's window ms
+	 * Returns epoch and offset, and of a duplicate the message id; `+` is
+	 * before it where the log has a new epoch. */
 	LUA_COMMON LUA_HISTORY LUA_RENEW
 	"local meta, log, answer = KEYS[1], KEYS[2], KEYS[3]\n"
 	"local m = redis.call('HMGET', meta, 'epoch', 'top', 'oldest', 'by',"
 	"                     'ttl', 'eras')\n"
 	"local id, top, oldest = m[1], tonumber(m[2]), tonumber(m[3])\n"
 	"local by, torn = history(m[4])\n"
-	"local changed, epoch, former, before = {}\n"
+	"local changed, epoch, former, before, renewed = {}\n"
 	"local function set(field, value)\n"
 	"  changed[#changed + 1] = field\n"
 	"  changed[#changed + 1] = value\n"
@@ -118,6 +120,7 @@ const char redis_script_append[] =
 	"  epoch, former, before = read_eras(id, m[6])\n"
 	"  if torn or before >= tonumber(id) then\n"
 	"    epoch, former = renew(epoch, former, top, before + 1)\n"
+	"    renewed = true\n"
 	"    set('eras', id .. ' ' .. epoch .. former)\n"
 	"  end\n"
 	"end\n"
@@ -141,7 +144,8 @@ const char redis_script_append[] =
 	/* A write, so that a WAIT behind us waits for the first one too. */
 	"    redis.call('PEXPIRE', answer,"
 	"               math.max(redis.call('PTTL', answer), 1))\n"
-	"    return epoch .. ' ' .. offset .. ' ' .. name\n"
+	"    return (renewed and '+' or '') .. epoch .. ' ' .. offset .. ' '"
+	"           .. name\n"
 	"  end\n"
 	"end\n"
 	"if not epoch then\n"
@@ -182,7 +186,7 @@ const char redis_script_append[] =
 	"  redis.call('SET', answer, place .. ' ' .. ARGV[8] .. ' ' .. ARGV[9],"
 	"             'PX', ARGV[10])\n"
 	"end\n"
-	"return place\n";
+	"return (renewed and '+' or '') .. place\n";
 
 const char redis_script_read[] =
 	/* KEYS: meta, log
@@ -264,7 +268,8 @@ const char redis_script_tops[] =
 	 * ARGV: floor, run, N, term, then for each "epoch offset" of what is
 	 *       known, or "".
 	 * Returns the time, then for each "epoch top", with former epochs and
-	 * offsets behind it, or "". Writes only where a log has gone back. */
+	 * offsets behind it, or ""; `+` is before it where the log has gone
+	 * back. Writes only there. */
 	LUA_COMMON LUA_HISTORY LUA_RENEW
 	"local out = {text(now)}\n"
 	"for i, meta in ipairs(KEYS) do\n"
@@ -272,15 +277,17 @@ const char redis_script_tops[] =
 	"  local id, top = m[1], tonumber(m[2])\n"
 	"  if id and top then\n"
 	"    local epoch, former, before = read_eras(id, m[3])\n"
+	"    local sign = ''\n"
 	"    local e, offset = ARGV[4 + i]:match('^(%d+) (%d+)$')\n"
 	"    if e and (tonumber(e) > tonumber(epoch) or"
 	"              e == epoch and tonumber(offset) > top) then\n"
 	"      epoch, former = renew(epoch, former, top,"
 	"                            math.max(before, tonumber(e)) + 1)\n"
+	"      sign = '+'\n"
 	"      redis.call('HSET', meta, 'by', (history(m[4])),"
 	"                 'eras', id .. ' ' .. epoch .. former)\n"
 	"    end\n"
-	"    out[1 + i] = epoch .. ' ' .. m[2] .. former\n"
+	"    out[1 + i] = sign .. epoch .. ' ' .. m[2] .. former\n"
 	"  else\n"
 	"    out[1 + i] = ''\n"
 	"  end\n"

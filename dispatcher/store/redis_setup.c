@@ -161,6 +161,9 @@ static void become_ready(struct redis_node *node)
 {
 	struct redis_store *s = node->s;
 
+	if (node->stale_run_id[0] != 0 &&
+	    strcmp(node->stale_run_id, node->server.run_id) != 0)
+		metric_add(&s->store.metrics, SM_HISTORIES, 0, 1);
 	redis_node_ready(node);
 	if (node->server.cluster) {
 		s->mode = REDIS_CLUSTER;

@@ -6,7 +6,8 @@
  *	append DIRECTORY	appends until it is killed, tells what was done
  *	hold DIRECTORY		keeps LMDB's writer lock until stdin ends
  */
-#define CONFORMANCE_PERSISTENT 1
+#define CONFORMANCE_PERSISTENT	 1
+#define CONFORMANCE_KEEPS_EPOCHS 1
 #include "tests/unit/dir_copy.h"
 #include "tests/unit/store_conformance.h"
 

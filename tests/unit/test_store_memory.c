@@ -1,5 +1,6 @@
 /* memory: under the conformance suite, and what store.c does for all. */
-#define CONFORMANCE_PERSISTENT 0
+#define CONFORMANCE_PERSISTENT	 0
+#define CONFORMANCE_KEEPS_EPOCHS 0
 #include "tests/unit/store_conformance.h"
 
 static void conformance_config(struct store_config *c)

@@ -1,6 +1,7 @@
 /* redis: a real server with its log on disk, under the conformance suite and
  * under what happens to servers. */
-#define CONFORMANCE_PERSISTENT 1
+#define CONFORMANCE_PERSISTENT	 1
+#define CONFORMANCE_KEEPS_EPOCHS 0
 #include "tests/unit/store_conformance.h"
 
 #include "tests/unit/redis_fixture.h"

@@ -1,6 +1,7 @@
 /* redis: a master with two replicas, watched by a Sentinel, under the
  * conformance suite with one replica asked for, and through fail-overs. */
-#define CONFORMANCE_PERSISTENT 1
+#define CONFORMANCE_PERSISTENT	 1
+#define CONFORMANCE_KEEPS_EPOCHS 0
 #include "tests/unit/store_conformance.h"
 
 #include "tests/unit/redis_fixture.h"
