@@ -104,7 +104,7 @@ static int read_rc(struct fixture *f, uint64_t now_ms, struct store_read *r)
 
 	arena_reset(&f->arena);
 	assert_int_equal(mdb_txn_begin(f->log.env, NULL, MDB_RDONLY, &txn), 0);
-	rc = lmdblog_read(&f->log, txn, r, &f->arena, now_ms);
+	rc = lmdblog_read(&f->log, txn, r, &f->arena, now_ms, now_ms);
 	mdb_txn_abort(txn);
 	return rc;
 }
