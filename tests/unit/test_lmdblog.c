@@ -521,6 +521,11 @@ static void test_lmdblog_moved_away(void **state)
 	assert_int_equal(rename(from, to), 0);
 	assert_int_equal(lmdblog_health(lmdblog_recover(&f->log)),
 			 LMDBLOG_DEAD);
+	mdb_env_close(f->log.env);
+	f->log.env = NULL;
+	assert_int_equal(rename(to, from), 0); /* and it is known again */
+	assert_int_equal(lmdblog_recover(&f->log), 0);
+	assert_int_equal(append_at(f, T0, "a", "", "y").place.offset, 2);
 }
 
 /* More logs than the writer keeps in memory. */
