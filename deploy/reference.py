@@ -66,7 +66,7 @@ rules:
                            # conflation key only the newest), drop_oldest
     history:               # the channel is reliable: readers resume
       size: 200            # messages that are kept, to 100000; 0: none
-      ttl: 10m             # and how long after the last one was published:
+      ttl: 10m             # and how old each may get:
                            # 1s to 30d, with ms, s, m, h or d
       latest: 1            # of these, for a new reader at once, to 1000
 ```

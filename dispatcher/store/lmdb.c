@@ -71,7 +71,7 @@ struct lmdb {
 	size_t renewing_count;
 	int written; /* its result: lmdblog's code */
 	uint64_t written_ms, writing_since_ns;
-	bool trim_due, trim_more;
+	bool trim_due, trim_more, trim_next;
 
 	/* The reader's job. */
 	uv_work_t reader;
@@ -79,7 +79,7 @@ struct lmdb {
 	struct list reading_reads, reading_tops, reading_behind;
 	struct arena arena;
 	int read; /* its result */
-	uint64_t read_ms;
+	uint64_t read_ms, made_ms;
 
 	enum lmdblog_health health;
 	int down_rc; /* what appends get while it is not LMDBLOG_WELL */
@@ -303,18 +303,20 @@ static void fill_renewing(struct lmdb *m)
 			container_of(node, struct store_tops, in_store);
 }
 
-/* Trims and renewals take turns with appends. */
+/* What is not an append takes turns with appends, and trims with renewals. */
 static void begin_writing(struct lmdb *m)
 {
 	bool appends = !list_empty(&m->appends);
+	bool behind = !list_empty(&m->behind);
 
 	if (m->writing || m->health != LMDBLOG_WELL)
 		return;
-	if (!list_empty(&m->behind) && (m->job != JOB_RENEW || !appends)) {
-		fill_renewing(m);
-		start_write(m, JOB_RENEW);
-	} else if (m->trim_due && (m->job != JOB_TRIM || !appends)) {
-		start_write(m, JOB_TRIM);
+	if ((behind || m->trim_due) && (!appends || m->job == JOB_APPEND)) {
+		m->trim_next = m->trim_due && (!behind || m->trim_next);
+		if (!m->trim_next)
+			fill_renewing(m);
+		start_write(m, m->trim_next ? JOB_TRIM : JOB_RENEW);
+		m->trim_next = !m->trim_next;
 	} else if (appends) {
 		fill_batch(m);
 		start_write(m, JOB_APPEND);
@@ -330,7 +332,8 @@ static int do_reads(struct lmdb *m, MDB_txn *txn)
 	list_for_each (node, &m->reading_reads) {
 		struct store_read *r =
 			container_of(node, struct store_read, in_store);
-		int rc = lmdblog_read(&m->log, txn, r, &m->arena, m->read_ms);
+		int rc = lmdblog_read(&m->log, txn, r, &m->arena, m->read_ms,
+				      m->made_ms);
 
 		r->rc = lmdblog_err(rc);
 		worst = rc ? rc : worst;
@@ -339,7 +342,7 @@ static int do_reads(struct lmdb *m, MDB_txn *txn)
 		struct store_tops *t =
 			container_of(node, struct store_tops, in_store);
 		bool behind;
-		int rc = lmdblog_tops(&m->log, txn, t, m->read_ms, &behind);
+		int rc = lmdblog_tops(&m->log, txn, t, m->made_ms, &behind);
 
 		t->rc = lmdblog_err(rc);
 		worst = rc ? rc : worst;
@@ -414,8 +417,9 @@ static void begin_reading(struct lmdb *m)
 	if (list_empty(&m->reading_reads) && list_empty(&m->reading_tops))
 		return;
 	m->reading = true;
+	m->read_ms = wall_ms(m);
 	/* Before the epoch of any log that the transaction may not see. */
-	m->read_ms = (m->writing ? m->written_ms : wall_ms(m)) - 1;
+	m->made_ms = (m->writing ? m->written_ms : m->read_ms) - 1;
 	m->reader.data = m;
 	check(uv_queue_work(m->store.loop, &m->reader, read_job, after_read) ==
 	      0);

@@ -109,12 +109,13 @@ void lmdblog_close(struct lmdblog *l);
 int lmdblog_append(struct lmdblog *l, struct store_append *const *appends,
 		   size_t count, uint64_t now_ms);
 
-/* Set the operation's results. Records are in `arena`. `behind`: some log may
+/* Set the operation's results. Records are in `arena`. A log that the
+ * transaction does not see was made after `made_ms`. `behind`: some log may
  * have gone back, and lmdblog_renew() has to do it. */
 int lmdblog_read(const struct lmdblog *l, MDB_txn *txn, struct store_read *r,
-		 struct arena *arena, uint64_t now_ms);
+		 struct arena *arena, uint64_t now_ms, uint64_t made_ms);
 int lmdblog_tops(const struct lmdblog *l, MDB_txn *txn, struct store_tops *t,
-		 uint64_t now_ms, bool *behind);
+		 uint64_t made_ms, bool *behind);
 
 /* Gives the logs that have gone back new epochs, in one transaction for all,
  * and sets the operations' results. */

@@ -280,8 +280,8 @@ static int64_t room_for(const struct store_append *a)
 	return (int64_t)room;
 }
 
-/* What has expired by the old ttl is not given again by a longer one; and the
- * log's entry in `expiry` is made anew. */
+/* What has expired by the old ttl is not given again by a longer one. By a
+ * shorter one, some is deleted later than it could be. */
 static int log_set_ttl(struct lmdblog *l, struct write_txn *t, struct log *log,
 		       uint64_t ttl_ms)
 {
@@ -292,7 +292,6 @@ static int log_set_ttl(struct lmdblog *l, struct write_txn *t, struct log *log,
 		rc = meta_first(l, t->txn, &log->meta, stored, t->now_ms,
 				&log->meta.first);
 	log->meta.ttl_ms = ttl_ms;
-	log->meta.due_ms = 0;
 	return rc;
 }
 

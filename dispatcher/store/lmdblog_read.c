@@ -15,11 +15,11 @@ static int meta_get(const struct lmdblog *l, MDB_txn *txn, const char *channel,
 }
 
 /* No log: a place before that of any log made after this transaction. Such a
- * log's epoch is greater than all that were before it, and than `now_ms`. */
+ * log's epoch is greater than all that were before it, and than `made_ms`. */
 static struct store_place no_log(const struct lmdblog_global *global,
-				 uint64_t now_ms)
+				 uint64_t made_ms)
 {
-	return (struct store_place){max_of(global->epoch, now_ms), 0};
+	return (struct store_place){max_of(global->epoch, made_ms), 0};
 }
 
 static int copy_record(struct store_record *to, struct arena *arena,
@@ -74,7 +74,7 @@ static int read_records(MDB_cursor *cursor, const struct log_meta *meta,
 }
 
 int lmdblog_read(const struct lmdblog *l, MDB_txn *txn, struct store_read *r,
-		 struct arena *arena, uint64_t now_ms)
+		 struct arena *arena, uint64_t now_ms, uint64_t made_ms)
 {
 	struct lmdblog_global global;
 	struct log_meta meta;
@@ -86,7 +86,7 @@ int lmdblog_read(const struct lmdblog *l, MDB_txn *txn, struct store_read *r,
 	if (rc == MDB_NOTFOUND) {
 		rc = global_read(l, txn, &global);
 		if (rc == 0)
-			r->top = no_log(&global, now_ms);
+			r->top = no_log(&global, made_ms);
 		return rc;
 	}
 	if (rc == 0)
@@ -114,7 +114,7 @@ int lmdblog_read(const struct lmdblog *l, MDB_txn *txn, struct store_read *r,
 }
 
 int lmdblog_tops(const struct lmdblog *l, MDB_txn *txn, struct store_tops *t,
-		 uint64_t now_ms, bool *behind)
+		 uint64_t made_ms, bool *behind)
 {
 	struct lmdblog_global global;
 	int rc = global_read(l, txn, &global);
@@ -127,7 +127,7 @@ int lmdblog_tops(const struct lmdblog *l, MDB_txn *txn, struct store_tops *t,
 		t->places[i] = (struct store_place){meta.epoch, meta.top};
 		if (rc == MDB_NOTFOUND) {
 			rc = 0;
-			t->places[i] = no_log(&global, now_ms);
+			t->places[i] = no_log(&global, made_ms);
 		}
 		if (t->eras)
 			t->eras[i] = meta.eras;

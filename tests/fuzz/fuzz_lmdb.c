@@ -143,7 +143,7 @@ static void read_channel(MDB_txn *txn, const char *channel, uint64_t after,
 	struct arena arena;
 
 	arena_init(&arena, 1u << 20);
-	if (lmdblog_read(&log_, txn, &r, &arena, now_ms) == 0) {
+	if (lmdblog_read(&log_, txn, &r, &arena, now_ms, now_ms) == 0) {
 		check(r.count <= r.records_max);
 		for (size_t i = 0; i < r.count; i++) {
 			check(latest || r.records[i].offset > after);
