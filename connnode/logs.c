@@ -253,7 +253,6 @@ static void move(struct log *log, LinkPlace *top)
 	to.offset = min_of(log->place.offset, from.base);
 	questions_cancel(l->questions, &log->fetch);
 	list_remove(&log->in_holes);
-	log->swept = false;
 	l->counters.moved++;
 	l->ops->moved(l->ctx, log->channel, to);
 	arrive(log, to, top->offset);
