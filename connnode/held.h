@@ -33,7 +33,7 @@ void held_pop(struct held *h);
 
 /* The log is in `epoch` now. `same` says of the message at an earlier position
  * whether it is in that epoch too: then it has a position there; else it is let
- * go. */
+ * go. What is there twice then stays so. */
 void held_carry(struct held *h, uint64_t epoch,
 		bool (*same)(void *ctx, struct place at), void *ctx);
 /* Whether one of an epoch between the two would be let go. */

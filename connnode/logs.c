@@ -167,8 +167,7 @@ static void settle(struct log *log)
 		log->swept = false;
 		return;
 	}
-	if (fetching || is_moving(log) ||
-	    (waiting && log->hole_at == log->place.offset))
+	if (fetching || (waiting && log->hole_at == log->place.offset))
 		return;
 	l->counters.holes += !waiting;
 	list_remove(&log->in_holes);
@@ -254,11 +253,8 @@ static void move(struct log *log, LinkPlace *top)
 	to.offset = min_of(log->place.offset, from.base);
 	questions_cancel(l->questions, &log->fetch);
 	list_remove(&log->in_holes);
-	log->swept = false;
 	l->counters.moved++;
 	l->ops->moved(l->ctx, log->channel, to);
-	if (log->report_at != UINT64_MAX)
-		log->report_at = 0;
 	arrive(log, to, top->offset);
 }
 
@@ -392,7 +388,7 @@ static void take_history(struct log *log, const HistoryAnswer *answer)
 		/* Read before that was appended, for another of us; or the
 		 * store has gone back. */
 		ask(log);
-	else if (log->place.offset < top && !is_moving(log))
+	else if (log->place.offset < top)
 		fetch(log);
 }
 
@@ -644,7 +640,7 @@ void logs_moved(struct logs *l, struct channel *ch, struct place top,
 			log->next = top;
 	} else if (top.epoch == log->place.epoch) {
 		log->seen.offset = max_of(log->seen.offset, top.offset);
-	} else if (!past_same(log->past, top)) {
+	} else {
 		was_there(log, top);
 	}
 	settle(log);

@@ -18,7 +18,7 @@ struct past_epoch *past_find(struct past *p, uint64_t epoch)
 
 static void add(struct past *p, const struct past_epoch *e)
 {
-	if (e->epoch != 0 && e->epoch < p->present && p->count < PAST_MAX &&
+	if (e->epoch != 0 && e->epoch < p->present &&
 	    past_find(p, e->epoch) == NULL)
 		p->epoch[p->count++] = *e;
 }

@@ -324,7 +324,8 @@ static UNUSED void deliver(struct fixture *f, const char *channel,
 /* --- what a client saw ------------------------------------------------- */
 
 static char last_id[128];
-static char gap_id[128], last_gap[512]; /* of the last gap */
+/* Of the last gap; and the id of the one before. */
+static char gap_id[128], last_gap[512], gap_id_before[128];
 
 static void see(const char *line, size_t len, char *seen, char event[64])
 {
@@ -344,6 +345,7 @@ static void see(const char *line, size_t len, char *seen, char event[64])
 		else if (strcmp(event, "stentor.gap") == 0 &&
 			 sscanf(strstr(line, "\"reason\":"),
 				"\"reason\":\"%15[^\"]", reason) == 1) {
+			memcpy(gap_id_before, gap_id, sizeof(gap_id));
 			snprintf(gap_id, sizeof(gap_id), "%s", last_id);
 			snprintf(last_gap, sizeof(last_gap), "%.*s",
 				 (int)len - 6, line + 6);

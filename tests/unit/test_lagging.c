@@ -225,7 +225,13 @@ static void test_lagging_gap_has_a_place(void **state)
 	block(f, 0, false);
 	assert_string_equal(numbers(taken(f, 0)),
 			    "m1 gap:lagging gap:lagging m2 m3 ");
-	/* Of the last gap: c's is told behind b's or before it. */
+	/* Behind c's, b's is still to come. */
+	assert_int_equal(place_decode(gap_id_before, f->sessions[0].list_hash,
+				      places, 3),
+			 0);
+	assert_int_equal(places[0].offset, 1);
+	assert_int_equal(places[1].offset, 0);
+	assert_int_equal(places[2].offset, 1);
 	assert_int_equal(
 		place_decode(gap_id, f->sessions[0].list_hash, places, 3), 0);
 	assert_int_equal(places[0].offset, 1);

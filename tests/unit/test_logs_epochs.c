@@ -257,6 +257,14 @@ static void test_epochs_older_lost_with_its_link(void **state)
 	turn(f, LOGS_LATE_MS);
 	logs_resync(&f->logs, true);
 	expect(f, "");
+	answer_tops(f, 3, 8); /* of the sweep */
+	turn(f, 0);
+	answer_tops(f, 3, 8);
+	deliver(f, 4, 9);
+	answered(f, 4, 9, 3, 8);
+	expect(f, "m4:8 p4:9 ");
+	logs_resync(&f->logs, true);
+	expect(f, "l4:9!rewound[3:9-4:8] ");
 }
 
 /* --- several epochs ------------------------------------------------------ */
@@ -359,17 +367,23 @@ static void test_epochs_one_between(void **state)
 	turn(f, LOGS_HOLE_MS);
 	answer_history(f, 3, 7, 1, 7, 7);
 	expect(f, "p3:7 ");
-	/* It was there in both: nothing is lost. */
+	/* Not the newest that came. */
 	deliver(f, 4, 8);
-	deliver(f, 4, 9);
+	deliver(f, 5, 8);
 	f->eras[1] = (struct place){3, 7};
-	answered(f, 5, 9, 4, 9);
-	expect(f, "m5:7 p5:8 p5:9 ");
+	answered(f, 5, 8, 4, 7);
+	expect(f, "m5:7!rewound[3:8-5:7] p5:8 ");
+	/* It was there in both: nothing is lost. */
+	deliver(f, 6, 9);
+	deliver(f, 6, 10);
+	f->eras[1] = (struct place){5, 8};
+	answered(f, 7, 10, 6, 10);
+	expect(f, "m7:8 p7:9 p7:10 ");
 	/* Told by a top alone. */
-	logs_moved(&f->logs, f->a, (struct place){6 + E, 12}, f->now_ms);
-	f->eras[1] = (struct place){5, 9};
-	answered(f, 7, 11, 6, 11);
-	expect(f, "m7:9!rewound[5:10-7:9] ");
+	logs_moved(&f->logs, f->a, (struct place){8 + E, 13}, f->now_ms);
+	f->eras[1] = (struct place){7, 10};
+	answered(f, 9, 12, 8, 12);
+	expect(f, "m9:10!rewound[7:11-9:10] ");
 }
 
 /* The answer was read before the epoch that something came of. */
@@ -490,6 +504,8 @@ static void test_epochs_absent(void **state)
 	deliver(f, 12, 1);
 	answered_new(f, 12, 1);
 	expect(f, "m12:0 p12:1 ");
+	logs_resync(&f->logs, true); /* before it there was nothing to lose */
+	expect(f, "");
 	logs_close(&f->logs, f->a);
 	follow(f, 10, 0);
 	deliver(f, 10, 1); /* made in the same millisecond */
@@ -689,8 +705,17 @@ static void test_epochs_swept(void **state)
 	answer_history(f, 1, 9, 1, 9, 9);
 	expect(f, "p1:9 ");
 	assert_int_equal(f->logs.counters.swept, 1);
+	/* Nor is one asked that was asked for another reason. */
+	turn(f, SWEEP_MS / 2);
+	logs_resync(&f->logs, true);
+	turn(f, 0);
+	answer_tops(f, 1, 9);
+	f->tops_asked = 0;
+	turn(f, SWEEP_MS - 1);
+	assert_int_equal(f->tops_asked, 0);
 	/* A link that changed asks too: that is not the sweep. */
-	turn(f, SWEEP_MS);
+	turn(f, 1);
+	assert_int_equal(f->tops_asked, 1);
 	logs_resync(&f->logs, true);
 	turn(f, 0);
 	answer_tops(f, 1, 10);
@@ -719,11 +744,11 @@ static void test_epochs_since(void **state)
 	logs_close(&f->logs, f->a);
 
 	/* By its oldest era. */
-	logs_open(&f->logs, f->a, 6 + E);
+	logs_open(&f->logs, f->a, 7 + E);
 	logs_announced(&f->logs, f->a);
 	turn(f, 0);
 	answer_era(f, 7, 2, 6, 2);
-	expect(f, "k7:0 ");
+	expect(f, "k7:2 ");
 	logs_close(&f->logs, f->a);
 
 	/* It was there: what came meanwhile is owed. */
@@ -759,6 +784,12 @@ static void test_epochs_open_at(void **state)
 	assert_int_equal(f->after, 4);
 	answer_history(f, 5, 6, 1, 5, 6);
 	expect(f, "p5:5 p5:6 ");
+	logs_close(&f->logs, f->a);
+	/* What there was after it nobody knows. */
+	logs_open_at(&f->logs, f->a, (struct place){5 + E, 3});
+	turn(f, 0);
+	answer_era(f, 6, 4, 5, 4);
+	expect(f, "m6:3!rewound[5:5-6:4] ");
 }
 
 int main(void)

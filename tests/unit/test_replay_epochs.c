@@ -165,6 +165,56 @@ static void test_replay_under_way(void **state)
 	assert_string_equal(taken(f, 1), "m8 ");
 }
 
+/* The first of a channel is held too, until it has what it missed. */
+static void test_replay_first_comer_is_held(void **state)
+{
+	struct fixture *f = *state;
+
+	f->top.offset = 9;
+	join(f, 0, "a", id_of(EPOCH, 6));
+	turn(f);
+	answer(f); /* the top */
+	turn(f);   /* the page is asked for */
+	deliver(f, "a", 10);
+	f->top.offset = 10;
+	assert_string_equal(taken(f, 0), "ready ");
+	assert_string_equal(settled(f, 0), "m7 m8 m9 m10 ");
+}
+
+/* The log's place skips what is not kept, or learns late what was lost: who is
+ * ahead of that is not told, nor who is yet to be judged. */
+static void test_replay_skipped_and_lost(void **state)
+{
+	struct fixture *f = *state;
+
+	f->top.offset = 3;
+	join(f, 0, "a", NULL);
+	settled(f, 0);
+	f->top.offset = 9;
+	join(f, 1, "a", id_of(EPOCH, 8));
+	turn(f);
+	answer(f); /* 4 to 9 are fetched now; that one is ahead */
+	f->first = 8;
+	join(f, 2, "a", id_of(EPOCH, 99)); /* not judged yet */
+	assert_string_equal(settled(f, 0), "gap:expired m8 m9 ");
+	expect_gap(EPOCH, 4, EPOCH, 7);
+	assert_string_equal(taken(f, 1), "ready m9 ");
+	assert_string_equal(settled(f, 2), "gap:unknown ready m8 m9 ");
+	leave(&f->sessions[2]);
+
+	go_back(f, 9);
+	f->top.offset = 10;
+	deliver(f, "a", 10);
+	settled(f, 0);
+	taken(f, 1);
+	join(f, 3, "a", id_of(EPOCH + 1, 99));
+	turn(f); /* asked */
+	deliver_at(f, "a", EPOCH, 12);
+	assert_string_equal(taken(f, 0), "gap:rewound ");
+	assert_string_equal(taken(f, 3), "");
+	assert_string_equal(settled(f, 3), "gap:unknown ready m8 m9 m10 ");
+}
+
 /* --- claims -------------------------------------------------------------- */
 
 static void test_claim_of_an_earlier_epoch(void **state)
@@ -256,8 +306,30 @@ static void test_claim_on_nothing(void **state)
 	join(f, 2, "a", id_of(EPOCH - 5, 4));
 	assert_string_equal(settled(f, 2), "gap:epoch ready ");
 	expect_gap(EPOCH - 5, 5, EPOCH, 0);
+	join(f, 3, "a", id_of(EPOCH - 2 * 86400000ull, 0));
+	assert_string_equal(settled(f, 3), "ready ");
+	join(f, 4, "a", id_of(EPOCH + 99, 0));
+	assert_string_equal(settled(f, 4), "ready ");
 	deliver(f, "a", 1);
 	assert_string_equal(taken(f, 0), "m1 ");
+	assert_string_equal(taken(f, 4), "m1 ");
+}
+
+/* A client of a faster node is in the next epoch already. */
+static void test_claim_of_a_later_epoch(void **state)
+{
+	struct fixture *f = *state;
+
+	f->top.offset = 9;
+	join(f, 1, "a", NULL);
+	settled(f, 1);
+	go_back(f, 7);
+	f->top.offset = 8;
+	join(f, 0, "a", id_of(EPOCH + 1, 8));
+	assert_string_equal(settled(f, 0), "ready ");
+	assert_string_equal(settled(f, 1), "m8 ");
+	deliver(f, "a", 9);
+	assert_string_equal(taken(f, 0), "m9 ");
 }
 
 /* It saw that there was no log; then one was made, and gone back. */
@@ -407,6 +479,39 @@ static void test_class_left_and_found(void **state)
 	assert_string_equal(settled(f, 0), "m7 m8 ");
 }
 
+/* Whoever comes when all have left is owed nothing of what they were. */
+static void test_class_left_by_all(void **state)
+{
+	struct fixture *f = *state;
+
+	f->top.offset = 3;
+	join(f, 0, "a", NULL);
+	settled(f, 0);
+	set_history(f, 0);
+	intake_apply_rules(&f->w);
+	leave(&f->sessions[0]);
+	join(f, 1, "a", NULL);
+	settled(f, 1);
+	f->top.offset = 9;
+	deliver(f, "a", 9);
+	assert_string_equal(settled(f, 1), "m9 ");
+}
+
+/* What no log can place has no id. */
+static void test_class_no_place(void **state)
+{
+	struct fixture *f = *state;
+
+	set_history(f, 0);
+	intake_apply_rules(&f->w);
+	join(f, 0, "a b", NULL);
+	assert_string_equal(settled(f, 0), "ready ");
+	last_id[0] = '\0';
+	deliver_at(f, "a", 0, 5);
+	assert_string_equal(taken(f, 0), "m5 ");
+	assert_string_equal(last_id, "");
+}
+
 /* A log that was there before its subscriber: from what comes on. */
 static void test_class_older_log(void **state)
 {
@@ -434,6 +539,15 @@ static void test_class_older_log(void **state)
 	deliver(f, "b", 10);
 	assert_string_equal(taken(f, 1), "m10 ");
 	assert_string_equal(taken(f, 3), "m10 ");
+	/* Unless the log was made after they came. */
+	join(f, 4, "c", NULL);
+	settled(f, 4);
+	f->top = (struct place){EPOCH * 2, 2};
+	place_encode(last_id, place_list_hash(&(const char *){"c"}, 1),
+		     &(struct place){EPOCH * 2, 2}, 1);
+	join(f, 5, "c", last_id);
+	assert_string_equal(settled(f, 5), "ready ");
+	assert_string_equal(taken(f, 4), "m1 m2 ");
 }
 
 /* A place in a channel of which no store can tell anything: never silence, and
@@ -478,15 +592,20 @@ int main(void)
 		TEST(test_replay_ahead_of_what_is_lost),
 		TEST(test_replay_pages_are_of_one_epoch),
 		TEST(test_replay_under_way),
+		TEST(test_replay_first_comer_is_held),
+		TEST(test_replay_skipped_and_lost),
 		TEST(test_claim_of_an_earlier_epoch),
 		TEST(test_claim_is_told_once),
 		TEST(test_claim_is_told_once_of_several),
 		TEST(test_claim_on_nothing),
+		TEST(test_claim_of_a_later_epoch),
 		TEST(test_claim_before_the_log),
 		TEST(test_claim_and_what_expired),
 		TEST(test_class_dispatcher_is_first),
 		TEST(test_class_owed_since),
 		TEST(test_class_left_and_found),
+		TEST(test_class_left_by_all),
+		TEST(test_class_no_place),
 		TEST(test_class_older_log),
 		TEST(test_class_no_store),
 	};
