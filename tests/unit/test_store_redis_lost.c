@@ -281,6 +281,25 @@ static void test_redis_always_restarted(void **state)
 	reset();
 }
 
+static bool has_durable_key(void)
+{
+	command(&server, "exists " REDIS_DURABLE_KEY);
+	return said[0] == '1';
+}
+
+/* Another dispatcher has found a reason to. */
+static void test_redis_always_taken_away(void **state)
+{
+	struct conformance *f = *state;
+	struct store_place first;
+
+	with_aof(f, "always");
+	first = fill(f, "a", 3);
+	command(&server, "del " REDIS_DURABLE_KEY);
+	assert_true(append_text(f, "a", "4").epoch > first.epoch);
+	reset();
+}
+
 /* Whether a restart may lose something is asked again and again. */
 static void test_redis_always_no_more(void **state)
 {
@@ -290,15 +309,12 @@ static void test_redis_always_no_more(void **state)
 	with_aof(f, "always");
 	first = fill(f, "a", 3);
 	command(&server, "config set appendfsync everysec");
-	do
-		turn_for(f, 50);
-	while (command(&server, "exists " REDIS_DURABLE_KEY), said[0] != '0');
+	loop_until(f->l, !has_durable_key());
 	second = append_text(f, "a", "4");
 	assert_true(second.epoch > first.epoch);
 	command(&server, "config set appendfsync always");
-	do
-		turn_for(f, 50);
-	while (command(&server, "exists " REDIS_DURABLE_KEY), said[0] != '1');
+	loop_until(f->l, has_durable_key());
+	turn_for(f, 50);
 	/* Counted by this very run: nothing is in doubt. */
 	assert_int_equal(append_text(f, "a", "5").epoch, second.epoch);
 	restart(f);
@@ -351,10 +367,11 @@ static void wait_synced(const struct redis_server_process *r)
 
 /* Made a replica, given an older copy, and made a master again, before anybody
  * here has turned. */
-static void test_redis_demoted_and_back(void **state)
+static void demoted_and_back(struct conformance *f)
 {
-	struct conformance *f = *state;
 	struct store_place first = fill(f, "a", 4), second;
+	uint64_t reconnects =
+		metric_get(store_counters(f->store), SM_RECONNECTS, 0);
 
 	redis_start(&other);
 	command(&other, "replicaof 127.0.0.1 %u", server.port);
@@ -367,10 +384,23 @@ static void test_redis_demoted_and_back(void **state)
 	uv_update_time(&f->l->loop);
 	second = append_text(f, "a", "5");
 	assert_int_equal(metric_get(store_counters(f->store), SM_RECONNECTS, 0),
-			 0);
+			 reconnects);
 	assert_true(second.epoch > first.epoch);
 	assert_log(f, "a", second, (struct store_era[]){era(first, 4)}, 1);
 	redis_kill(&other, SIGKILL);
+}
+
+static void test_redis_demoted_and_back(void **state)
+{
+	demoted_and_back(*state);
+}
+
+/* Its disk has all that it has answered, but of another's data. */
+static void test_redis_always_demoted(void **state)
+{
+	with_aof(*state, "always");
+	demoted_and_back(*state);
+	reset();
 }
 
 /* --- answers -------------------------------------------------------------- */
@@ -718,9 +748,11 @@ int main(void)
 		CONFORMANCE_CASE(test_redis_many_eras),
 		CONFORMANCE_CASE(test_redis_everysec_cut_off),
 		CONFORMANCE_CASE(test_redis_always_restarted),
+		CONFORMANCE_CASE(test_redis_always_taken_away),
 		CONFORMANCE_CASE(test_redis_always_no_more),
 		CONFORMANCE_CASE(test_redis_always_put_back),
 		CONFORMANCE_CASE(test_redis_demoted_and_back),
+		CONFORMANCE_CASE(test_redis_always_demoted),
 		CONFORMANCE_CASE(test_redis_answer_survives),
 		CONFORMANCE_CASE(test_redis_answer_outlives),
 		CONFORMANCE_CASE(test_redis_answer_of_another),
