@@ -14,8 +14,8 @@
 #define STEP_MESSAGES 16
 #define STEP_ANSWERS  64
 
-#define GIVEN_UP                                                            \
-	"the store did not take an earlier message of the batch; nothing "  \
+#define GIVEN_UP                                                           \
+	"the store did not take an earlier message of the batch; nothing " \
 	"was published, retry"
 
 struct batch;
@@ -211,8 +211,8 @@ static void window_learn(struct batches *all, uint64_t begun_ns)
 	least = min_of(all->least_ns[0], all->least_ns[1]);
 	all->window_ns = now;
 	if (waited > least + BATCHES_DELAY_NS)
-		all->window = max_of(all->window * 3 / 4,
-				     (size_t)BATCHES_WINDOW_MIN);
+		all->window =
+			max_of(all->window * 3 / 4, (size_t)BATCHES_WINDOW_MIN);
 	else
 		all->window += all->window / 8 + 1;
 }
@@ -286,9 +286,8 @@ static bool may_publish(const struct batch *b)
 {
 	const struct dispatcher *d = dispatcher_of(b);
 
-	return b->begun < b->count &&
-	       (b->abandoned || b->call->cancelled ||
-		d->batches.pending < window(d));
+	return b->begun < b->count && (b->abandoned || b->call->cancelled ||
+				       d->batches.pending < window(d));
 }
 
 static bool may_answer(const struct batch *b)
@@ -363,7 +362,14 @@ void batches_take(struct rpc_call *call, struct items *request)
 	d->batches.bytes += bytes;
 	call->peer->batch_bytes += bytes;
 	list_init(&b->in_work);
+	call->state = b;
 	batch_work(b);
+}
+
+void batches_give_up(struct rpc_call *call)
+{
+	/* It may be waiting for others' messages only. */
+	batch_work(call->state);
 }
 
 void batches_init(struct dispatcher *d)

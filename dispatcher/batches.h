@@ -25,7 +25,7 @@
 
 #define BATCHES_TURN_NS 1000000 /* of all, in each turn of the loop */
 /* What batches may add to the time that the store takes for a message. */
-#define BATCHES_DELAY_NS 4000000
+#define BATCHES_DELAY_NS   4000000
 #define BATCHES_WINDOW_MIN 64
 #define BATCHES_PERIOD_NS  5000000000u
 /* Messages of batches that are not answered. */
@@ -51,7 +51,8 @@ struct batches {
 void batches_init(struct dispatcher *d);
 /* There are none. */
 void batches_close(struct dispatcher *d);
-/* on_list of PublishBatch. */
+/* on_list and on_cancel of PublishBatch. */
 void batches_take(struct rpc_call *call, struct items *request);
+void batches_give_up(struct rpc_call *call);
 
 #endif

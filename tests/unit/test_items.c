@@ -118,9 +118,8 @@ static void test_items_proto_faults(void **state UNUSED)
 /* Strings are right and a number is none: known when it is its turn. */
 static void test_items_element_that_cannot_be_read(void **state UNUSED)
 {
-	struct items *it =
-		begin(CODEC_PROTO, false, BYTES("\x0a\3\x3a\1x\x0a\3\x12\1b"),
-		      MAX);
+	struct items *it = begin(CODEC_PROTO, false,
+				 BYTES("\x0a\3\x3a\1x\x0a\3\x12\1b"), MAX);
 	char why[MESSAGE_WHY_MAX];
 	enum grpc_code code;
 	unsigned steps;
@@ -199,8 +198,8 @@ static void test_items_json_agrees(void **state UNUSED)
 
 	for (size_t i = 0; i + 1 < sizeof(text); i++) {
 		for (size_t j = 0; j < sizeof(bytes); j++) {
-			size_t len = j + 1 == sizeof(bytes) ? i
-							    : sizeof(text) - 1;
+			size_t len =
+				j + 1 == sizeof(bytes) ? i : sizeof(text) - 1;
 			struct items *it;
 			int whole, rv;
 
