@@ -362,7 +362,14 @@ void batches_take(struct rpc_call *call, struct items *request)
 	d->batches.bytes += bytes;
 	call->peer->batch_bytes += bytes;
 	list_init(&b->in_work);
+	call->state = b;
 	batch_work(b);
+}
+
+void batches_give_up(struct rpc_call *call)
+{
+	/* It may be waiting for others' messages only. */
+	batch_work(call->state);
 }
 
 void batches_init(struct dispatcher *d)

@@ -6,7 +6,7 @@
  * All batches under way share a millisecond of each turn of the loop, in steps
  * of some 50 us: connections take turns, and so do the batches of each. So many
  * of their messages wait for the store at once that they delay what others
- * publish by 4 ms or so, --batch-pending-max at most; the rest waits here, as
+ * publish by 2.5 ms or so, --batch-pending-max at most; the rest waits here, as
  * bytes: --batch-bytes-max, of which each connection has a share (share.h).
  * A batch's messages are submitted in its order, so those of one channel are
  * stored in it.
@@ -25,8 +25,8 @@
 
 #define BATCHES_TURN_NS 1000000 /* of all, in each turn of the loop */
 /* What batches may add to the time that the store takes for a message. */
-#define BATCHES_DELAY_NS   4000000
-#define BATCHES_WINDOW_MIN 64
+#define BATCHES_DELAY_NS   2500000
+#define BATCHES_WINDOW_MIN 32
 #define BATCHES_PERIOD_NS  5000000000u
 /* Messages of batches that are not answered. */
 #define BATCHES_MESSAGES_MAX (1u << 20)
@@ -51,7 +51,8 @@ struct batches {
 void batches_init(struct dispatcher *d);
 /* There are none. */
 void batches_close(struct dispatcher *d);
-/* on_list of PublishBatch. */
+/* on_list and on_cancel of PublishBatch. */
 void batches_take(struct rpc_call *call, struct items *request);
+void batches_give_up(struct rpc_call *call);
 
 #endif

@@ -31,8 +31,8 @@ void answer_response(struct answer *a, const char *message_id,
 void answer_failure(struct answer *a, enum grpc_code code, const char *error);
 void answer_result(struct answer *a, const struct outcome *o);
 
-/* Publishes if the call's caller may, and counts what waits as its peer's. True:
- * `outcome` is known; else done(ctx, outcome) follows, which begins with
+/* Publishes if the call's caller may, and counts what waits as its peer's.
+ * True: `outcome` is known; else done(ctx, outcome) follows, which begins with
  * call_published(). */
 bool call_publish(struct rpc_call *call,
 		  const Stentor__V1__PublishRequest *request,

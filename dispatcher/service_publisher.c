@@ -318,6 +318,7 @@ static const struct rpc_method methods[] = {
 		.input = &stentor__v1__publish_batch_request__descriptor,
 		.output = &stentor__v1__publish_batch_response__descriptor,
 		.on_list = batches_take,
+		.on_cancel = batches_give_up,
 	},
 	{
 		.name = "PublishStream",

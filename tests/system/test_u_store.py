@@ -740,9 +740,9 @@ def test_batches_leave_the_store_to_others(stuck):
     publish stands behind those and no more."""
     call = stuck.grpc.raw("stentor.v1.PublisherService/PublishBatch")
     body = rpc.PublishBatchRequest(messages=[rpc.PublishRequest(
-        channel="log:l", data="x")] * 10000).SerializeToString()
-    futures = [call.future(body, timeout=60 * SLOW) for _ in range(4)]
-    wait_until(lambda: stuck.metric("stentor_publish_batch_waiting") == 40000,
+        channel="log:l", data="x")] * 1000).SerializeToString()
+    futures = [call.future(body, timeout=60 * SLOW) for _ in range(50)]
+    wait_until(lambda: stuck.metric("stentor_publish_batch_waiting") == 50000,
                10, "all have come")
     waiting = stuck.metric("stentor_publish_batch_pending")
     assert 0 < waiting <= 512
@@ -757,8 +757,11 @@ def test_batches_leave_the_store_to_others(stuck):
                    == waiting + 1, 5,
                    "it waits for the store itself")
         unary.cancel()
-    for f in futures:
-        f.cancel()
+        # what was not given to the store ends with its call
+        for f in futures:
+            f.cancel()
+        wait_until(lambda: stuck.metric("stentor_publish_batch_waiting")
+                   <= 32000, 5, "batches that wait for others end")
 
 
 @pytest.mark.parametrize("stuck", [{"publish_pending_max": 64}], indirect=True)
