@@ -91,7 +91,12 @@ class Relay:
 # --- the process --------------------------------------------------------------
 
 def owner(port):
-    """The --name of the dispatcher that has this local port; "": nobody."""
+    """The --name of the dispatcher that has this local port; "": nobody.
+    /proc/net/tcp may leave out a line while others change."""
+    return next(filter(None, (look_for_owner(port) for _ in range(10))), "")
+
+
+def look_for_owner(port):
     inode = None
     for line in pathlib.Path("/proc/net/tcp").read_text().splitlines()[1:]:
         fields = line.split()

@@ -154,7 +154,7 @@ def test_idempotent_publish(c, score):
     with Sse(c.n.port, score) as sub:
         sub.wait_ready()
         first = c.d.grpc.publish(channel=score, data="1", idempotency_key="k")
-        again = c.d.grpc.publish(channel=score, data="2", idempotency_key="k")
+        again = c.d.grpc.publish(channel=score, data="1", idempotency_key="k")
         assert again.message_id == first.message_id
         assert position(again) == position(first)
         other = c.d.grpc.publish(channel=score + "x", data="3",
@@ -166,9 +166,19 @@ def test_idempotent_publish(c, score):
         assert sub.data() == ["1", "4"]
 
 
+def test_idempotency_key_of_another_message(c, score):
+    """It is told, not swallowed: gRPC and Connect."""
+    c.d.grpc.publish(channel=score, data="1", idempotency_key="k")
+    code, text = code_of(c.d.grpc.publish, channel=score, data="2",
+                         idempotency_key="k")
+    assert code == grpc.StatusCode.ALREADY_EXISTS
+    assert "idempotency_key: was used for another message" in text
+    assert position(c.d.grpc.publish(channel=score, data="3"))[1] == 2
+
+
 def test_idempotent_within_a_batch(c, score):
     r = c.d.grpc.publish_batch(
-        [dict(channel=score, data=str(i), idempotency_key="same")
+        [dict(channel=score, data="x", idempotency_key="same")
          for i in range(10)]).results
     assert {x.response.message_id for x in r} == {r[0].response.message_id}
     assert {position(x.response)[1] for x in r} == {1}
@@ -179,7 +189,7 @@ def test_idempotent_through_two_dispatchers(redis):
     for i in range(20):
         first = one.grpc.publish(channel="score:i", data=str(i),
                                  idempotency_key=f"key{i}")
-        again = two.grpc.publish(channel="score:i", data="again",
+        again = two.grpc.publish(channel="score:i", data=str(i),
                                  idempotency_key=f"key{i}")
         assert again.message_id == first.message_id
         assert position(again) == position(first)
@@ -368,7 +378,7 @@ def test_restart_keeps_positions(make_cluster, how):
         assert c.d.stop() == 0
     c.d.start()
     c.wait_ready()
-    again = c.d.grpc.publish(channel="score:r", data="x", idempotency_key="k")
+    again = c.d.grpc.publish(channel="score:r", data="1", idempotency_key="k")
     assert again.message_id == first.message_id
     next_one = c.d.grpc.publish(channel="score:r", data="11")
     assert position(next_one) == (position(first)[0], 11)
