@@ -628,17 +628,18 @@ def test_batch_to_one_that_starts_is_retried(redis):
     d = redis.d
     assert d.stop() == 0
     d.close_grpc()
-    d.start(settle_ms=int(1500 * SLOW))
+    d.start(settle_ms=int(600 * SLOW))
     stubs = rpc.Stubs(d.api, [("grpc.service_config", json.dumps({
         "methodConfig": [{
             "name": [{"service": rpc.PUBLISHER}],
             "retryPolicy": {
-                "maxAttempts": 5, "initialBackoff": "1s",
-                "maxBackoff": "1s", "backoffMultiplier": 1,
+                # each waits for a random part of it
+                "maxAttempts": 5, "initialBackoff": f"{2 * SLOW}s",
+                "maxBackoff": f"{2 * SLOW}s", "backoffMultiplier": 1,
                 "retryableStatusCodes": ["UNAVAILABLE"]}}]}))])
     wait_until(lambda: d.ready() == 503, 5, "it answers")
     answer = stubs.publish_batch([dict(channel="log:r", data=str(i))
-                                  for i in range(10)], timeout=10 * SLOW)
+                                  for i in range(10)], timeout=20 * SLOW)
     assert [position(r.response)[1] for r in answer.results] \
         == list(range(1, 11))
     stubs.close()
