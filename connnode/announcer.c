@@ -439,6 +439,20 @@ static void end_older_links(struct announcer *a, const struct upstream *u,
 	}
 }
 
+/* Whether any other dispatcher that is UP counts on our store. */
+static bool others_count_on(const struct announcer *a, const struct upstream *u)
+{
+	list_for_each (node, &a->upstreams) {
+		const struct upstream *other =
+			container_of(node, struct upstream, in_announcer);
+
+		if (other != u && other->phase == UPSTREAM_UP &&
+		    other->store == a->store)
+			return true;
+	}
+	return false;
+}
+
 /* What a dispatcher tells of its store. False: its positions are of another
  * than those we have; the link was ended. */
 static bool take_store(struct announcer *a, struct upstream *u, uint64_t store,
@@ -446,6 +460,18 @@ static bool take_store(struct announcer *a, struct upstream *u, uint64_t store,
 {
 	if (store == 0 || store == u->store)
 		return true;
+	/* The store that we follow was emptied, and has another identity: logs
+	 * are looked at as if the link had just come up. */
+	if (a->store != 0 && u->store == a->store && u->phase == UPSTREAM_UP &&
+	    !others_count_on(a, u)) {
+		log_warn("STORE-IDENTITY",
+			 "dispatcher=%s name=%s was=%016llx is=%016llx",
+			 u->address, u->name, (unsigned long long)a->store,
+			 (unsigned long long)store);
+		a->store = store;
+		if (a->ops->link_changed != NULL)
+			a->ops->link_changed(a->ctx, u, true);
+	}
 	if (a->store != 0 && store != a->store) {
 		a->counters.store_refused++;
 		log_error("STORE-DIFFERS",
@@ -502,6 +528,10 @@ static void refused(struct announcer *a, struct upstream *u,
 	/* A broken sequence is greeted at once, all else after a while. */
 	if (r->reason == STENTOR__LINK__V1__REFUSE_REASON__REFUSE_REASON_RESET)
 		greet(a, u, now_ms);
+	else if (r->reason ==
+		 STENTOR__LINK__V1__REFUSE_REASON__REFUSE_REASON_NAME)
+		/* The elder may just be ending. */
+		u->speak_at_ms = now_ms + 2 * LINK_GREET_MS;
 	else
 		u->speak_at_ms = now_ms + REFUSED_MS;
 }

@@ -296,6 +296,8 @@ static void was_there(struct log *log, struct place at)
 	struct gap gap = {.to = at};
 	uint64_t reached = e != NULL ? max_of(e->last, e->base) : 0;
 
+	if (e == NULL || at.offset > reached)
+		ask(log); /* or the store has gone back behind all of this */
 	if (e == NULL || !e->sure || at.offset <= reached) {
 		l->counters.doubles++;
 		return;

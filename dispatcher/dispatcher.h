@@ -71,7 +71,7 @@ struct dispatcher {
 	/* storage.c */
 	struct store *store;		     /* NULL: closed */
 	bool keeps_history;		     /* some rule does */
-	uint64_t store_up_ms, store_trim_ms; /* when it was last so */
+	uint64_t store_up_ms, store_trim_ms; /* when it was last so; 0: never */
 	uint64_t store_report_ms;
 	uint64_t store_end_ms; /* it closes then at the latest */
 	uint64_t instance;     /* of this process, among those of the store */

@@ -189,7 +189,8 @@ const char *dispatcher_unready(struct dispatcher *d)
 		return d->unready;
 	}
 	if (!d->keeps_history || d->store == NULL ||
-	    now_ms(d) - d->store_up_ms <= STORE_GRACE_MS)
+	    (d->store_up_ms != 0 &&
+	     now_ms(d) - d->store_up_ms <= STORE_GRACE_MS))
 		return NULL;
 	snprintf(d->unready, sizeof(d->unready),
 		 "the store is not available: %s",
@@ -273,7 +274,7 @@ int links_start(struct dispatcher *d)
 		nodes_fini(&d->nodes);
 		return rc;
 	}
-	d->started_ms = d->store_up_ms = now_ms(d);
+	d->started_ms = now_ms(d);
 	d->tick_due_ms = d->started_ms + TICK_MS;
 	uv_prepare_init(d->loop, &d->flush);
 	uv_timer_init(d->loop, &d->batch);

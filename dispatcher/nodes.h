@@ -211,6 +211,9 @@ struct nodes {
 	unsigned in_phase[NODE_WORKER_PHASES];
 	unsigned dialling;  /* that are not connected, whatever their phase */
 	unsigned strangers; /* REFUSED for their store, and were dialled */
+	/* What our store was known by before it lost that (it was emptied):
+	 * workers have it from us, and follow with our next heartbeat. */
+	uint64_t former_store;
 	uint16_t next_id;
 	uint64_t renew_at_ms;
 	uint64_t peers[NODES_PEERS_MAX]; /* instances: nodes_set_peers() */

@@ -73,7 +73,8 @@ void nodes_reset(struct nodes *n, struct node_worker *w, const char *text)
 
 bool nodes_store_differs(const struct nodes *n, uint64_t store)
 {
-	return store != 0 && n->config.store != 0 && store != n->config.store;
+	return store != 0 && n->config.store != 0 && store != n->config.store &&
+	       store != n->former_store;
 }
 
 static const char *refusal_text(const struct nodes *n, RefuseReason reason)
@@ -143,6 +144,8 @@ void nodes_set_store(struct nodes *n, uint64_t identity)
 {
 	if (identity == n->config.store)
 		return;
+	if (identity != 0 && n->config.store != 0)
+		n->former_store = n->config.store;
 	n->config.store = identity;
 	for (unsigned i = 0; i < INTEREST_WORKERS_MAX; i++) {
 		struct node_worker *w = n->by_id[i];

@@ -66,8 +66,9 @@
  * whether it may be torn that was counted by `was`. A server that was promoted
  * in this run (it has a second replid) has had another's data. */
 #define LUA_HISTORY                                                            \
+	"local info\n"                                                         \
 	"local function history(was)\n"                                        \
-	"  local info = redis.call('INFO', 'replication')\n"                   \
+	"  info = info or redis.call('INFO', 'replication')\n"                 \
 	"  local _, at = info:find('master_replid:', 1, true)\n"               \
 	"  local replid = at and info:sub(at + 1, at + 16) or ''\n"            \
 	"  local run = ARGV[2] .. '-' .. replid .. ':'\n"                      \
@@ -269,7 +270,8 @@ const char redis_script_tops[] =
 	 *       known, or "".
 	 * Returns the time, then for each "epoch top", with former epochs and
 	 * offsets behind it, or ""; `+` is before it where the log has gone
-	 * back. Writes only there. */
+	 * back, or may have: who comes with a place that was lost is to find
+	 * its epoch among the former ones. Writes only there. */
 	LUA_COMMON LUA_HISTORY LUA_RENEW
 	"local out = {text(now)}\n"
 	"for i, meta in ipairs(KEYS) do\n"
@@ -279,12 +281,14 @@ const char redis_script_tops[] =
 	"    local epoch, former, before = read_eras(id, m[3])\n"
 	"    local sign = ''\n"
 	"    local e, offset = ARGV[4 + i]:match('^(%d+) (%d+)$')\n"
-	"    if e and (tonumber(e) > tonumber(epoch) or"
-	"              e == epoch and tonumber(offset) > top) then\n"
+	"    local by, torn = history(m[4])\n"
+	"    e = tonumber(e) or 0\n"
+	"    if torn or e > tonumber(epoch) or"
+	"       e == tonumber(epoch) and tonumber(offset) > top then\n"
 	"      epoch, former = renew(epoch, former, top,"
-	"                            math.max(before, tonumber(e)) + 1)\n"
+	"                            math.max(before, e) + 1)\n"
 	"      sign = '+'\n"
-	"      redis.call('HSET', meta, 'by', (history(m[4])),"
+	"      redis.call('HSET', meta, 'by', by,"
 	"                 'eras', id .. ' ' .. epoch .. former)\n"
 	"    end\n"
 	"    out[1 + i] = sign .. epoch .. ' ' .. m[2] .. former\n"

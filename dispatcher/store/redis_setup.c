@@ -322,6 +322,8 @@ static void on_probe(struct redis_request *q UNUSED, struct redis_node *node,
 		redis_suspect(node->s);
 	if (node->doomed == NULL)
 		redis_node_awake(node);
+	/* FLUSHALL takes it away: who is still known by it puts it back. */
+	node->s->identify_due = true;
 	redis_update(node->s, NULL);
 }
 

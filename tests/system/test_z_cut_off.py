@@ -110,8 +110,7 @@ def test_cut_for_a_moment(cluster):
 def test_dispatcher_cut_off_from_the_nodes(cluster):
     """It has the store and its producers: what it acknowledges is fetched
     through the other one."""
-    c = cluster(2, start=False, node_options={"sweep_ms": 1000})
-    c.may_sweep = True  # until dispatchers tell one another what they appended
+    c = cluster(2, start=False)
     add_redis(c)
     c.start()
     cut, other = c.dispatchers
@@ -143,9 +142,7 @@ def test_cables_cut_at_random(lan, make_cluster, cuts):
     """Of nodes and dispatchers, for a moment or longer than links live: every
     reader stays where it is and has every message, no call fails."""
     rng = random.Random(cuts)
-    with fleet(make_cluster, lan, nodes=3,
-               node_options={"sweep_ms": 2000}) as f:
-        f.cluster.may_sweep = True  # as above
+    with fleet(make_cluster, lan, nodes=3) as f:
         f.load(200)
         heal_at = {}
 

@@ -528,6 +528,13 @@ static void test_announcer_one_store(void **state)
 	assert_int_equal(f->a.counters.store_refused, 2);
 	assert_int_equal(f->downs, 1);
 
+	/* The only one that is left says so: it was emptied. */
+	tell_store(f, one, 77, 3002);
+	assert_int_equal(one->phase, UPSTREAM_UP);
+	assert_int_equal(f->a.store, 77);
+	assert_int_equal(f->a.counters.store_refused, 2);
+	assert_int_equal(f->downs, 1);
+
 	/* Nobody is left who has it: another may come. */
 	announcer_disconnected(&f->a, one);
 	assert_int_equal(f->a.store, 0);

@@ -173,6 +173,25 @@ static void test_redis_saved_then_killed(void **state)
 		   (struct store_era[]){era(second, 6), era(first, 4)}, 2);
 }
 
+/* Who asks for the top of such a log is told its new epoch: a place that was
+ * lost, and comes back, is then one of a former one. */
+static void test_redis_saved_then_asked(void **state)
+{
+	struct conformance *f = *state;
+	struct store_place first = fill(f, "a", 4), top;
+
+	command(&server, "save");
+	fill(f, "a", 7);
+	restart(f);
+	top = top_of(f, "a");
+	assert_true(top.epoch > first.epoch);
+	assert_int_equal(top.offset, 4);
+	assert_int_equal(metric_get(store_counters(f->store), SM_ERAS, 0), 1);
+	assert_int_equal(top_of(f, "a").epoch, top.epoch);
+	assert_log(f, "a", top, (struct store_era[]){era(first, 4)}, 1);
+	assert_int_equal(append_text(f, "a", "5").epoch, top.epoch);
+}
+
 static void test_redis_saved_nothing(void **state)
 {
 	struct conformance *f = *state;
@@ -744,6 +763,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		CONFORMANCE_TESTS,
 		CONFORMANCE_CASE(test_redis_saved_then_killed),
+		CONFORMANCE_CASE(test_redis_saved_then_asked),
 		CONFORMANCE_CASE(test_redis_saved_nothing),
 		CONFORMANCE_CASE(test_redis_many_eras),
 		CONFORMANCE_CASE(test_redis_everysec_cut_off),
