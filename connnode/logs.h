@@ -44,9 +44,10 @@
 #define LOGS_TOPS	 512 /* channels of one question */
 #define LOGS_FETCH	 256 /* messages of one question */
 #define LOGS_FETCH_BYTES (128u << 10)
-/* What was appended before the epoch changed was answered by the store, and has
- * come by a slower link or that link has ended (LINK_DEAD_MS), by then. */
-#define LOGS_LATE_MS 15000
+/* What was appended before the epoch changed has been answered by then (late
+ * answers take twice the store's time-out), and has come by a slower link, or
+ * that link has ended (LINK_DEAD_MS). */
+#define LOGS_LATE_MS 8000
 /* Between two times that all tops are asked because a dispatcher could not name
  * the logs that have moved. */
 #define LOGS_LOOK_MS 1000

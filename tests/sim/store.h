@@ -64,6 +64,7 @@ static struct {
 	bool there[RELIABLE]; /* the newest one is not gone */
 	/* What this run has */
 	bool rewinds, goes, expires, short_of_room;
+	bool renews; /* a log that was rewound, also when its top is asked */
 	struct place acknowledged[RELIABLE]; /* the greatest, to a producer */
 	/* Of each message: where it was first, and whether its producer was
 	 * told that it is there. */
@@ -311,6 +312,9 @@ static void do_tops(struct store_tops *t)
 
 		if (t->known != NULL)
 			compare(channel, t->known[i]);
+		if (store.renews && current_log(channel) != NULL &&
+		    current_log(channel)->suspect)
+			log_carry(channel, 0);
 		t->places[i] = store_top(channel);
 		if (t->eras != NULL)
 			store_eras_of(channel, &t->eras[i]);
@@ -435,11 +439,15 @@ static void store_rewind(void)
 	unsigned channel = (unsigned)below(RELIABLE);
 	struct sim_log *log = newest_log(channel);
 	struct place *acknowledged = &store.acknowledged[channel];
+	uint64_t least;
 
-	if (log == NULL || log->top == log->kept ||
-	    store.count[channel] > LOGS_MAX / 2)
+	if (log == NULL || store.count[channel] > LOGS_MAX / 2)
 		return;
-	log->top -= 1 + below(min_of(log->top - log->kept, (uint64_t)5));
+	/* A state from before the carry would be the epoch before. */
+	least = max_of(log->kept, log->carries ? log->base : 0);
+	if (log->top == least)
+		return;
+	log->top -= 1 + below(min_of(log->top - least, (uint64_t)5));
 	log->suspect = true;
 	for (uint64_t i = log->top; i < log->ever; i++) {
 		struct sim_message *m =
@@ -476,6 +484,7 @@ static void store_begin(void)
 {
 	memset(&store, 0, sizeof(store));
 	store.rewinds = chance(300);
+	store.renews = chance(500);
 	store.goes = chance(400);
 	store.expires = chance(300);
 	store.short_of_room = chance(300);
