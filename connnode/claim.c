@@ -28,8 +28,10 @@ static bool judge_beginning(struct place *at, const struct log *log,
 		*at = now;
 		return true;
 	}
-	if (past != NULL && !past->epoch[past->count - 1].gone)
-		made.epoch = past->epoch[past->count - 1].epoch;
+	for (unsigned i = 0; past != NULL && i < past->count; i++) {
+		if (!past->epoch[i].gone)
+			made.epoch = min_of(made.epoch, past->epoch[i].epoch);
+	}
 	if (at->epoch > made.epoch || made.epoch - at->epoch > SURE_MS)
 		return false;
 	*at = made;

@@ -23,27 +23,47 @@ static void add(struct past *p, const struct past_epoch *e)
 		p->epoch[p->count++] = *e;
 }
 
-static void find_base(struct past_epoch *from, const LinkPlace *top)
+static const Stentor__Link__V1__Era *find_era(const LinkPlace *top,
+					      uint64_t epoch)
 {
-	from->gone = true;
-	from->base = 0;
 	for (size_t i = 0; i < top->n_eras; i++) {
-		if (top->eras[i]->epoch != from->epoch)
+		if (top->eras[i]->epoch == epoch)
+			return top->eras[i];
+	}
+	return NULL;
+}
+
+/* A store that went back behind the beginning of an epoch knows nothing of it.
+ * What that epoch had from one before it, which the store still knows, is in
+ * both. */
+static void find_base(struct past_epoch *from, const struct past *old,
+		      const LinkPlace *top)
+{
+	const Stentor__Link__V1__Era *era = find_era(top, from->epoch);
+
+	from->gone = era == NULL;
+	from->base = era != NULL ? era->offset : 0;
+	for (unsigned i = 0; era == NULL && old != NULL && i < old->count;
+	     i++) {
+		const struct past_epoch *e = &old->epoch[i];
+		const Stentor__Link__V1__Era *both = find_era(top, e->epoch);
+
+		if (e->gone || both == NULL)
 			continue;
 		from->gone = false;
-		from->base = top->eras[i]->offset;
-		return;
+		from->base = max_of(from->base, min_of(e->base, both->offset));
 	}
 }
 
 struct past *past_move(struct past *old, struct past_epoch *from,
 		       const LinkPlace *top)
 {
-	size_t room = min_of(top->n_eras + 1, (size_t)PAST_MAX);
+	size_t many = top->n_eras + 1 + (old != NULL ? old->count : 0);
+	size_t room = min_of(many, (size_t)PAST_MAX);
 	struct past *p = xcalloc(1, sizeof(*p) + room * sizeof(p->epoch[0]));
 	bool whole;
 
-	find_base(from, top);
+	find_base(from, old, top);
 	/* What this step has lost, those of earlier epochs lack too. */
 	whole = from->sure && from->last <= from->base;
 	p->present = top->epoch;
@@ -60,6 +80,16 @@ struct past *past_move(struct past *old, struct past_epoch *from,
 			e.last = known->last;
 			e.sure = known->sure && whole;
 		}
+		add(p, &e);
+	}
+	/* And those that the store has forgotten. */
+	for (unsigned i = 0; old != NULL && i < old->count && p->count < room;
+	     i++) {
+		struct past_epoch e = old->epoch[i];
+
+		e.base = min_of(e.base, from->base);
+		e.sure &= whole;
+		e.gone |= from->gone;
 		add(p, &e);
 	}
 	free(old);

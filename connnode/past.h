@@ -20,7 +20,7 @@
 
 #include <stdbool.h>
 
-#define PAST_MAX 9 /* epochs: a store tells of 8, and one that is gone */
+#define PAST_MAX 12 /* epochs: a store tells of 8 */
 
 enum gap_reason {
 	GAP_EXPIRED,   /* the store does not keep the messages any more */
@@ -52,7 +52,8 @@ struct past_epoch {
 	bool gone;     /* of a log that is no more */
 };
 
-/* The newest first. NULL stands for none. */
+/* Of those that the store tells of, the newest first; then others. NULL stands
+ * for none. */
 struct past {
 	uint64_t present; /* epoch */
 	unsigned count;

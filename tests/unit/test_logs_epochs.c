@@ -231,6 +231,37 @@ static void test_epochs_older_in_doubt(void **state)
 	expect(f, "");
 }
 
+/* The store went back behind the beginning of our epoch, 2, which went on from
+ * 1:6, and knows it no more. What both have of 1 is not told again. */
+static void test_epochs_forgotten_by_the_store(void **state)
+{
+	struct fixture *f = *state;
+	struct place claim = {E + 2, 5};
+	struct gap gap;
+
+	follow(f, 1, 6);
+	deliver(f, 2, 7);
+	answered(f, 2, 7, 1, 6);
+	expect(f, "m2:6 p2:7 ");
+	deliver(f, 3, 9); /* the store has 8, of epoch 1 */
+	answered(f, 3, 9, 1, 8);
+	expect(f, "m3:6!rewound[2:8-3:6] ");
+	turn(f, LOGS_HOLE_MS);
+	assert_int_equal(f->after, 6);
+
+	/* Once more: 2 is not forgotten by us. */
+	deliver(f, 4, 6);
+	answered(f, 4, 6, 3, 5);
+	expect(f, "m4:5!rewound[3:7-3:9] p4:6 ");
+	assert_true(past_map(f->a->log->past, &claim, &gap));
+	assert_int_equal(claim.epoch, E + 4);
+	assert_int_equal(claim.offset, 5);
+	assert_int_equal(gap.reason, GAP_REWOUND);
+	claim = (struct place){E + 2, 7};
+	assert_true(past_map(f->a->log->past, &claim, &gap));
+	assert_int_equal(claim.offset, 5);
+}
+
 /* What may have been on its way by a link that has ended. */
 static void test_epochs_older_lost_with_its_link(void **state)
 {
@@ -805,6 +836,7 @@ int main(void)
 		TEST(test_epochs_held_are_carried),
 		TEST(test_epochs_older_after_the_move),
 		TEST(test_epochs_older_in_doubt),
+		TEST(test_epochs_forgotten_by_the_store),
 		TEST(test_epochs_older_lost_with_its_link),
 		TEST(test_epochs_places_of_long_ago),
 		TEST(test_epochs_before_our_time),
