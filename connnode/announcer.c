@@ -439,20 +439,6 @@ static void end_older_links(struct announcer *a, const struct upstream *u,
 	}
 }
 
-/* Whether any other dispatcher that is UP counts on our store. */
-static bool others_count_on(const struct announcer *a, const struct upstream *u)
-{
-	list_for_each (node, &a->upstreams) {
-		const struct upstream *other =
-			container_of(node, struct upstream, in_announcer);
-
-		if (other != u && other->phase == UPSTREAM_UP &&
-		    other->store == a->store)
-			return true;
-	}
-	return false;
-}
-
 /* What a dispatcher tells of its store. False: its positions are of another
  * than those we have; the link was ended. */
 static bool take_store(struct announcer *a, struct upstream *u, uint64_t store,
@@ -463,7 +449,7 @@ static bool take_store(struct announcer *a, struct upstream *u, uint64_t store,
 	/* The store that we follow was emptied, and has another identity: logs
 	 * are looked at as if the link had just come up. */
 	if (a->store != 0 && u->store == a->store && u->phase == UPSTREAM_UP &&
-	    !others_count_on(a, u)) {
+	    !announcer_others_follow(a, u)) {
 		log_warn("STORE-IDENTITY",
 			 "dispatcher=%s name=%s was=%016llx is=%016llx",
 			 u->address, u->name, (unsigned long long)a->store,
@@ -694,25 +680,6 @@ void announcer_receive(struct announcer *a, const void *bytes, size_t len,
 	arena_reset(&a->arena);
 }
 
-static struct frame *heartbeat(struct announcer *a)
-{
-	Stentor__Link__V1__Heartbeat beat = STENTOR__LINK__V1__HEARTBEAT__INIT;
-	uint64_t instances[ANNOUNCER_PEERS_MAX];
-	LinkFrame f = STENTOR__LINK__V1__FRAME__INIT;
-
-	beat.connections = a->connections;
-	beat.draining = a->draining;
-	beat.store = a->store;
-	beat.load = &a->load;
-	beat.config_hash = a->identity.config_hash;
-	if (a->ops->wall_us != NULL)
-		beat.wall_us = a->ops->wall_us(a->ctx);
-	beat.instances = instances;
-	beat.n_instances = announcer_linked(a, instances, ANNOUNCER_PEERS_MAX);
-	f.heartbeat = &beat;
-	return link_control_encode(&f);
-}
-
 static bool ack_wanted(const struct announcer *a, const struct upstream *u)
 {
 	return !a->hold_acks && link_state_owed(&u->link) >= LINK_ACK_BYTES;
@@ -749,7 +716,7 @@ static void tick_up(struct announcer *a, struct upstream *u, uint64_t now_ms)
 	 * carry the load that the dispatchers show and balance by. */
 	if (now_ms < u->speak_at_ms || !list_empty(&u->queue))
 		return;
-	beat = heartbeat(a);
+	beat = announcer_heartbeat(a);
 	if (send_in_sequence(a, u, beat) == 0)
 		u->speak_at_ms = now_ms + LINK_HEARTBEAT_MS;
 	frame_release(beat);

@@ -209,6 +209,12 @@ size_t announcer_linked(const struct announcer *a, uint64_t *instances,
 /* Whether every dispatcher that one of them names is UP and has acknowledged
  * our interest: what the store takes reaches us. False while none is UP. */
 bool announcer_whole(const struct announcer *a);
+/* Whether a dispatcher other than `u` is UP and has the store that we follow. */
+bool announcer_others_follow(const struct announcer *a,
+			     const struct upstream *u);
+/* What all dispatchers are told, once a second each; one reference, the
+ * caller's. */
+struct frame *announcer_heartbeat(const struct announcer *a);
 /* By how much the clock of one of them is off ours, at most. */
 uint64_t announcer_skew_us(const struct announcer *a);
 

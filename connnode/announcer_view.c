@@ -120,3 +120,36 @@ struct fleet_heard announcer_fleet(const struct announcer *a)
 	}
 	return all;
 }
+
+bool announcer_others_follow(const struct announcer *a,
+			     const struct upstream *u)
+{
+	list_for_each (node, &a->upstreams) {
+		const struct upstream *other =
+			container_of(node, struct upstream, in_announcer);
+
+		if (other != u && other->phase == UPSTREAM_UP &&
+		    other->store == a->store)
+			return true;
+	}
+	return false;
+}
+
+struct frame *announcer_heartbeat(const struct announcer *a)
+{
+	Stentor__Link__V1__Heartbeat beat = STENTOR__LINK__V1__HEARTBEAT__INIT;
+	uint64_t instances[ANNOUNCER_PEERS_MAX];
+	LinkFrame f = STENTOR__LINK__V1__FRAME__INIT;
+
+	beat.connections = a->connections;
+	beat.draining = a->draining;
+	beat.store = a->store;
+	beat.load = (Stentor__Link__V1__Load *)&a->load;
+	beat.config_hash = a->identity.config_hash;
+	if (a->ops->wall_us != NULL)
+		beat.wall_us = a->ops->wall_us(a->ctx);
+	beat.instances = instances;
+	beat.n_instances = announcer_linked(a, instances, ANNOUNCER_PEERS_MAX);
+	f.heartbeat = &beat;
+	return link_control_encode(&f);
+}

@@ -15,16 +15,12 @@ KILLTEST = pathlib.Path(__file__).with_name("killtest.py")
 SECONDS = 30
 
 
-# Channels that get history still lose messages, and so does an emptied store.
-BUT = "--but=rules-roll,store-flush"
-
-
 def start(store, seed, *args):
     """One in a process of its own: (exit status, its report)."""
     p = subprocess.run(
         [sys.executable, KILLTEST, f"--store={store}", f"--seed={seed}",
          f"--seconds={SECONDS}", "--subscribers=240", "--channels=40",
-         "--rate=200", "--json", BUT, *args],
+         "--rate=200", "--json", *args],
         capture_output=True, text=True, timeout=(SECONDS + 150) * harness.SLOW)
     lines = p.stdout.splitlines()
     return p.returncode, json.loads(lines[-1]) if lines else p.stderr[-4000:]
@@ -51,6 +47,5 @@ def test_kill():
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.xfail(reason="positions are given twice when a store goes back")
 def test_kill_stores_that_go_back():
     check(["redis-everysec", "sentinel", "lmdb-copy"], 20261)
