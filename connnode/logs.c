@@ -225,6 +225,9 @@ static void arrive(struct log *log, struct place to, uint64_t top)
 		log->seen.offset = max_of(log->seen.offset, log->next.offset);
 	if (!is_moving(log))
 		log->next = (struct place){0, 0};
+	/* It was counted in the epoch that is left. */
+	if (log->report_at != UINT64_MAX)
+		log->report_at = 0;
 	held_carry(&log->held, to.epoch, is_same, log);
 	log->moved_ms = log->logs->now_ms;
 }

@@ -721,6 +721,17 @@ static void move_to(struct subscription *sub, struct place to)
 		sub->at = to.offset;
 }
 
+/* What it waited for, a page or a top, is of no use at its new place. */
+static void begin_anew(struct replay *r)
+{
+	struct session *s = r->sub->session;
+
+	page_leave(r);
+	r->phase = PHASE_RUNNING;
+	if (s->ready)
+		run_later(s);
+}
+
 void replays_skipped(struct worker *w, struct channel *ch, uint64_t to)
 {
 	uint64_t from = ch->messages;
@@ -756,11 +767,11 @@ void replays_moved(struct worker *w, struct channel *ch, struct place to)
 		if (!is_somewhere(sub))
 			continue;
 		check(past_map(ch->log->past, &at, &gap));
-		if (sub->replay != NULL)
-			page_leave(sub->replay);
 		move_to(sub, at);
 		if (gap.reason >= 0)
 			tell_gap(sub, &gap);
+		if (sub->replay != NULL)
+			begin_anew(sub->replay);
 	}
 }
 

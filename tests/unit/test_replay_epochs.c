@@ -165,6 +165,26 @@ static void test_replay_under_way(void **state)
 	assert_string_equal(taken(f, 1), "m8 ");
 }
 
+/* One that found nothing at its place waits for the top, which it never reaches:
+ * then its log moves. */
+static void test_replay_at_what_is_lost(void **state)
+{
+	struct fixture *f = *state;
+
+	f->top.offset = 9;
+	join(f, 1, "a", NULL);
+	settled(f, 1);
+	f->top.offset = 6; /* lost, and nobody has said so yet */
+	join(f, 0, "a", id_of(EPOCH, 8));
+	assert_string_equal(settled(f, 0), "ready ");
+	go_back(f, 6);
+	f->top.offset = 7;
+	deliver(f, "a", 7);
+	assert_string_equal(settled(f, 0), "gap:rewound m7 ");
+	expect_gap(EPOCH, 9, EPOCH, 9);
+	assert_string_equal(taken(f, 1), "m7 ");
+}
+
 /* The first of a channel is held too, until it has what it missed. */
 static void test_replay_first_comer_is_held(void **state)
 {
@@ -592,6 +612,7 @@ int main(void)
 		TEST(test_replay_ahead_of_what_is_lost),
 		TEST(test_replay_pages_are_of_one_epoch),
 		TEST(test_replay_under_way),
+		TEST(test_replay_at_what_is_lost),
 		TEST(test_replay_first_comer_is_held),
 		TEST(test_replay_skipped_and_lost),
 		TEST(test_claim_of_an_earlier_epoch),
