@@ -248,12 +248,14 @@ static void move(struct log *log, LinkPlace *top)
 	struct past_epoch from = {
 		.epoch = log->place.epoch,
 		.last = last,
+		.passed = log->place.offset,
 		.sure = is_sure(log, last, top),
 	};
-	struct place to = {top->epoch, 0};
+	struct place to = log->place;
+	struct gap gap;
 
 	log->past = past_move(log->past, &from, top);
-	to.offset = min_of(log->place.offset, from.base);
+	check(past_map(log->past, &to, &gap)); /* told to each reader */
 	questions_cancel(l->questions, &log->fetch);
 	list_remove(&log->in_holes);
 	l->counters.moved++;

@@ -35,7 +35,12 @@ static const Stentor__Link__V1__Era *find_era(const LinkPlace *top,
 
 /* A store that went back behind the beginning of an epoch knows nothing of it.
  * What that epoch had from one before it, which the store still knows, is in
- * both. */
+ * both; and what comes next may be what was passed on in that one.
+ *
+ *	epoch 1:  1 2 3 4 5 6		passed on
+ *	epoch 2:  1 2 3 4 5' 6' 7'	another server, that had got to 4
+ *	epoch 3:  1 2 3 4 5 6 7"	the first one again: base 4, reach 6
+ */
 static void find_base(struct past_epoch *from, const struct past *old,
 		      const LinkPlace *top)
 {
@@ -52,7 +57,10 @@ static void find_base(struct past_epoch *from, const struct past *old,
 			continue;
 		from->gone = false;
 		from->base = max_of(from->base, min_of(e->base, both->offset));
+		from->reach =
+			max_of(from->reach, min_of(e->passed, both->offset));
 	}
+	from->reach = max_of(from->reach, from->base);
 }
 
 struct past *past_move(struct past *old, struct past_epoch *from,
@@ -74,10 +82,12 @@ struct past *past_move(struct past *old, struct past_epoch *from,
 		struct past_epoch e = {
 			.epoch = top->eras[i]->epoch,
 			.base = top->eras[i]->offset,
+			.reach = top->eras[i]->offset,
 		};
 
 		if (known != NULL) {
 			e.last = known->last;
+			e.passed = known->passed;
 			e.sure = known->sure && whole;
 		}
 		add(p, &e);
@@ -88,6 +98,7 @@ struct past *past_move(struct past *old, struct past_epoch *from,
 		struct past_epoch e = old->epoch[i];
 
 		e.base = min_of(e.base, from->base);
+		e.reach = max_of(e.base, from->reach);
 		e.sure &= whole;
 		e.gone |= from->gone;
 		add(p, &e);
@@ -112,7 +123,9 @@ bool past_map(struct past *p, struct place *at, struct gap *gap)
 		if (e->sure && !e->gone)
 			gap->to = (struct place){e->epoch, e->last};
 	}
-	*at = (struct place){p->present, min_of(at->offset, e->base)};
+	at->epoch = p->present;
+	if (at->offset >= e->base)
+		at->offset = e->reach;
 	return true;
 }
 

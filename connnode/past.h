@@ -47,9 +47,13 @@ typedef Stentor__Link__V1__Place LinkPlace;
 struct past_epoch {
 	uint64_t epoch;
 	uint64_t base; /* up to it the same as the present one */
-	uint64_t last; /* the greatest offset known to have existed */
-	bool sure;     /* nothing after `last` was ever there */
-	bool gone;     /* of a log that is no more */
+	/* Where the present epoch goes on for who was at the base or beyond: at
+	 * the base, or further on if it has what they had of an epoch before. */
+	uint64_t reach;
+	uint64_t passed; /* of it, to those who were level */
+	uint64_t last;	 /* the greatest offset known to have existed */
+	bool sure;	 /* nothing after `last` was ever there */
+	bool gone;	 /* of a log that is no more */
 };
 
 /* Of those that the store tells of, the newest first; then others. NULL stands

@@ -302,8 +302,9 @@ class Life:
             self.wrong("gaps_without_cause", f"{gap}")
         self.had(gap)
         self.gaps.append(gap)
-        if gap.high is not None and (self.last is None
-                                     or gap.high > self.last):
+        # From one epoch into another: what it lacked before comes all the same.
+        if gap.high is not None and gap.low and gap.low[0] == gap.high[0] and (
+                self.last is None or gap.high > self.last):
             self.last = gap.high
 
     def caused(self, gap, first):

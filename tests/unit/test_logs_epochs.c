@@ -262,6 +262,22 @@ static void test_epochs_forgotten_by_the_store(void **state)
 	assert_int_equal(claim.offset, 5);
 }
 
+/* What we passed on of epoch 1, and then lost to 2, comes back in 3. */
+static void test_epochs_come_back(void **state)
+{
+	struct fixture *f = *state;
+
+	follow(f, 1, 8);
+	deliver(f, 2, 7);
+	answered(f, 2, 7, 1, 6);
+	expect(f, "m2:6 p2:7 ");
+	deliver(f, 3, 10); /* the store has 1:1 to 1:9 */
+	answered(f, 3, 10, 1, 9);
+	expect(f, "m3:8!rewound[2:8-3:6] ");
+	turn(f, LOGS_HOLE_MS);
+	assert_int_equal(f->after, 8);
+}
+
 /* What may have been on its way by a link that has ended. */
 static void test_epochs_older_lost_with_its_link(void **state)
 {
@@ -837,6 +853,7 @@ int main(void)
 		TEST(test_epochs_older_after_the_move),
 		TEST(test_epochs_older_in_doubt),
 		TEST(test_epochs_forgotten_by_the_store),
+		TEST(test_epochs_come_back),
 		TEST(test_epochs_older_lost_with_its_link),
 		TEST(test_epochs_places_of_long_ago),
 		TEST(test_epochs_before_our_time),
