@@ -256,6 +256,9 @@ static void move(struct log *log, LinkPlace *top)
 
 	log->past = past_move(log->past, &from, top);
 	check(past_map(log->past, &to, &gap)); /* told to each reader */
+	/* The store is to hear of epochs that it has forgotten. */
+	if (past_knows_more(log->past, top))
+		ask(log);
 	questions_cancel(l->questions, &log->fetch);
 	list_remove(&log->in_holes);
 	l->counters.moved++;
@@ -480,6 +483,7 @@ static void ask_batch(struct logs *l)
 	struct batch *b = xcalloc(1, sizeof(*b));
 	TopsQuery query = STENTOR__LINK__V1__TOPS_QUERY__INIT;
 	LinkPlace places[LOGS_TOPS], *known[LOGS_TOPS];
+	struct told_past *told = xmalloc(LOGS_TOPS * sizeof(*told));
 	char *names[LOGS_TOPS];
 	struct list *node;
 
@@ -498,6 +502,9 @@ static void ask_batch(struct logs *l)
 		stentor__link__v1__place__init(&places[b->count]);
 		places[b->count].epoch = seen.epoch;
 		places[b->count].offset = seen.offset;
+		if (!is_moving(log))
+			past_tell(log->past, &told[b->count],
+				  &places[b->count]);
 		known[b->count] = &places[b->count];
 		names[b->count++] = log->channel->name;
 	}
@@ -505,6 +512,7 @@ static void ask_batch(struct logs *l)
 	query.channels = names;
 	query.known = known;
 	questions_ask_tops(l->questions, &b->question, &query, l->now_ms);
+	free(told);
 }
 
 /* Those whose tops nobody has asked for in sweep_ms, some at a time. */

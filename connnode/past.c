@@ -135,3 +135,29 @@ bool past_same(struct past *p, struct place at)
 
 	return e != NULL && at.offset <= e->base;
 }
+
+bool past_knows_more(const struct past *p, const LinkPlace *top)
+{
+	for (unsigned i = 0; p != NULL && i < p->count; i++) {
+		const struct past_epoch *e = &p->epoch[i];
+
+		if (!e->gone && e->base > 0 && find_era(top, e->epoch) == NULL)
+			return true;
+	}
+	return false;
+}
+
+void past_tell(const struct past *p, struct told_past *told, LinkPlace *place)
+{
+	place->eras = told->eras;
+	for (unsigned i = 0; p != NULL && i < p->count; i++) {
+		Stentor__Link__V1__Era *era = &told->era[place->n_eras];
+
+		if (p->epoch[i].gone || p->epoch[i].base == 0)
+			continue;
+		stentor__link__v1__era__init(era);
+		era->epoch = p->epoch[i].epoch;
+		era->offset = p->epoch[i].base;
+		told->eras[place->n_eras++] = era;
+	}
+}

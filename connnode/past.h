@@ -77,6 +77,17 @@ struct past_epoch *past_find(struct past *p, uint64_t epoch);
  * owner will never get. False: nothing is known of its epoch. */
 bool past_map(struct past *p, struct place *at, struct gap *gap);
 
+/* Whether it has an epoch in common with the present one of which the store
+ * that says `top` knows nothing. */
+bool past_knows_more(const struct past *p, const LinkPlace *top);
+
+/* Puts the epochs that the present one goes on from behind a place in it; in
+ * `told`, which lives as long. */
+struct told_past {
+	Stentor__Link__V1__Era era[PAST_MAX], *eras[PAST_MAX];
+};
+void past_tell(const struct past *p, struct told_past *told, LinkPlace *place);
+
 /* Whether a message of an earlier epoch is in the present one too. */
 bool past_same(struct past *p, struct place at);
 

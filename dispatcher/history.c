@@ -448,24 +448,36 @@ static size_t names_size(const TopsQuery *q)
 }
 
 /* What is kept for each channel of a question, beside its name. */
-#define TOPS_EACH                                                     \
-	(2 * sizeof(struct store_place) + sizeof(struct store_eras) + \
+#define TOPS_EACH                                                       \
+	(2 * (sizeof(struct store_place) + sizeof(struct store_eras)) + \
 	 sizeof(const char *))
+
+static void copy_known(struct store_place *place, struct store_eras *eras,
+		       const Stentor__Link__V1__Place *known)
+{
+	*place = (struct store_place){known->epoch, known->offset};
+	eras->count = (unsigned)min_of(known->n_eras, (size_t)STORE_ERAS_MAX);
+	for (unsigned i = 0; i < eras->count; i++)
+		eras->era[i] = (struct store_era){known->eras[i]->epoch,
+						  known->eras[i]->offset};
+}
 
 /* Lays the arrays and names of a question out in the job's memory. */
 static void copy_question(struct history_job *job, const TopsQuery *q)
 {
 	size_t count = q->n_channels;
 	struct store_place *known = (struct store_place *)job->names;
-	struct store_eras *eras;
+	struct store_eras *eras, *known_eras;
 	const char **channels;
 	char *at;
 
 	job->tops.places = known + count;
 	eras = (struct store_eras *)(job->tops.places + count);
-	channels = (const char **)(eras + count);
+	known_eras = eras + count;
+	channels = (const char **)(known_eras + count);
 	at = (char *)(channels + count);
 	job->tops.known = q->n_known > 0 ? known : NULL;
+	job->tops.known_eras = q->n_known > 0 ? known_eras : NULL;
 	job->tops.eras = eras;
 	job->tops.channels = channels;
 	job->tops.count = count;
@@ -475,8 +487,7 @@ static void copy_question(struct history_job *job, const TopsQuery *q)
 		channels[i] = memcpy(at, q->channels[i], len);
 		at += len;
 		if (q->n_known > 0)
-			known[i] = (struct store_place){q->known[i]->epoch,
-							q->known[i]->offset};
+			copy_known(&known[i], &known_eras[i], q->known[i]);
 	}
 }
 

@@ -22,6 +22,70 @@ static inline void eras_begin(struct store_eras *e, struct store_place was)
 	e->count = kept + 1;
 }
 
+/* An epoch that somebody knows of: up to `offset` the same as the present one,
+ * whose top is `top`. True if it was not known. None is elder than the eldest:
+ * that would be another log's. */
+static inline bool eras_learn(struct store_eras *e, struct store_place top,
+			      struct store_era era)
+{
+	unsigned at = 0;
+
+	if (e->count == 0 || era.epoch <= e->era[e->count - 1].epoch ||
+	    era.epoch >= top.epoch)
+		return false;
+	while (at < e->count && e->era[at].epoch > era.epoch)
+		at++;
+	if (at == STORE_ERAS_MAX ||
+	    (at < e->count && e->era[at].epoch == era.epoch))
+		return false;
+	e->count = min_of(e->count + 1, (unsigned)STORE_ERAS_MAX);
+	memmove(&e->era[at + 1], &e->era[at],
+		(e->count - at - 1) * sizeof(e->era[0]));
+	era.offset = min_of(era.offset, top.offset);
+	e->era[at] = era;
+	return true;
+}
+
+/* Up to which offset an epoch that is not among the log's is the same as the
+ * present one, as far as can be told by those that both are known to share. */
+static inline uint64_t eras_common(const struct store_eras *e,
+				   const struct store_eras *known)
+{
+	uint64_t common = 0;
+
+	for (unsigned i = 0; i < e->count; i++)
+		for (unsigned k = 0; k < known->count; k++)
+			if (known->era[k].epoch == e->era[i].epoch)
+				common = max_of(common,
+						min_of(known->era[k].offset,
+						       e->era[i].offset));
+	return common;
+}
+
+/* What is known of the log by who was at `known`, in its present epoch or in
+ * one that the store has forgotten. True if anything is new. */
+static inline bool eras_learn_all(struct store_eras *e, struct store_place top,
+				  struct store_place known,
+				  const struct store_eras *eras)
+{
+	uint64_t common = eras_common(e, eras);
+	bool learnt = false;
+
+	if (eras->count == 0 || known.epoch > top.epoch)
+		return false;
+	for (unsigned i = 0; i < eras->count; i++) {
+		struct store_era era = eras->era[i];
+
+		if (known.epoch != top.epoch)
+			era.offset = min_of(era.offset, common);
+		learnt |= eras_learn(e, top, era);
+	}
+	if (common > 0 && known.epoch != top.epoch)
+		learnt |= eras_learn(e, top,
+				     (struct store_era){known.epoch, common});
+	return learnt;
+}
+
 /* Whether the log still has the position that `place` was, with a top of `top`:
  * then it is at the same offset in the present epoch. */
 static inline bool eras_have(const struct store_eras *e, struct store_place top,

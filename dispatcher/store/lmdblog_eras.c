@@ -57,6 +57,9 @@ static int renew_one(struct lmdblog *l, struct write_txn *t,
 	if (known.epoch != 0 && eras_behind(tops->places[i], known))
 		log_begin_era(l, t, log, known.epoch);
 	tops->places[i].epoch = log->meta.epoch;
+	if (tops->known_eras && eras_learn_all(&log->meta.eras, tops->places[i],
+					       known, &tops->known_eras[i]))
+		log_touch(l, log);
 	if (tops->eras)
 		tops->eras[i] = log->meta.eras;
 	return 0;

@@ -15,15 +15,15 @@
 
 static bool eras_valid(const struct log_meta *meta)
 {
-	struct store_place newer = {meta->epoch, meta->top};
+	uint64_t newer = meta->epoch;
 
 	for (unsigned i = 0; i < meta->eras.count; i++) {
 		const struct store_era *era = &meta->eras.era[i];
 
-		if (era->epoch >= newer.epoch || era->epoch < meta->id ||
-		    era->offset > newer.offset)
+		if (era->epoch >= newer || era->epoch < meta->id ||
+		    era->offset > meta->top)
 			return false;
-		newer = (struct store_place){era->epoch, era->offset};
+		newer = era->epoch;
 	}
 	return true;
 }

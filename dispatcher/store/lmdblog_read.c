@@ -131,6 +131,10 @@ int lmdblog_tops(const struct lmdblog *l, MDB_txn *txn, struct store_tops *t,
 		}
 		if (t->eras)
 			t->eras[i] = meta.eras;
+		if (rc == 0 && t->known && t->known_eras &&
+		    eras_learn_all(&meta.eras, t->places[i], t->known[i],
+				   &t->known_eras[i]))
+			*behind = true;
 		if (meta.history != global.history ||
 		    (t->known && t->known[i].epoch != 0 &&
 		     eras_behind(t->places[i], t->known[i])))

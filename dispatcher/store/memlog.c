@@ -389,6 +389,20 @@ static void believe(struct memlogs *m, struct log *log,
 		m->clock_ms = max_of(m->clock_ms, known.epoch) + 1;
 }
 
+static void learn(struct memlogs *m, struct log *log, struct store_place known,
+		  const struct store_eras *eras)
+{
+	struct store_eras all = eras_of(log);
+
+	if (log == NULL || !eras_learn_all(&all, top_of(m, log), known, eras))
+		return;
+	if (log->eras == NULL) {
+		log->eras = xcalloc(1, sizeof(*log->eras));
+		m->bytes += sizeof(*log->eras);
+	}
+	*log->eras = all;
+}
+
 void memlogs_tops(struct memlogs *m, struct store_tops *t, uint64_t now_ms)
 {
 	set_clock(m, now_ms);
@@ -397,6 +411,8 @@ void memlogs_tops(struct memlogs *m, struct store_tops *t, uint64_t now_ms)
 
 		if (t->known)
 			believe(m, log, t->known[i]);
+		if (t->known && t->known_eras)
+			learn(m, log, t->known[i], &t->known_eras[i]);
 		t->places[i] = top_of(m, log);
 		if (t->eras)
 			t->eras[i] = eras_of(log);

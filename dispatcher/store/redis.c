@@ -16,8 +16,9 @@
 /* "stentor:{CHANNEL}:k:KEY" */
 #define KEY_SIZE    320
 #define NUMBER_SIZE REDIS_NUMBER_SIZE
-#define RUN_LEN	    8  /* of a run_id's 40: enough beside a replid's 16 */
-#define PLACE_SIZE  44 /* two numbers and a space */
+#define RUN_LEN	    8 /* of a run_id's 40: enough beside a replid's 16 */
+/* Pairs of numbers: a place, and epochs before it. */
+#define PLACE_SIZE (42 * (1 + STORE_ERAS_MAX) + 2)
 
 static struct redis_store *redis_of(struct store *s)
 {
@@ -124,6 +125,23 @@ static struct store_place known_of(const struct store_tops *t, size_t index)
 	return t->known[index];
 }
 
+/* "epoch offset", and the epochs before it in the same way. */
+static void write_known(char text[PLACE_SIZE], struct store_place known,
+			const struct store_eras *eras)
+{
+	int len = snprintf(text, PLACE_SIZE, "%" PRIu64 " %" PRIu64,
+			   known.epoch, known.offset);
+
+	for (unsigned i = 0; eras != NULL && i < eras->count; i++) {
+		if (eras->era[i].epoch >= EPOCH_MAX)
+			continue;
+		len += snprintf(text + len, PLACE_SIZE - (size_t)len,
+				" %" PRIu64 " %" PRIu64, eras->era[i].epoch,
+				eras->era[i].offset);
+		check(len < PLACE_SIZE);
+	}
+}
+
 static bool send_tops(struct redis_op *op, struct redis_node *node)
 {
 	const struct redis_top *order = op->tops->order + op->first;
@@ -151,8 +169,10 @@ static bool send_tops(struct redis_op *op, struct redis_node *node)
 
 		places[i][0] = 0;
 		if (known.epoch != 0)
-			snprintf(places[i], PLACE_SIZE, "%" PRIu64 " %" PRIu64,
-				 known.epoch, known.offset);
+			write_known(places[i], known,
+				    t->known_eras != NULL
+					    ? &t->known_eras[order[i].index]
+					    : NULL);
 		args[n++] = redis_arg_text(places[i]);
 	}
 	sent = redis_node_send(node, &op->request, args, n);

@@ -264,15 +264,49 @@ const char redis_script_read[] =
 	"end\n"
 	"return out\n";
 
+/* The former epochs of a log, with what somebody who was in epoch `e` knows of
+ * more of them: eras_learn_all() in eras.h. */
+#define LUA_LEARN                                                              \
+	"local function learn(epoch, former, top, e, more)\n"                  \
+	"  local list, has, common = {}, {}, 0\n"                              \
+	"  local eldest = tonumber(epoch)\n"                                   \
+	"  local function add(k, o)\n"                                         \
+	"    if has[k] or k >= tonumber(epoch) then return end\n"              \
+	"    has[k] = math.min(o, top)\n"                                      \
+	"    list[#list + 1] = k\n"                                            \
+	"  end\n"                                                              \
+	"  for k, o in former:gmatch('(%d+) (%d+)') do\n"                      \
+	"    eldest = tonumber(k)\n"                                           \
+	"    add(eldest, tonumber(o))\n"                                       \
+	"  end\n"                                                              \
+	"  for k, o in more:gmatch('(%d+) (%d+)') do\n"                        \
+	"    local mine = has[tonumber(k)] or 0\n"                             \
+	"    common = math.max(common, math.min(tonumber(o), mine))\n"         \
+	"  end\n"                                                              \
+	"  if e == tonumber(epoch) then common = top end\n"                    \
+	"  for k, o in more:gmatch('(%d+) (%d+)') do\n"                        \
+	"    if tonumber(k) > eldest then\n"                                   \
+	"      add(tonumber(k), math.min(tonumber(o), common))\n"              \
+	"    end\n"                                                            \
+	"  end\n"                                                              \
+	"  if common > 0 and e > eldest then add(e, common) end\n"             \
+	"  table.sort(list, function(a, b) return a > b end)\n"                \
+	"  local out = ''\n"                                                   \
+	"  for i = 1, math.min(#list, " REDIS_ERAS_MAX ") do\n"                \
+	"    out = out .. ' ' .. text(list[i]) .. ' ' .. text(has[list[i]])\n" \
+	"  end\n"                                                              \
+	"  return out\n"                                                       \
+	"end\n"
+
 const char redis_script_tops[] =
 	/* KEYS: metas
 	 * ARGV: floor, run, N, term, then for each "epoch offset" of what is
-	 *       known, or "".
+	 *       known, with epochs before it behind that, or "".
 	 * Returns the time, then for each "epoch top", with former epochs and
 	 * offsets behind it, or ""; `+` is before it where the log has gone
 	 * back, or may have: who comes with a place that was lost is to find
 	 * its epoch among the former ones. Writes only there. */
-	LUA_COMMON LUA_HISTORY LUA_RENEW
+	LUA_COMMON LUA_HISTORY LUA_RENEW LUA_LEARN
 	"local out = {text(now)}\n"
 	"for i, meta in ipairs(KEYS) do\n"
 	"  local m = redis.call('HMGET', meta, 'epoch', 'top', 'eras', 'by')\n"
@@ -280,7 +314,7 @@ const char redis_script_tops[] =
 	"  if id and top then\n"
 	"    local epoch, former, before = read_eras(id, m[3])\n"
 	"    local sign = ''\n"
-	"    local e, offset = ARGV[4 + i]:match('^(%d+) (%d+)$')\n"
+	"    local e, offset, more = ARGV[4 + i]:match('^(%d+) (%d+)(.*)$')\n"
 	"    local by, torn = history(m[4])\n"
 	"    e = tonumber(e) or 0\n"
 	"    if torn or e > tonumber(epoch) or"
@@ -290,6 +324,14 @@ const char redis_script_tops[] =
 	"      sign = '+'\n"
 	"      redis.call('HSET', meta, 'by', by,"
 	"                 'eras', id .. ' ' .. epoch .. former)\n"
+	"    end\n"
+	"    if more and more ~= '' then\n"
+	"      local all = learn(epoch, former, top, e, more)\n"
+	"      if all ~= former then\n"
+	"        former = all\n"
+	"        redis.call('HSET', meta, 'eras', id .. ' ' .. epoch .. "
+	"former)\n"
+	"      end\n"
 	"    end\n"
 	"    out[1 + i] = sign .. epoch .. ' ' .. m[2] .. former\n"
 	"  else\n"

@@ -156,13 +156,17 @@ struct store_read {
  *
  * `known` says what somebody has seen of each log. One that has not got so far
  * has gone back: it gets a new epoch in this very operation, greater than the
- * one that is known. Where there is no log, its next epoch will be greater, and
+ * one that is known. Whoever has followed a log may know epochs of it that the
+ * store has forgotten, because it went back behind their beginning: the log
+ * learns them (known_eras). Where there is no log, its next epoch will be greater, and
  * so is the clock that is told. */
 struct store_tops {
 	const char *const *channels;
 	const struct store_place *known; /* for each; epoch 0: nothing. NULL:
 					  * of none */
-	size_t count;			 /* at most STORE_TOPS_MAX */
+	/* Of the epoch that is known, for each. NULL: of none. */
+	const struct store_eras *known_eras;
+	size_t count; /* at most STORE_TOPS_MAX */
 	/* out: the caller's memory for `count` of each; eras NULL: of no
 	 * interest */
 	struct store_place *places;

@@ -39,6 +39,7 @@ struct fixture {
 	char tops_channel[20], history_channel[20];
 	uint64_t epoch, after, messages_max;
 	struct place known;   /* said of "a", the epoch less E; 0 stays 0 */
+	size_t known_eras;    /* behind it */
 	bool with_eras;	      /* in answers: */
 	struct place eras[9]; /* until one of epoch 0 */
 	bool apart;	      /* not linked to all */
@@ -144,6 +145,7 @@ static const struct upstream *on_send(void *ctx, struct frame *control,
 			(struct place){q->known[0]->epoch, q->known[0]->offset};
 		if (f->known.epoch != 0)
 			f->known.epoch -= E;
+		f->known_eras = q->known[0]->n_eras;
 	}
 	for (size_t i = 0; i < frame->n_history_queries; i++) {
 		const HistoryQuery *q = frame->history_queries[i];

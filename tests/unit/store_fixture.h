@@ -260,9 +260,10 @@ static void on_tops(struct store_tops *t)
 }
 
 /* The top of one log, and its eras; `known` NULL: nothing is. */
-static struct store_place top_known(struct conformance *f, const char *channel,
-				    const struct store_place *known,
-				    struct store_eras *eras)
+static struct store_place top_taught(struct conformance *f, const char *channel,
+				     const struct store_place *known,
+				     const struct store_eras *known_eras,
+				     struct store_eras *eras)
 {
 	char name[NAME_SIZE];
 	const char *names[] = {channel_name(f, name, channel)};
@@ -271,6 +272,7 @@ static struct store_place top_known(struct conformance *f, const char *channel,
 		.f = f,
 		.t = {.channels = names,
 		      .known = known,
+		      .known_eras = known_eras,
 		      .count = 1,
 		      .places = &top,
 		      .eras = eras,
@@ -283,6 +285,13 @@ static struct store_place top_known(struct conformance *f, const char *channel,
 	loop_until(f->l, p.done > 0);
 	assert_int_equal(p.t.rc, 0);
 	return top;
+}
+
+static struct store_place top_known(struct conformance *f, const char *channel,
+				    const struct store_place *known,
+				    struct store_eras *eras)
+{
+	return top_taught(f, channel, known, NULL, eras);
 }
 
 static struct store_place top_of(struct conformance *f, const char *channel)

@@ -283,11 +283,62 @@ static void test_store_went_back_under_way(void **state)
 	free(p);
 }
 
+/* The store went back behind the beginning of an epoch, and knows nothing of it:
+ * who was in that epoch tells. Its places are moved then, also by who asks
+ * later. */
+static void test_store_learns_epochs(void **state)
+{
+	struct conformance *f = *state;
+	struct store_place old, top, known, lost;
+	struct store_eras eras, more = {.count = 1};
+
+	for (unsigned i = 0; i < 5; i++)
+		old = append_text(f, "a", "x");
+	/* An epoch that began behind the third message. */
+	lost = (struct store_place){old.epoch + 1000, 9};
+	more.era[0] = (struct store_era){old.epoch, 3};
+	top = top_taught(f, "a", &lost, &more, &eras);
+	assert_true(top.epoch > lost.epoch);
+	assert_int_equal(top.offset, 5);
+	assert_int_equal(eras.count, 2);
+	assert_era(&eras, 0, lost.epoch, 3);
+	assert_era(&eras, 1, old.epoch, 5);
+
+	/* By who is in the present epoch already; once. */
+	known = top;
+	more.era[0] = (struct store_era){old.epoch + 10, 4};
+	for (unsigned i = 0; i < 2; i++) {
+		top = top_taught(f, "a", &known, &more, &eras);
+		assert_int_equal(top.epoch, known.epoch);
+		assert_int_equal(eras.count, 3);
+		assert_era(&eras, 0, lost.epoch, 3);
+		assert_era(&eras, 1, old.epoch + 10, 4);
+		assert_era(&eras, 2, old.epoch, 5);
+	}
+	/* Not beyond the top, nor of an epoch to come, nor of another log. */
+	more.era[0] = (struct store_era){old.epoch + 20, 100};
+	top_taught(f, "a", &known, &more, &eras);
+	assert_era(&eras, 1, old.epoch + 20, 5);
+	more.era[0] = (struct store_era){top.epoch + 5, 2};
+	top_taught(f, "a", &known, &more, &eras);
+	more.era[0] = (struct store_era){old.epoch - 5, 2};
+	top_taught(f, "a", &known, &more, &eras);
+	assert_int_equal(eras.count, 4);
+	assert_int_equal(append_text(f, "a", "6").offset, 6);
+	if (CONFORMANCE_PERSISTENT)
+		conformance_reopen(f);
+	top_known(f, "a", NULL, &eras);
+	assert_int_equal(eras.count, 4);
+	assert_era(&eras, 0, lost.epoch, 3);
+	assert_era(&eras, 3, old.epoch, 5);
+}
+
 #define WENT_BACK_TESTS                                             \
 	CONFORMANCE_CASE(test_store_went_back),                     \
 		CONFORMANCE_CASE(test_store_went_back_an_epoch),    \
 		CONFORMANCE_CASE(test_store_went_back_to_nothing),  \
 		CONFORMANCE_CASE(test_store_known_by_nobody),       \
+		CONFORMANCE_CASE(test_store_learns_epochs),         \
 		CONFORMANCE_CASE(test_store_went_back_idempotency), \
 		CONFORMANCE_CASE(test_store_many_eras),             \
 		CONFORMANCE_CASE(test_store_went_back_under_way)

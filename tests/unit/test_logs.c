@@ -429,6 +429,8 @@ static void test_logs_nonsense(void **state)
 	/* That it was there can't be excluded. */
 	expect(f, "m1001:5!rewound[2:6-1001:5] ");
 	assert_int_equal(f->logs.held_bytes, 0);
+	turn(f, 0); /* the store is told of an epoch that it did not name */
+	answer_era(f, 1001, 5, 2, 5);
 
 	/* Answers without what was asked for: asked again. */
 	deliver(f, 1001, 7);

@@ -248,6 +248,14 @@ static void test_epochs_forgotten_by_the_store(void **state)
 	expect(f, "m3:6!rewound[2:8-3:6] ");
 	turn(f, LOGS_HOLE_MS);
 	assert_int_equal(f->after, 6);
+	/* The store is told what it has forgotten. */
+	assert_memory_equal(&f->known, &((struct place){3, 9}),
+			    sizeof(f->known));
+	assert_int_equal(f->known_eras, 2);
+	f->eras[1] = (struct place){1, 8};
+	answer_era(f, 3, 9, 2, 6);
+	f->eras[1] = (struct place){0, 0};
+	turn(f, 0);
 
 	/* Once more: 2 is not forgotten by us. */
 	deliver(f, 4, 6);
