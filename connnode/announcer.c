@@ -367,6 +367,7 @@ static void end_link(struct announcer *a, struct upstream *u,
 		     enum upstream_phase phase)
 {
 	bool lost = u->phase == UPSTREAM_UP;
+	struct frame *beat;
 
 	queue_clear(u);
 	u->confirmed = 0;
@@ -380,6 +381,11 @@ static void end_link(struct announcer *a, struct upstream *u,
 		return;
 	a->counters.links_lost++;
 	forget_store(a);
+	/* Ahead of any question after tops: whoever answers that one tells us
+	 * from now on what this dispatcher appends. */
+	beat = announcer_heartbeat(a);
+	announcer_tell(a, NULL, beat);
+	frame_release(beat);
 	if (a->ops->link_changed != NULL)
 		a->ops->link_changed(a->ctx, u, false);
 }

@@ -267,8 +267,16 @@ class Life:
         return any(self.log.within(place, gap) is not False
                    for gap in self.gaps)
 
+    def begun_anew(self, place):
+        """What is kept follows a place that means nothing any more."""
+        return any(gap.reason in ("epoch", "unknown", "malformed")
+                   and gap.high is not None and gap.high[0] == place[0]
+                   for gap in self.gaps)
+
     def again(self, number, place, t):
         """A second time. A store that lost it may have been given it anew."""
+        if self.begun_anew(place):
+            return
         before, ack = self.came[number], self.oracle.ack(self.channel, number)
         anew = (before is not None and before[0] != place[0]
                 and self.oracle.lost_since(0, t)

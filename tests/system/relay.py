@@ -100,7 +100,8 @@ def look_for_owner(port):
     inode = None
     for line in pathlib.Path("/proc/net/tcp").read_text().splitlines()[1:]:
         fields = line.split()
-        if int(fields[1].split(":")[1], 16) == port and fields[3] != "0A":
+        if int(fields[1].split(":")[1], 16) == port and fields[3] != "0A" \
+                and fields[9] != "0":  # listens; is of an ended connection
             inode = f"socket:[{fields[9]}]"
             break
     for pid in filter(str.isdigit, os.listdir("/proc")):

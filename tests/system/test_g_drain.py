@@ -191,7 +191,9 @@ def test_dispatcher_second_sigterm(make_cluster, channel):
     call = c.d.grpc.publish_stream(iter([]), timeout=20)
     list(call)
     c.d.signal(signal.SIGTERM)
-    with contextlib.suppress(ProcessLookupError):
+    with contextlib.suppress(ProcessLookupError, OSError):
+        # Two at once would be one.
+        wait_until(lambda: c.d.ready() == 503, 3, "it drains")
         c.d.signal(signal.SIGTERM)
     c.d.wait_exit(3)
 

@@ -281,6 +281,15 @@ def test_lost_and_then_appended_anew():
     assert s.wrong() == {}
 
 
+def test_what_is_kept_follows_an_epoch_that_is_gone():
+    """Once more; but not after a gap that says where the log goes on."""
+    def story(reason, offset):
+        s = Story().ready(A, 0).ack(1, 2, 3).run(1, 2).loss()
+        return s.gap(reason, (A, 3), (B, offset)).run(1, 2, epoch=B).wrong()
+    assert story("epoch", 0) == {}
+    assert "doubled" in story("rewound", 2)
+
+
 def test_finds_the_double_of_an_acknowledged_one():
     s = Story().ready(A, 0).ack(1, 2).run(1, 2).loss()
     s.run(2, 1, epoch=B, shift=1)

@@ -89,9 +89,13 @@ static void test_peers_whole(void **state)
 	assert_int_equal(own_beat(f, 1700)->n_instances, 2);
 	announcer_disconnected(&f->a, e);
 	assert_false(announcer_whole(&f->a));
-	assert_int_equal(own_beat(f, 1800)->n_instances, 1);
+	/* Told at once, ahead of what is asked then. */
+	sent_clear(&f->sent);
+	announcer_flush(&f->a);
+	assert_int_equal(sent_decode(&f->sent, 0)->heartbeat->n_instances, 1);
+	assert_int_equal(own_beat(f, 2800)->n_instances, 1);
 	/* It is named no more: it has gone. */
-	beat(f, d, one, 0, 1900);
+	beat(f, d, one, 0, 2900);
 	assert_true(announcer_whole(&f->a));
 	announcer_disconnected(&f->a, d);
 	assert_false(announcer_whole(&f->a));
