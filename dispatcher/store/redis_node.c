@@ -110,12 +110,17 @@ void redis_node_drop(struct redis_node *node, const char *why)
 {
 	uint64_t now = uv_now(node->s->store.loop), given = node->given;
 	uint64_t pause = REDIS_BACKOFF_MAX_MS;
+	char fault[STORE_FAULT_SIZE];
+	bool news;
 
 	if (node->state == REDIS_NODE_WAITING)
 		return;
-	snprintf(node->fault, sizeof(node->fault), "%.120s: %.120s", node->name,
-		 why);
-	if (node->was_ready || node->failures == 0)
+	snprintf(fault, sizeof(fault), "%.120s: %.120s", node->name, why);
+	/* Of several attempts one may tell more than the first. */
+	news = node->was_ready || node->failures == 0 ||
+	       strcmp(fault, node->fault) != 0;
+	memcpy(node->fault, fault, sizeof(node->fault));
+	if (news)
 		log_warn("STORE-REDIS-DOWN", "server=\"%s\" reason=\"%s\"",
 			 node->name, why);
 	if (node->failures < 6)
