@@ -527,7 +527,8 @@ static void sweep(struct logs *l)
 
 		if (l->now_ms - log->looked_ms < l->sweep_ms)
 			break;
-		list_shift(&l->all, &l->all);
+		list_remove(&log->in_all);
+		list_push_back(&l->all, &log->in_all);
 		log->looked_ms = l->now_ms;
 		asked++;
 		if (log->unasked || log->asked || !list_empty(&log->in_asks))

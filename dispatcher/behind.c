@@ -153,8 +153,12 @@ struct frame *behind_tell(const struct behind *b, enum priority lane,
 
 void behind_told(struct behind *b, enum priority lane, unsigned count)
 {
-	while (count-- > 0)
-		mark_free(b, oldest(b, lane));
+	while (count-- > 0) {
+		struct mark *m = oldest(b, lane);
+
+		check(m != NULL);
+		mark_free(b, m);
+	}
 	if (lane == NAMELESS)
 		b->unnamed = false;
 	if (b->count == 0)

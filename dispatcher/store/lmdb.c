@@ -58,7 +58,6 @@ struct lmdb {
 	struct list behind;		  /* tops that wait for the writer */
 	uv_idle_t turn;			  /* runs when something can begin */
 	uv_timer_t tick;
-	unsigned handles;  /* of the two, not closed yet */
 	uint64_t clock_ms; /* never goes back */
 
 	/* The writer's job. */
@@ -67,24 +66,24 @@ struct lmdb {
 	enum job job;
 	struct batch batches[2]; /* one may begin before the other is told */
 	unsigned current;
+	int written; /* its result: lmdblog's code */
 	struct store_tops *renewing[BATCH_TOPS];
 	size_t renewing_count;
-	int written; /* its result: lmdblog's code */
 	uint64_t written_ms, writing_since_ns;
-	bool trim_due, trim_more, trim_next;
+	bool trim_due, trim_more, trim_next, stalled;
 
 	/* The reader's job. */
 	uv_work_t reader;
 	bool reading;
 	struct list reading_reads, reading_tops, reading_behind;
 	struct arena arena;
-	int read; /* its result */
+	int read;	  /* its result */
+	unsigned handles; /* of turn and tick, not closed yet */
 	uint64_t read_ms, made_ms;
 
 	enum lmdblog_health health;
 	int down_rc; /* what appends get while it is not LMDBLOG_WELL */
 	uint64_t retry_ns;
-	bool stalled;
 	uint64_t histories, eras; /* of the log, that were counted */
 };
 

@@ -5,9 +5,10 @@
 #include <endian.h>
 #include <string.h>
 
-#define MAGIC	   "stn1"
 #define MAGIC_SIZE 4u
 #define HEAD_SIZE  (MAGIC_SIZE + 2 + 8 + 8)
+
+static const uint8_t magic[MAGIC_SIZE] = {'s', 't', 'n', '1'};
 
 /* --- reading ------------------------------------------------------------- */
 
@@ -41,7 +42,7 @@ bool redis_news_read(const void *bytes, size_t len, struct redis_news *out)
 	const uint8_t *at = bytes, *end = at + len;
 
 	if (len < HEAD_SIZE || len > REDIS_NEWS_BYTES ||
-	    memcmp(at, MAGIC, MAGIC_SIZE) != 0)
+	    memcmp(at, magic, MAGIC_SIZE) != 0)
 		return false;
 	*out = (struct redis_news){
 		.kind = at[4],
@@ -103,7 +104,7 @@ static uint8_t *put_head(struct buf *out, const struct redis_news *n,
 
 	if (at == NULL)
 		return NULL;
-	memcpy(at, MAGIC, MAGIC_SIZE);
+	memcpy(at, magic, MAGIC_SIZE);
 	at[4] = (uint8_t)n->kind;
 	at[5] = n->flags;
 	return put_number(put_number(at + 6, n->instance), n->number);

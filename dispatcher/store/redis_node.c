@@ -322,11 +322,13 @@ void redis_node_flush(struct redis_node *node)
 	uv_buf_t bytes;
 	int n;
 
-	if (link != NULL && link->tls != NULL && !link->write_pending &&
-	    node->state < REDIS_NODE_SETUP)
-		redis_tls_flush(node); /* of the handshake */
-	if (node->state < REDIS_NODE_SETUP || link->write_pending)
+	if (link == NULL || link->write_pending)
 		return;
+	if (node->state < REDIS_NODE_SETUP) {
+		if (link->tls != NULL)
+			redis_tls_flush(node); /* of the handshake */
+		return;
+	}
 	if (node->wait_due) {
 		const struct redis_arg wait[] = {
 			redis_arg_text("WAIT"),
