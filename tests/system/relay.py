@@ -93,7 +93,12 @@ class Relay:
 def owner(port):
     """The --name of the dispatcher that has this local port; "": nobody.
     /proc/net/tcp may leave out a line while others change."""
-    return next(filter(None, (look_for_owner(port) for _ in range(10))), "")
+    for _ in range(50):
+        name = look_for_owner(port)
+        if name:
+            return name
+        time.sleep(0.02)
+    return ""
 
 
 def look_for_owner(port):

@@ -143,7 +143,7 @@ def test_who_connects_gives_the_route_its_name(relay, make_cluster):
                         link_advertise="127.0.1.1")
     c.start()
     for name in ("n0>d0", "d0>n0", "n0>d1", "d1>n0"):
-        assert relay.connections(name) == 1, name
+        wait_until(lambda: relay.connections(name) == 1, 5, name)
     relay.set("d0>*", hold="both")
     relay.set("*>d0", hold="both")
     wait_until(lambda: not c.dispatchers[0].ready_workers(), 15,
