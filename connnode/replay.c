@@ -728,8 +728,7 @@ static void begin_anew(struct replay *r)
 
 	page_leave(r);
 	r->phase = PHASE_RUNNING;
-	if (s->ready)
-		run_later(s);
+	run_later(s);
 }
 
 void replays_skipped(struct worker *w, struct channel *ch, uint64_t to)
@@ -752,13 +751,6 @@ void replays_skipped(struct worker *w, struct channel *ch, uint64_t to)
 	}
 }
 
-/* A newcomer is owed what comes after it is told ready. */
-static bool is_owed(const struct subscription *sub)
-{
-	return sub->session->ready ||
-	       (sub->replay != NULL && sub->replay->claimed);
-}
-
 void replays_moved(struct worker *w, struct channel *ch, struct place to)
 {
 	uint64_t from = ch->epoch;
@@ -775,7 +767,7 @@ void replays_moved(struct worker *w, struct channel *ch, struct place to)
 			continue;
 		check(past_map(ch->log->past, &at, &gap));
 		move_to(sub, at);
-		if (gap.reason >= 0 && is_owed(sub))
+		if (gap.reason >= 0)
 			tell_gap(sub, &gap);
 		if (sub->replay != NULL)
 			begin_anew(sub->replay);
@@ -786,8 +778,7 @@ void replays_lost(struct worker *w, struct channel *ch, const struct gap *gap)
 {
 	fanout_finish(w, ch);
 	list_for_each (node, &ch->subscriptions) {
-		if (is_somewhere(subscription_of(node)) &&
-		    is_owed(subscription_of(node)))
+		if (is_somewhere(subscription_of(node)))
 			tell_gap(subscription_of(node), gap);
 	}
 }

@@ -320,8 +320,13 @@ class Life:
             # Told once, to those who were there before it.
             again = any((g.low, g.high) == (gap.low, gap.high)
                         for g in self.gaps)
+            # A log that moves to another epoch under a reader may do that long
+            # after the loss: with its next message.
+            moved = (gap.low and gap.high and self.anchor
+                     and gap.low[0] != gap.high[0] > self.anchor[0])
+            begin = 0 if moved else self.anchored - AFTER
             return not first and not again and bool(
-                self.oracle.lost_since(self.anchored - AFTER, gap.t))
+                self.oracle.lost_since(begin, gap.t))
         if gap.reason == "expired":
             return self.expired(gap)
         if gap.reason == "lagging":

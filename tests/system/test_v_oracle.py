@@ -257,6 +257,14 @@ def test_finds_a_gap_for_who_came_after_the_loss():
     assert s.wrong() == {"gaps_without_cause": 1}
 
 
+def test_a_log_that_moves_long_after_the_loss():
+    """With its next message, under who came meanwhile."""
+    s = Story().ack(1, 2).loss()
+    s.t += 60
+    s.ready(A, 2).gap("rewound", (A, 3), (B, 2))
+    assert s.wrong() == {}
+
+
 def test_finds_a_gap_of_what_was_before_the_beginning():
     """Who began at 3, which is lost, was never owed it."""
     s = Story().ack(1, 2, 3).ready(A, 3).loss()
