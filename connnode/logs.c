@@ -44,6 +44,7 @@ void logs_init(struct logs *l, struct questions *questions,
 	list_init(&l->holes);
 	list_init(&l->asks);
 	list_init(&l->batches);
+	list_init(&l->found);
 }
 
 static void batch_free(struct batch *b)
@@ -70,6 +71,12 @@ static void ask(struct log *log)
 		log->again = true;
 	else if (!log->unasked && list_empty(&log->in_asks))
 		list_push_back(&log->logs->asks, &log->in_asks);
+}
+
+static void found_forget(struct log *log)
+{
+	log->found = 0;
+	list_remove(&log->in_found);
 }
 
 /* --- in order ---------------------------------------------------------- */
@@ -164,7 +171,6 @@ static void settle(struct log *log)
 	if (log->place.offset >= log->seen.offset) {
 		list_remove(&log->in_holes);
 		questions_cancel(l->questions, &log->fetch);
-		log->swept = false;
 		return;
 	}
 	if (fetching || (waiting && log->hole_at == log->place.offset))
@@ -228,6 +234,7 @@ static void arrive(struct log *log, struct place to, uint64_t top)
 	/* It was counted in the epoch that is left. */
 	if (log->report_at != UINT64_MAX)
 		log->report_at = 0;
+	found_forget(log);
 	held_carry(&log->held, to.epoch, is_same, log);
 	log->moved_ms = log->logs->now_ms;
 }
@@ -389,10 +396,6 @@ static void take_history(struct log *log, const HistoryAnswer *answer)
 	/* Said to be there, but not given: it is not there. */
 	if (log->place.offset <= log->fetch_from.offset)
 		skip_to(log, top);
-	if (log->swept && log->place.offset > log->fetch_from.offset) {
-		log->swept = false;
-		log->logs->counters.swept++;
-	}
 	pass_held(log);
 	if (top < log->fetch_seen.offset)
 		/* Read before that was appended, for another of us; or the
@@ -426,6 +429,25 @@ static void on_fetched(struct question *q, const HistoryAnswer *answer,
 
 /* --- tops -------------------------------------------------------------- */
 
+/* The sweep found a top beyond all that we know of. The messages may be on their
+ * way: if they have not come when it looks again, nothing else would have found
+ * them. */
+static bool is_missed(struct log *log, uint64_t top)
+{
+	struct logs *l = log->logs;
+	bool missed = log->found > log->place.offset;
+
+	found_forget(log);
+	if (missed) {
+		l->counters.swept++;
+		return true;
+	}
+	log->found = top;
+	log->found_ms = l->now_ms;
+	list_push_back(&l->found, &log->in_found);
+	return false;
+}
+
 static void take_top(struct log *log, LinkPlace *top)
 {
 	bool report = log_known(log) && log->report && !log->again;
@@ -436,9 +458,10 @@ static void take_top(struct log *log, LinkPlace *top)
 		move(log, top);
 	} else if (top->epoch == log->place.epoch &&
 		   top->offset > log->seen.offset) {
-		log->logs->counters.behind++;
-		log->swept = log->sweeping;
-		log->seen.offset = top->offset;
+		if (!log->sweeping || is_missed(log, top->offset)) {
+			log->logs->counters.behind++;
+			log->seen.offset = top->offset;
+		}
 	}
 	/* Of an earlier epoch: it was read before we moved. */
 	if (top->epoch == log->place.epoch)
@@ -515,11 +538,31 @@ static void ask_batch(struct logs *l)
 	free(told);
 }
 
+static void look_again(struct logs *l)
+{
+	while (!list_empty(&l->found)) {
+		struct log *log =
+			container_of(l->found.next, struct log, in_found);
+
+		if (l->now_ms - log->found_ms < LOGS_FOUND_MS)
+			return;
+		list_remove(&log->in_found);
+		if (log->found <= log->place.offset || log->asked ||
+		    !list_empty(&log->in_asks)) {
+			log->found = 0; /* it has come, or others ask */
+			continue;
+		}
+		ask(log);
+		log->sweeping = true;
+	}
+}
+
 /* Those whose tops nobody has asked for in sweep_ms, some at a time. */
 static void sweep(struct logs *l)
 {
 	unsigned asked = 0;
 
+	look_again(l);
 	if (l->now_ms < l->sweep_due_ms)
 		return;
 	while (asked < LOGS_TOPS && !list_empty(&l->all)) {
@@ -557,6 +600,7 @@ struct log *logs_open(struct logs *l, struct channel *ch, uint64_t since_ms)
 	held_init(&log->held, &l->held_bytes);
 	list_init(&log->in_holes);
 	list_init(&log->in_asks);
+	list_init(&log->in_found);
 	question_init(&log->fetch, on_fetched);
 	list_push_back(&l->all, &log->in_all);
 	l->count++;
@@ -583,6 +627,7 @@ void logs_close(struct logs *l, struct channel *ch)
 	held_clear(&log->held);
 	list_remove(&log->in_holes);
 	list_remove(&log->in_asks);
+	list_remove(&log->in_found);
 	list_remove(&log->in_all);
 	l->count--;
 	free(log->past);

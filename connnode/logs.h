@@ -44,6 +44,9 @@
 #define LOGS_TOPS	 512 /* channels of one question */
 #define LOGS_FETCH	 256 /* messages of one question */
 #define LOGS_FETCH_BYTES (128u << 10)
+/* What the sweep found has come by itself within this time, or it looks again
+ * and fetches it. */
+#define LOGS_FOUND_MS 1000
 /* What was appended before the epoch changed has been answered by then (late
  * answers take twice the store's time-out), and has come by a slower link, or
  * that link has ended (LINK_DEAD_MS). */
@@ -75,13 +78,15 @@ struct log {
 	bool asked;	      /* in a batch */
 	bool again;	      /* once more after that */
 	bool sweeping;	      /* asked by the sweep alone */
-	bool swept;	      /* the hole was found by the sweep */
 	bool doubt;	      /* we may have missed the log's end */
 	bool report;	      /* `known` once more, at report_at */
 	uint64_t report_at;   /* offset; UINT64_MAX: not answered yet */
 	uint32_t asked_index; /* in the batch */
 	uint64_t moved_ms;    /* to another epoch, the last time */
 	uint64_t looked_ms;   /* its top was answered, or the sweep was here */
+	uint64_t found;	      /* offset that the sweep found; 0: none */
+	uint64_t found_ms;
+	struct list in_found;
 	struct list in_all;
 };
 
@@ -120,6 +125,7 @@ struct logs {
 	struct list holes;   /* struct log.in_holes, the oldest first */
 	struct list asks;    /* struct log.in_asks */
 	struct list batches; /* tops that are being asked */
+	struct list found;   /* struct log.in_found, by found_ms */
 	uint64_t count;
 	uint64_t now_ms, sweep_ms, sweep_due_ms;
 	bool look; /* logs_moved_unnamed(), not before look_due_ms */
@@ -127,7 +133,7 @@ struct logs {
 	struct {
 		uint64_t doubles, holes, fetches, fetched, held_dropped,
 			resyncs, behind, /* found by tops */
-			swept,		 /* found by the sweep alone */
+			swept,		 /* by the sweep alone */
 			moved,		 /* to another epoch */
 			malformed;
 	} counters;
