@@ -46,19 +46,24 @@ static inline bool eras_learn(struct store_eras *e, struct store_place top,
 	return true;
 }
 
-/* Up to which offset an epoch that is not among the log's is the same as the
- * present one, as far as can be told by those that both are known to share. */
-static inline uint64_t eras_common(const struct store_eras *e,
-				   const struct store_eras *known)
+/* Up to which offset the epoch `known` is the same as the present one: what the
+ * log says of it, or as far as can be told by epochs that both go on from. */
+static inline uint64_t eras_common(const struct store_eras *e, uint64_t known,
+				   const struct store_eras *eras)
 {
 	uint64_t common = 0;
 
-	for (unsigned i = 0; i < e->count; i++)
-		for (unsigned k = 0; k < known->count; k++)
-			if (known->era[k].epoch == e->era[i].epoch)
+	for (unsigned i = 0; i < e->count; i++) {
+		const struct store_era *own = &e->era[i];
+
+		if (own->epoch == known)
+			return own->offset;
+		for (unsigned k = 0; k < eras->count; k++)
+			if (eras->era[k].epoch == own->epoch)
 				common = max_of(common,
-						min_of(known->era[k].offset,
-						       e->era[i].offset));
+						min_of(eras->era[k].offset,
+						       own->offset));
+	}
 	return common;
 }
 
@@ -68,7 +73,7 @@ static inline bool eras_learn_all(struct store_eras *e, struct store_place top,
 				  struct store_place known,
 				  const struct store_eras *eras)
 {
-	uint64_t common = eras_common(e, eras);
+	uint64_t common = eras_common(e, known.epoch, eras);
 	bool learnt = false;
 
 	if (eras->count == 0 || known.epoch > top.epoch)

@@ -155,15 +155,22 @@ static struct log *log_new(struct memlogs *m, const char *channel)
 	return log;
 }
 
-/* The log has gone back, as `known` says. */
-static void log_begin_era(struct memlogs *m, struct log *log,
-			  struct store_place known)
+/* Most logs have none. */
+static struct store_eras *own_eras(struct memlogs *m, struct log *log)
 {
 	if (log->eras == NULL) {
 		log->eras = xcalloc(1, sizeof(*log->eras));
 		m->bytes += sizeof(*log->eras);
 	}
-	eras_begin(log->eras, (struct store_place){log->epoch, log->top});
+	return log->eras;
+}
+
+/* The log has gone back, as `known` says. */
+static void log_begin_era(struct memlogs *m, struct log *log,
+			  struct store_place known)
+{
+	eras_begin(own_eras(m, log),
+		   (struct store_place){log->epoch, log->top});
 	m->clock_ms = max_of(m->clock_ms, known.epoch);
 	log->epoch = ++m->clock_ms;
 	m->eras++;
@@ -394,13 +401,8 @@ static void learn(struct memlogs *m, struct log *log, struct store_place known,
 {
 	struct store_eras all = eras_of(log);
 
-	if (log == NULL || !eras_learn_all(&all, top_of(m, log), known, eras))
-		return;
-	if (log->eras == NULL) {
-		log->eras = xcalloc(1, sizeof(*log->eras));
-		m->bytes += sizeof(*log->eras);
-	}
-	*log->eras = all;
+	if (log != NULL && eras_learn_all(&all, top_of(m, log), known, eras))
+		*own_eras(m, log) = all;
 }
 
 void memlogs_tops(struct memlogs *m, struct store_tops *t, uint64_t now_ms)

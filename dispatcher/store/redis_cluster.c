@@ -148,6 +148,7 @@ static void on_map(struct redis_request *q UNUSED, struct redis_node *node,
 {
 	struct redis_store *s = node->s;
 	unsigned covered = 0;
+	bool taken_over = false;
 
 	s->refreshing = false;
 	if (reply == NULL || s->store.closing)
@@ -160,8 +161,12 @@ static void on_map(struct redis_request *q UNUSED, struct redis_node *node,
 
 		if (!is_slot(first) || !is_slot(last) || master == NULL)
 			continue;
-		for (long long n = first->integer; n <= last->integer; n++)
+		for (long long n = first->integer; n <= last->integer; n++) {
+			const struct redis_node *was = s->slots[n].master;
+
+			taken_over |= was != NULL && was != master;
 			redis_slot_assign(s, (unsigned)n, master);
+		}
 		covered += (unsigned)(last->integer - first->integer + 1);
 	}
 	if (covered < REDIS_SLOTS) {
@@ -169,6 +174,7 @@ static void on_map(struct redis_request *q UNUSED, struct redis_node *node,
 		s->refresh_due = true;
 	}
 	forget_nodes(s, node);
+	metric_add(&s->store.metrics, SM_HISTORIES, 0, taken_over);
 	redis_slots_kick(s);
 	redis_update(s, NULL);
 }
@@ -190,29 +196,21 @@ static bool master_is_missing(const struct redis_store *s)
 	return false;
 }
 
-/* The ready node that is asked this time. */
-static struct redis_node *next_to_ask(struct redis_store *s)
+struct redis_node *redis_ready_node(struct redis_store *s, unsigned turn)
 {
-	struct redis_node *chosen = NULL;
 	unsigned ready = 0;
 
 	list_for_each (at, &s->nodes)
 		ready += container_of(at, struct redis_node, in_nodes)->state ==
 			 REDIS_NODE_READY;
-	if (ready == 0)
-		return NULL;
-	unsigned turn = s->refresh_turn++ % ready;
-
 	list_for_each (at, &s->nodes) {
 		struct redis_node *node =
 			container_of(at, struct redis_node, in_nodes);
 
-		if (node->state == REDIS_NODE_READY && turn-- == 0) {
-			chosen = node;
-			break;
-		}
+		if (node->state == REDIS_NODE_READY && turn-- % ready == 0)
+			return node;
 	}
-	return chosen;
+	return NULL;
 }
 
 void redis_cluster_tick(struct redis_store *s, uint64_t now_ms)
@@ -227,7 +225,7 @@ void redis_cluster_tick(struct redis_store *s, uint64_t now_ms)
 	    now_ms < s->refresh_at_ms ||
 	    !(s->refresh_due || master_is_missing(s)))
 		return;
-	node = next_to_ask(s);
+	node = redis_ready_node(s, s->refresh_turn++);
 	if (node == NULL)
 		return;
 	s->refresh_due = false;

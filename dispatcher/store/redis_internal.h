@@ -389,6 +389,8 @@ void redis_handle_closed(struct redis_store *s);
 
 /* Who is master of what is to be asked again, of the Cluster or a Sentinel. */
 void redis_suspect(struct redis_store *s);
+/* The turn'th, counted round, of the nodes that are ready; NULL: none is. */
+struct redis_node *redis_ready_node(struct redis_store *s, unsigned turn);
 void redis_cluster_tick(struct redis_store *s, uint64_t now_ms);
 /* The node of an address, made if it is new; NULL: REDIS_NODES_MAX. */
 struct redis_node *redis_cluster_node(struct redis_store *s,

@@ -7,8 +7,8 @@
  *	                          older than; ttl, how old one may get; by, the
  *	                          server's history that it was counted in; eras
  *	stentor:{CHANNEL}:log     stream: id <epoch>-<offset>, t time, r record
- *	stentor:{CHANNEL}:k:KEY   string: "<epoch> <offset> <message id>
- * <digest>"
+ *	stentor:{CHANNEL}:k:KEY   string: "<epoch> <offset> <message id> "
+ *	                          "<digest>"
  *
  * Entries keep their ids for the log's life: what `epoch` says is only half of
  * the truth once the log has had another one. Then `eras` says
@@ -31,7 +31,7 @@
  *	              Sentinels TERM counts fail-overs: while another was taken
  *	              for the master this one may never have been demoted. Who
  *	              has not heard of one yet keeps the greater TERM
- *	always:N      of data that a restart can't put back: see redis_setup.c
+ *	always:N      of data that a restart can't put back: see redis_durable.c
  *	REPLID        written by the version before: the same, less sure
  *	nothing       the same, with store-replicas: taken for right, for the
  *	              dispatchers of the version before, which run beside ours
@@ -66,22 +66,25 @@
  * whether it may be torn that was counted by `was`. A server that was promoted
  * in this run (it has a second replid) has had another's data. */
 #define LUA_HISTORY                                                            \
-	"local info\n"                                                         \
+	"local replid, run, always\n"                                          \
 	"local function history(was)\n"                                        \
-	"  info = info or redis.call('INFO', 'replication')\n"                 \
-	"  local _, at = info:find('master_replid:', 1, true)\n"               \
-	"  local replid = at and info:sub(at + 1, at + 16) or ''\n"            \
-	"  local run = ARGV[2] .. '-' .. replid .. ':'\n"                      \
+	"  if not run then\n"                                                  \
+	"    local info = redis.call('INFO', 'replication')\n"                 \
+	"    local _, at = info:find('master_replid:', 1, true)\n"             \
+	"    replid = at and info:sub(at + 1, at + 16) or ''\n"                \
+	"    run = ARGV[2] .. '-' .. replid .. ':'\n"                          \
+	"    if ARGV[3] ~= '' and"                                             \
+	"       info:find('master_replid2:0000000000000000', 1, true) and"     \
+	"       redis.call('GET', '" REDIS_DURABLE_KEY "') == ARGV[3] then\n"  \
+	"      always = 'always:' .. ARGV[3]\n"                                \
+	"    end\n"                                                            \
+	"  end\n"                                                              \
 	"  local by, good = run .. ARGV[4], not was or was == replid\n"        \
 	"  if was and was:sub(1, #run) == run and"                             \
 	"     (tonumber(was:sub(#run + 1)) or -1) >= tonumber(ARGV[4]) then\n" \
 	"    by, good = was, true\n"                                           \
 	"  end\n"                                                              \
-	"  if ARGV[3] ~= '' and"                                               \
-	"     info:find('master_replid2:0000000000000000', 1, true) and"       \
-	"     redis.call('GET', '" REDIS_DURABLE_KEY "') == ARGV[3] then\n"    \
-	"    by = 'always:' .. ARGV[3]\n"                                      \
-	"  end\n"                                                              \
+	"  by = always or by\n"                                                \
 	"  return by, not good and was ~= by\n"                                \
 	"end\n"
 
@@ -284,6 +287,7 @@ const char redis_script_read[] =
 	"    common = math.max(common, math.min(tonumber(o), mine))\n"         \
 	"  end\n"                                                              \
 	"  if e == tonumber(epoch) then common = top end\n"                    \
+	"  common = has[e] or common\n"                                        \
 	"  for k, o in more:gmatch('(%d+) (%d+)') do\n"                        \
 	"    if tonumber(k) > eldest then\n"                                   \
 	"      add(tonumber(k), math.min(tonumber(o), common))\n"              \

@@ -35,6 +35,7 @@ static void set_master(struct redis_store *s, const char *host,
 			return;
 		s->node_count--;
 		redis_node_free(master);
+		metric_add(&s->store.metrics, SM_HISTORIES, 0, 1);
 	}
 	master = redis_cluster_node(s, &address);
 	log_info("STORE-REDIS-MASTER", "server=%s", master->name);

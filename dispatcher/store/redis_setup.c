@@ -161,7 +161,7 @@ static void become_ready(struct redis_node *node)
 {
 	struct redis_store *s = node->s;
 
-	if (node->stale_run_id[0] != 0 &&
+	if (node->stale_run_id[0] != 0 && node->durable[0] == 0 &&
 	    strcmp(node->stale_run_id, node->server.run_id) != 0)
 		metric_add(&s->store.metrics, SM_HISTORIES, 0, 1);
 	redis_node_ready(node);

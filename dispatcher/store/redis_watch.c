@@ -435,28 +435,6 @@ void redis_watch_begin(struct redis_node *node)
 
 /* --- the connection ------------------------------------------------------- */
 
-/* Where it is to go now: the next node that is ready. */
-static const struct redis_node *choose(struct redis_watch *w)
-{
-	const struct redis_node *chosen = NULL;
-	unsigned ready = 0, turn;
-
-	list_for_each (at, &w->s->nodes)
-		ready += container_of(at, struct redis_node, in_nodes)->state ==
-			 REDIS_NODE_READY;
-	if (ready == 0)
-		return NULL;
-	turn = w->turn % ready;
-	list_for_each (at, &w->s->nodes) {
-		const struct redis_node *node =
-			container_of(at, struct redis_node, in_nodes);
-
-		if (node->state == REDIS_NODE_READY && turn-- == 0)
-			chosen = node;
-	}
-	return chosen;
-}
-
 /* The server is no part of the store any more. */
 static bool is_astray(const struct redis_watch *w)
 {
@@ -484,7 +462,7 @@ static void watch_node(struct redis_watch *w, uint64_t now_ms)
 	const struct redis_node *to;
 
 	if (w->node->state == REDIS_NODE_WAITING) {
-		to = choose(w);
+		to = redis_ready_node(w->s, w->turn);
 		if (to == NULL)
 			return;
 		w->node->address = to->address;
@@ -542,6 +520,11 @@ void redis_watch_close(struct redis_store *s)
 	to = publisher(w);
 	if (to != NULL && uv_now(s->store.loop) >= w->forbidden_until_ms) {
 		tell_gathered(w, to);
+		/* What is not told, or not known yet, the others find by a
+		 * number that nobody gets. */
+		if (w->looks.count > 0 || has_news(w) ||
+		    s->store.state.queue_bytes > 0)
+			w->number++;
 		publish_state(w, to, NEWS_GONE);
 		redis_node_flush(to);
 	}

@@ -219,8 +219,6 @@ void store_trim(struct store *s)
 void store_report(struct store *s, uint64_t workers)
 {
 	s->workers = workers;
-	if (s->ops->report && !s->closing)
-		s->ops->report(s);
 }
 
 static void count_done(struct store *s, enum store_op op, uint64_t started_ns,

@@ -24,8 +24,7 @@ struct store_ops {
 	void (*append)(struct store *s, struct store_append *a);
 	void (*read)(struct store *s, struct store_read *r);
 	void (*tops)(struct store *s, struct store_tops *t);
-	void (*trim)(struct store *s);	 /* NULL: expires by itself */
-	void (*report)(struct store *s); /* `workers` is new. NULL: no peers */
+	void (*trim)(struct store *s); /* NULL: expires by itself */
 	void (*close)(struct store *s);
 };
 

@@ -331,6 +331,17 @@ static void test_store_learns_epochs(void **state)
 	assert_int_equal(eras.count, 4);
 	assert_era(&eras, 0, lost.epoch, 3);
 	assert_era(&eras, 3, old.epoch, 5);
+
+	/* It goes back and learns in one: what the epoch that it has just left
+	 * has in common with the new one counts. */
+	known = (struct store_place){top.epoch, 9};
+	more.era[0] = (struct store_era){old.epoch + 30, 4};
+	top = top_taught(f, "a", &known, &more, &eras);
+	assert_true(top.epoch > known.epoch);
+	assert_int_equal(eras.count, 6);
+	assert_era(&eras, 0, known.epoch, 6);
+	assert_era(&eras, 1, lost.epoch, 3);
+	assert_era(&eras, 2, old.epoch + 30, 4);
 }
 
 #define WENT_BACK_TESTS                                             \
