@@ -222,6 +222,12 @@ static size_t window(const struct dispatcher *d)
 	return min_of(d->batches.window, (size_t)d->options.batch_pending_max);
 }
 
+/* It has not taken a message that may be taken later. */
+static bool is_the_store(enum grpc_code code)
+{
+	return code == GRPC_UNAVAILABLE || code == GRPC_RESOURCE_EXHAUSTED;
+}
+
 static void on_published(void *ctx, const struct publish_result *r)
 {
 	struct batch_item *item = ctx;
@@ -238,7 +244,7 @@ static void on_published(void *ctx, const struct publish_result *r)
 	known(item, r);
 	/* The store has trouble. What waits here would wait in vain, and might
 	 * overtake in its channel what failed. */
-	b->abandoned |= r->code == GRPC_UNAVAILABLE;
+	b->abandoned |= is_the_store(r->code);
 	wake_all(all);
 }
 
@@ -266,6 +272,9 @@ static void publish_next(struct batch *b, uint64_t now_ns)
 		d->batches.pending++;
 		return;
 	}
+	/* At the store's door: what comes behind it must not overtake it. */
+	b->abandoned |= m != NULL && is_the_store(r.code) &&
+			rule_reliable(rules_match(&d->rules, q->channel));
 	known(item, &r);
 }
 

@@ -286,6 +286,7 @@ static bool give_way(struct linkq *q, unsigned less_than)
 					 KEPT};
 	struct linkq_pool *p = q->pool;
 	struct linkq_lane *lane;
+	struct frame *frame;
 	unsigned class, i = 0;
 
 	while (i < array_len(order) && order[i] != less_than &&
@@ -296,10 +297,12 @@ static bool give_way(struct linkq *q, unsigned less_than)
 	class = order[i];
 	lane = lowest_with(q, class);
 	p->displaced++;
-	if (class == KEPT)
-		p->on_kept(p->ctx, q, lane_oldest(lane, class)->frame,
-			   (enum priority)(lane - q->lanes));
+	frame = frame_hold(lane_oldest(lane, class)->frame);
 	drop(q, lane, lane_oldest(lane, class), LINKQ_EVICTED);
+	/* The mark that is left of it wants the room that it had. */
+	if (class == KEPT)
+		p->on_kept(p->ctx, q, frame, (enum priority)(lane - q->lanes));
+	frame_release(frame);
 	if (lane->cap > RING_KEEP && lane->frames < lane->cap / 8)
 		lane_rebuild(q, lane, lane->cap / 4);
 	if (q->size > 0) { /* the next time it is another's turn */

@@ -174,6 +174,8 @@ static void settle(struct dispatcher *d)
 
 const char *dispatcher_unready(struct dispatcher *d)
 {
+	const char *fault;
+
 	if (d->draining)
 		return "draining";
 	if (!d->settled)
@@ -192,9 +194,10 @@ const char *dispatcher_unready(struct dispatcher *d)
 	    (d->store_up_ms != 0 &&
 	     now_ms(d) - d->store_up_ms <= STORE_GRACE_MS))
 		return NULL;
+	fault = storage_fault(d);
 	snprintf(d->unready, sizeof(d->unready),
 		 "the store is not available: %s",
-		 store_state(d->store)->fault);
+		 fault != NULL ? fault : "it has just come up");
 	return d->unready;
 }
 

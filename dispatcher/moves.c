@@ -85,8 +85,15 @@ static void tell(struct moves *m, uint64_t by, const char *channel,
 	}
 }
 
-/* `all`: also those that are linked to all dispatchers. */
-static void tell_unnamed(struct moves *m, bool all)
+/* Whether the worker has what `by` appends by a link of its own. 0: whoever. */
+static bool hears(const struct nodes *n, const struct node_worker *w,
+		  uint64_t by)
+{
+	return by != 0 ? nodes_lists(w, by) : nodes_lists_all(n, w);
+}
+
+/* `all`: also those that hear of it anyway. */
+static void tell_unnamed(struct moves *m, uint64_t by, bool all)
 {
 	struct nodes *n = m->nodes;
 
@@ -94,7 +101,7 @@ static void tell_unnamed(struct moves *m, bool all)
 		struct node_worker *w = n->by_id[i];
 
 		if (w != NULL && w->phase == NODE_WORKER_READY &&
-		    (all || !nodes_lists_all(n, w)))
+		    (all || !hears(n, w, by)))
 			nodes_moved_unnamed(n, w);
 	}
 }
@@ -106,7 +113,7 @@ void moves_heard(struct moves *m, uint64_t by, const char *channel,
 		return;
 	if (channel == NULL) {
 		m->counters.missed++;
-		tell_unnamed(m, false);
+		tell_unnamed(m, by, false);
 	} else {
 		m->counters.heard++;
 		tell(m, by, channel, top);
@@ -126,7 +133,7 @@ static bool doubted(const struct moves *m, uint64_t key, const char *channel)
 	return false;
 }
 
-void moves_doubt(struct moves *m, const char *channel)
+static void keep_doubt(struct moves *m, const char *channel)
 {
 	uint64_t key = key_of(m, channel);
 	size_t len = strlen(channel) + 1;
@@ -134,7 +141,6 @@ void moves_doubt(struct moves *m, const char *channel)
 
 	if (m->unnamed || doubted(m, key, channel))
 		return;
-	m->counters.doubts++;
 	if (m->count == MOVES_DOUBTS_MAX) {
 		forget_names(m);
 		m->unnamed = true;
@@ -147,6 +153,12 @@ void moves_doubt(struct moves *m, const char *channel)
 	m->count++;
 }
 
+void moves_doubt(struct moves *m, const char *channel)
+{
+	m->counters.doubts++;
+	keep_doubt(m, channel);
+}
+
 static void on_tops(struct store_tops *t)
 {
 	struct moves *m = container_of(t, struct moves, tops);
@@ -154,7 +166,7 @@ static void on_tops(struct store_tops *t)
 	m->reading = false;
 	for (size_t i = 0; i < t->count; i++) {
 		if (t->rc != 0) {
-			moves_doubt(m, m->names[i]);
+			keep_doubt(m, m->names[i]);
 		} else {
 			m->counters.resolved++;
 			/* No log: nothing was appended, or it is gone again. */
@@ -175,7 +187,7 @@ void moves_tick(struct moves *m)
 		return;
 	if (m->unnamed) {
 		m->unnamed = false;
-		tell_unnamed(m, true);
+		tell_unnamed(m, 0, true);
 		return;
 	}
 	while (count < MOVES_READ && (d = first(m)) != NULL) {

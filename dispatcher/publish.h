@@ -12,7 +12,7 @@
  *	appended --durable--> answered OK, routed
  *	appended --not known--> answered UNAVAILABLE, late
  *	late --it was done after all--> routed
- *	late --nobody can know--> its channel is in doubt (doubts.h)
+ *	late --nobody can know--> its channel is in doubt (moves.h)
  *
  * Duplicates are routed too: who tried first may not have lived to do it, and
  * workers drop doubles.
