@@ -124,8 +124,15 @@ static void say_why(struct nodes *n, struct node_worker *w)
 static void end_relations(struct nodes *n, struct node_worker *w,
 			  RefuseReason reason)
 {
+	/* It may be refused for something else by now: who is a stranger is
+	 * counted by the phase that it leaves and the one that it gets. */
+	if (w->phase == NODE_WORKER_REFUSED)
+		n->strangers -= nodes_is_stranger(w);
 	w->refused_for = reason;
-	nodes_set_phase(n, w, NODE_WORKER_REFUSED);
+	if (w->phase == NODE_WORKER_REFUSED)
+		n->strangers += nodes_is_stranger(w);
+	else
+		nodes_set_phase(n, w, NODE_WORKER_REFUSED);
 	interest_drop_worker(&n->interest, w->id);
 	linkq_clear(&w->queue);
 	behind_fini(&w->behind);
@@ -135,7 +142,7 @@ static void end_relations(struct nodes *n, struct node_worker *w,
 
 void nodes_refuse(struct nodes *n, struct node_worker *w, RefuseReason reason)
 {
-	if (w->phase != NODE_WORKER_REFUSED)
+	if (w->phase != NODE_WORKER_REFUSED || w->refused_for != reason)
 		end_relations(n, w, reason);
 	say_why(n, w);
 }
@@ -228,25 +235,31 @@ static struct namesakes find_namesakes(const struct nodes *n,
 		if (w->link.peer_epoch == f->sender_epoch)
 			found.same = w;
 		if (w->phase == NODE_WORKER_REFUSED &&
-		    w->refused_for == REFUSED_FOR(NAME))
+		    (w->refused_for == REFUSED_FOR(NAME) ||
+		     w->incarnation == f->hello->incarnation))
 			found.refused = w;
-		else
+		else if (found.old == NULL ||
+			 found.old->phase == NODE_WORKER_REFUSED)
 			found.old = w;
 	}
 	return found;
 }
 
-/* Two processes have one name: the elder one stays, if it lives. A worker that
- * does not tell when it was started gives way, as one that came back. */
-static bool name_is_taken(const struct node_worker *old, const Hello *h,
-			  uint64_t now_ms)
+/* Two processes have one name: the elder one stays, if it lives, and whoever has
+ * our store. A worker that does not tell when it was started gives way, as one
+ * that came back. */
+static bool name_is_taken(const struct nodes *n, const struct node_worker *old,
+			  const Hello *h, uint64_t now_ms)
 {
-	if (old == NULL || old->incarnation == h->incarnation ||
-	    old->started == 0 || h->started == 0)
+	if (old == NULL || old->incarnation == h->incarnation)
 		return false;
 	if ((old->phase != NODE_WORKER_SYNCING &&
 	     old->phase != NODE_WORKER_READY) ||
 	    link_state_dead(&old->link, now_ms))
+		return false;
+	if (nodes_store_differs(n, h->store))
+		return true;
+	if (old->started == 0 || h->started == 0)
 		return false;
 	return old->started != h->started ? old->started < h->started
 					  : old->incarnation < h->incarnation;
@@ -275,7 +288,7 @@ static bool greet_again(struct nodes *n, struct node_worker *w,
 			acknowledge_hello(n, w);
 		return true;
 	} else if (w->refused_for == REFUSED_FOR(NAME) &&
-		   name_is_taken(old, hello, now_ms)) {
+		   name_is_taken(n, old, hello, now_ms)) {
 		say_why(n, w);
 	} else {
 		return false;
@@ -343,8 +356,9 @@ void nodes_take_hello(struct nodes *n, const LinkFrame *f, uint64_t now_ms)
 			     "address");
 		return;
 	}
-	taken = name_is_taken(found.old, hello, now_ms);
-	vouched = vouched_for(found.old, hello);
+	taken = name_is_taken(n, found.old, hello, now_ms);
+	vouched = vouched_for(found.old, hello) ||
+		  vouched_for(found.refused, hello);
 	if (found.refused != NULL)
 		nodes_worker_drop(n, found.refused, "replaced");
 	if (found.old != NULL && !taken)

@@ -82,6 +82,31 @@ static void test_greet_store_differs_no_longer(void **state)
 	assert_non_null(sent_decode(&f->sent, 1)->hello_ack);
 }
 
+/* The store lost its identity, and has another: those who have the former one
+ * have it from us, and follow. Others are strangers as before. */
+static void test_greet_store_was_emptied(void **state)
+{
+	struct nodes_fixture *f = *state;
+	struct node_worker *w = add_worker(f, "n", 0, 11, "a");
+	Stentor__Link__V1__Heartbeat beat = STENTOR__LINK__V1__HEARTBEAT__INIT;
+	LinkFrame content = FRAME_INIT;
+
+	content.heartbeat = &beat;
+	nodes_set_store(&f->nodes, 5);
+	beat.store = 5;
+	worker_speaks(f, w, &content, 1100);
+	nodes_set_store(&f->nodes, 7);
+	assert_int_equal(w->phase, NODE_WORKER_READY);
+	worker_speaks(f, w, &content, 1200); /* on its way already */
+	assert_int_equal(w->phase, NODE_WORKER_READY);
+	beat.store = 7;
+	worker_speaks(f, w, &content, 1300);
+	assert_int_equal(w->phase, NODE_WORKER_READY);
+	beat.store = 6;
+	worker_speaks(f, w, &content, 1400);
+	assert_int_equal(w->phase, NODE_WORKER_REFUSED);
+}
+
 /* A link that stands ends when either side learns of its store. */
 static void test_greet_store_is_known_later(void **state)
 {
@@ -288,6 +313,7 @@ int main(void)
 		TEST(test_greet_refuse_another_store),
 		TEST(test_greet_store_differs_no_longer),
 		TEST(test_greet_store_is_known_later),
+		TEST(test_greet_store_was_emptied),
 		TEST(test_greet_strangers_are_outvoted),
 		TEST(test_greet_hellos_are_dialled_at_most),
 		TEST(test_greet_younger_is_refused),
