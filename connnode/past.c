@@ -97,8 +97,10 @@ struct past *past_move(struct past *old, struct past_epoch *from,
 	     i++) {
 		struct past_epoch e = old->epoch[i];
 
+		/* By way of the epoch that is left. */
+		if (e.reach >= from->base)
+			e.reach = from->reach;
 		e.base = min_of(e.base, from->base);
-		e.reach = max_of(e.base, from->reach);
 		e.sure &= whole;
 		e.gone |= from->gone;
 		add(p, &e);
