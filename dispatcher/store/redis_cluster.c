@@ -203,11 +203,14 @@ struct redis_node *redis_ready_node(struct redis_store *s, unsigned turn)
 	list_for_each (at, &s->nodes)
 		ready += container_of(at, struct redis_node, in_nodes)->state ==
 			 REDIS_NODE_READY;
+	if (!ready)
+		return NULL;
+	turn %= ready;
 	list_for_each (at, &s->nodes) {
 		struct redis_node *node =
 			container_of(at, struct redis_node, in_nodes);
 
-		if (node->state == REDIS_NODE_READY && turn-- % ready == 0)
+		if (node->state == REDIS_NODE_READY && turn-- == 0)
 			return node;
 	}
 	return NULL;
