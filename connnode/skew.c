@@ -32,6 +32,8 @@ bool skew_add(struct skew *s, uint64_t theirs_us, uint64_t ours_us,
 {
 	int64_t before = s->warned ? s->us : 0, lately;
 
+	if (theirs_us - ours_us + SKEW_MOST_US > 2 * SKEW_MOST_US)
+		return false;
 	forget_if_set(s, (int64_t)(ours_us - now_ms * 1000));
 	s->samples[s->count++ % SKEW_SAMPLES] = (int64_t)(theirs_us - ours_us);
 	s->us = greatest(s, min_of(s->count, SKEW_SAMPLES));
@@ -56,9 +58,10 @@ bool skew_add(struct skew *s, uint64_t theirs_us, uint64_t ours_us,
 
 uint64_t skew_ours(const struct skew *s, uint64_t theirs_us)
 {
-	int64_t ours = (int64_t)theirs_us - s->us;
+	int64_t ours;
 
-	if (theirs_us == 0)
-		return 0;
+	if (theirs_us == 0 || theirs_us > INT64_MAX / 2)
+		return theirs_us;
+	ours = (int64_t)theirs_us - s->us;
 	return ours > 0 ? (uint64_t)ours : 1;
 }

@@ -19,6 +19,7 @@
 #define SKEW_AGREE   3
 #define SKEW_STEP_US 250000 /* more than that is no jitter */
 #define SKEW_WARN_US 500000
+#define SKEW_MOST_US (3650ull * 86400 * 1000000) /* more is no clock */
 
 struct skew {
 	int64_t us; /* theirs less ours; 0: not known */
@@ -35,7 +36,8 @@ struct skew {
 bool skew_add(struct skew *s, uint64_t theirs_us, uint64_t ours_us,
 	      uint64_t now_ms);
 
-/* A time by their clock, as ours would have told it; 0 stays 0. */
+/* A time by their clock, as ours would have told it. 0 stays 0, and what is no
+ * time as it is. */
 uint64_t skew_ours(const struct skew *s, uint64_t theirs_us);
 
 static inline uint64_t skew_absolute_us(const struct skew *s)

@@ -1,5 +1,7 @@
 #include "connnode/skew.h"
 
+#include "common/base/check.h"
+
 #include "tests/unit/unit.h"
 
 #define MS 1000
@@ -105,6 +107,25 @@ static void test_skew_is_warned_of_once(void **state)
 	assert_true(heard(&s, 16000, 0, 700, 0));
 }
 
+/* What no clock tells is not taken for one, and nothing overflows. */
+static void test_skew_absurd(void **state)
+{
+	const uint64_t absurd[] = {1, INT64_MAX, UINT64_MAX,
+				   (uint64_t)INT64_MAX + 1};
+	struct skew s = {0};
+
+	(void)state;
+	heard(&s, 0, 0, 100, 0);
+	for (unsigned i = 0; i < array_len(absurd); i++) {
+		assert_false(
+			skew_add(&s, absurd[i], 1700000000ull * 1000000, 1000));
+		assert_int_equal(s.us, 100 * MS);
+	}
+	assert_int_equal(skew_ours(&s, 1), 1);
+	assert_int_equal(skew_ours(&s, INT64_MAX), INT64_MAX);
+	assert_int_equal(skew_ours(&s, UINT64_MAX), UINT64_MAX);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -113,6 +134,7 @@ int main(void)
 		cmocka_unit_test(test_skew_theirs_is_set),
 		cmocka_unit_test(test_skew_ours_is_set),
 		cmocka_unit_test(test_skew_is_warned_of_once),
+		cmocka_unit_test(test_skew_absurd),
 	};
 
 	return cmocka_run_group_tests_name("skew", tests, NULL, NULL);
