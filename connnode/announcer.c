@@ -376,7 +376,7 @@ static void end_link(struct announcer *a, struct upstream *u,
 	u->fleet = (struct fleet_heard){0};
 	u->skew = (struct skew){0};
 	u->instance = u->peer_count = 0;
-	u->knows_all = false;
+	u->knows_all = u->peers_known = false;
 	if (!lost)
 		return;
 	a->counters.links_lost++;
@@ -445,6 +445,18 @@ static void end_older_links(struct announcer *a, const struct upstream *u,
 	}
 }
 
+/* Those that had another store than we may have the same now. */
+static void greet_refused(struct announcer *a, uint64_t now_ms)
+{
+	list_for_each (node, &a->upstreams) {
+		struct upstream *u =
+			container_of(node, struct upstream, in_announcer);
+
+		if (u->phase == UPSTREAM_GREETING)
+			u->speak_at_ms = now_ms;
+	}
+}
+
 /* What a dispatcher tells of its store. False: its positions are of another
  * than those we have; the link was ended. */
 static bool take_store(struct announcer *a, struct upstream *u, uint64_t store,
@@ -461,6 +473,7 @@ static bool take_store(struct announcer *a, struct upstream *u, uint64_t store,
 			 u->address, u->name, (unsigned long long)a->store,
 			 (unsigned long long)store);
 		a->store = store;
+		greet_refused(a, now_ms);
 		if (a->ops->link_changed != NULL)
 			a->ops->link_changed(a->ctx, u, true);
 	}
@@ -580,6 +593,7 @@ static void take_heartbeat(struct announcer *a, struct upstream *u,
 	if (beat->fleet != NULL)
 		take_fleet(u, beat->fleet);
 	take_clock(a, u, beat->wall_us, now_ms);
+	u->peers_known = beat->n_instances <= ANNOUNCER_PEERS_MAX;
 	u->peer_count = (unsigned)min_of(beat->n_instances,
 					 (size_t)ANNOUNCER_PEERS_MAX);
 	for (unsigned i = 0; i < u->peer_count; i++)

@@ -137,6 +137,7 @@ struct upstream {
 	/* Dispatchers of its store that it has heard of lately. */
 	uint64_t peers[ANNOUNCER_PEERS_MAX];
 	unsigned peer_count;
+	bool peers_known;      /* it has named all */
 	uint64_t snapshot_seq; /* of the snapshot's end; 0: not under way */
 	bool knows_all;	       /* the snapshot was acknowledged */
 	uint64_t asked;	       /* announcer.asks when it was asked last */

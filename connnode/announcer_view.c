@@ -84,7 +84,9 @@ bool announcer_whole(const struct announcer *a)
 
 		if (u->phase != UPSTREAM_UP)
 			continue;
-		any |= is_whole(u);
+		if (!is_whole(u) || !u->peers_known)
+			return false;
+		any = true;
 		for (unsigned i = 0; i < u->peer_count; i++) {
 			if (!is_linked(a, u->peers[i]))
 				return false;

@@ -207,7 +207,7 @@ static int set_up(void **state)
 	w->announcer.store = 1;
 	f->link = announcer_add(&w->announcer, "tcp://d");
 	f->link->phase = UPSTREAM_UP;
-	f->link->knows_all = true;
+	f->link->knows_all = f->link->peers_known = true;
 	fanout_init(&w->fanout);
 	intake_init(w);
 	w->questions.ops = &ask_the_test;

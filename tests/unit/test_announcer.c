@@ -493,6 +493,7 @@ static void test_announcer_one_store(void **state)
 	struct fixture *f = *state;
 	struct upstream *one = link_up(f, "tcp://d:1", 1), *two, *three;
 	uint8_t key[16] = {2};
+	unsigned hellos = 0;
 
 	assert_int_equal(f->a.store, 0);
 	tell_store(f, one, 0, 1001); /* it does not know yet */
@@ -534,6 +535,12 @@ static void test_announcer_one_store(void **state)
 	assert_int_equal(f->a.store, 77);
 	assert_int_equal(f->a.counters.store_refused, 2);
 	assert_int_equal(f->downs, 1);
+	/* Those that were refused may have the new one: they are asked now. */
+	sent_clear(&f->sent);
+	announcer_tick(&f->a, 3002);
+	for (unsigned i = 0; i < f->sent.count; i++)
+		hellos += sent_decode(&f->sent, i)->hello != NULL;
+	assert_int_equal(hellos, 2);
 
 	/* Nobody is left who has it: another may come. */
 	announcer_disconnected(&f->a, one);

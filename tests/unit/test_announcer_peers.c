@@ -84,6 +84,10 @@ static void test_peers_whole(void **state)
 	assert_false(announcer_whole(&f->a));
 	e = link_to(f, "tcp://e:1", 2, 22);
 	assert_false(announcer_whole(&f->a));
+	/* Whom it knows of is not told yet, by one that nobody names. */
+	beat(f, d, one, 0, 1550);
+	assert_false(announcer_whole(&f->a));
+	beat(f, d, both, 0, 1560);
 	beat(f, e, NULL, 0, 1600);
 	assert_true(announcer_whole(&f->a));
 	assert_int_equal(own_beat(f, 1700)->n_instances, 2);
@@ -116,6 +120,11 @@ static void test_peers_untold(void **state)
 	many[array_len(many) - 1] = 0;
 	beat(f, d, many, 0, 1300);
 	assert_int_equal(d->peer_count, ANNOUNCER_PEERS_MAX);
+	assert_false(announcer_whole(&f->a));
+	for (unsigned i = 0; i < array_len(many) - 1; i++)
+		many[i] = 11;
+	d->instance = 11;
+	beat(f, d, many, 0, 1400);
 	assert_false(announcer_whole(&f->a));
 }
 
