@@ -136,7 +136,7 @@ void held_carry(struct held *h, uint64_t epoch,
 		struct held_message *m = message_at(node);
 
 		if (m->delivery.epoch >= epoch)
-			continue; /* as are all behind it */
+			break; /* as are all behind it */
 		if (same(ctx, position(m)))
 			carry(h, m, epoch);
 		else
@@ -150,7 +150,9 @@ bool held_between(const struct held *h, uint64_t from, uint64_t to,
 	list_for_each (node, &h->messages) {
 		struct place at = position(message_at(node));
 
-		if (at.epoch > from && at.epoch < to && !same(ctx, at))
+		if (at.epoch >= to)
+			break;
+		if (at.epoch > from && !same(ctx, at))
 			return true;
 	}
 	return false;

@@ -202,6 +202,7 @@ static void apply_rule(struct worker *w, struct channel *ch)
 	if (reliable && ch->log == NULL) {
 		intake_open_log(w, ch);
 	} else if (!reliable && ch->was_reliable && ch->log != NULL) {
+		logs_finish(&w->logs, ch);
 		ch->log_left = ch->log->place;
 		replays_log_closed(w, ch);
 		logs_close(&w->logs, ch);

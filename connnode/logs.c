@@ -44,7 +44,7 @@ void logs_init(struct logs *l, struct questions *questions,
 	list_init(&l->holes);
 	list_init(&l->asks);
 	list_init(&l->batches);
-	list_init(&l->found);
+	list_init(&l->looks);
 }
 
 static void batch_free(struct batch *b)
@@ -73,10 +73,20 @@ static void ask(struct log *log)
 		list_push_back(&log->logs->asks, &log->in_asks);
 }
 
-static void found_forget(struct log *log)
+/* Its top is asked for once more after a while, unless others do. */
+static void look_later(struct log *log)
+{
+	struct logs *l = log->logs;
+
+	list_remove(&log->in_looks);
+	log->look_ms = l->now_ms;
+	list_push_back(&l->looks, &log->in_looks);
+}
+
+static void look_forget(struct log *log)
 {
 	log->found = 0;
-	list_remove(&log->in_found);
+	list_remove(&log->in_looks);
 }
 
 /* --- in order ---------------------------------------------------------- */
@@ -84,6 +94,15 @@ static void found_forget(struct log *log)
 static bool is_moving(const struct log *log)
 {
 	return log->next.epoch > log->place.epoch;
+}
+
+/* A message of a greater epoch than the place's was there. */
+static void goes_on(struct log *log, struct place at)
+{
+	if (at.epoch > log->next.epoch)
+		ask(log);
+	if (place_before(log->next, at))
+		log->next = at;
 }
 
 static bool is_nowhere(void *ctx UNUSED, struct place at UNUSED)
@@ -105,8 +124,12 @@ static void let_go(struct log *log)
 
 static void hold(struct log *log, const LinkDelivery *d)
 {
+	struct place at = {d->epoch, d->offset};
 	struct logs *l = log->logs;
 
+	if (!log_known(log) &&
+	    (log->first.epoch == 0 || place_before(at, log->first)))
+		log->first = at;
 	if (!held_add(&log->held, d, log->channel->name))
 		l->counters.doubles++;
 	else if (l->held_bytes > l->held_max)
@@ -166,8 +189,6 @@ static void settle(struct log *log)
 		log->report = false;
 		l->ops->known(l->ctx, log->channel);
 	}
-	if (is_moving(log) && !log->asked)
-		ask(log);
 	if (log->place.offset >= log->seen.offset) {
 		list_remove(&log->in_holes);
 		questions_cancel(l->questions, &log->fetch);
@@ -187,13 +208,9 @@ static void settle(struct log *log)
 /* Whether a message of another epoch is in that of `ctx`, a top, too. */
 static bool is_in_era(void *ctx, struct place at)
 {
-	const LinkPlace *top = ctx;
+	const Stentor__Link__V1__Era *era = past_era(ctx, at.epoch);
 
-	for (size_t i = 0; i < top->n_eras; i++) {
-		if (top->eras[i]->epoch == at.epoch)
-			return at.offset <= top->eras[i]->offset;
-	}
-	return false;
+	return era != NULL && at.offset <= era->offset;
 }
 
 static bool is_same(void *ctx, struct place at)
@@ -234,7 +251,7 @@ static void arrive(struct log *log, struct place to, uint64_t top)
 	/* It was counted in the epoch that is left. */
 	if (log->report_at != UINT64_MAX)
 		log->report_at = 0;
-	found_forget(log);
+	look_forget(log);
 	held_carry(&log->held, to.epoch, is_same, log);
 	log->moved_ms = log->logs->now_ms;
 }
@@ -273,10 +290,20 @@ static void move(struct log *log, LinkPlace *top)
 	arrive(log, to, top->offset);
 }
 
+/* The offset in the epoch of `top` before a message of this or an earlier one.
+ */
+static uint64_t before(const LinkPlace *top, struct place at)
+{
+	const Stentor__Link__V1__Era *era = past_era(top, at.epoch);
+
+	if (at.epoch == top->epoch)
+		return at.offset - 1;
+	return era != NULL ? min_of(era->offset, at.offset - 1) : 0;
+}
+
 /* Where a log begins for those who are there already; logs_open(). */
 static struct place beginning(const struct log *log, const LinkPlace *top)
 {
-	const LinkDelivery *d = held_first(&log->held);
 	struct place at = {top->epoch, top->offset};
 	uint64_t made_ms = top->epoch;
 
@@ -286,8 +313,8 @@ static struct place beginning(const struct log *log, const LinkPlace *top)
 		made_ms = top->eras[top->n_eras - 1]->epoch;
 	if (log->since_ms <= made_ms)
 		at.offset = 0;
-	else if (d != NULL && d->epoch == top->epoch)
-		at.offset = min_of(at.offset, d->offset - 1);
+	else if (log->first.epoch != 0 && log->first.epoch <= top->epoch)
+		at.offset = min_of(at.offset, before(top, log->first));
 	return at;
 }
 
@@ -414,13 +441,12 @@ static void on_fetched(struct question *q, const HistoryAnswer *answer,
 	log->logs->now_ms = log->logs->questions->now_ms;
 	if (answer->top != NULL)
 		top = (struct place){answer->top->epoch, answer->top->offset};
-	if (top.epoch == 0) {
+	if (top.epoch == 0 || top.epoch > PLACE_EPOCH_MAX) {
 		log->logs->counters.malformed++;
 	} else if (top.epoch < log->place.epoch) {
 		ask(log);
 	} else if (top.epoch > log->place.epoch) {
-		if (place_before(log->next, top))
-			log->next = top;
+		goes_on(log, top);
 	} else {
 		take_history(log, answer);
 	}
@@ -437,14 +463,13 @@ static bool is_missed(struct log *log, uint64_t top)
 	struct logs *l = log->logs;
 	bool missed = log->found > log->place.offset;
 
-	found_forget(log);
+	look_forget(log);
 	if (missed) {
 		l->counters.swept++;
 		return true;
 	}
 	log->found = top;
-	log->found_ms = l->now_ms;
-	list_push_back(&l->found, &log->in_found);
+	look_later(log);
 	return false;
 }
 
@@ -473,6 +498,11 @@ static void take_top(struct log *log, LinkPlace *top)
 	list_push_back(&log->logs->all, &log->in_all);
 }
 
+static bool is_sound(const LinkPlace *top)
+{
+	return top->epoch > 0 && top->epoch <= PLACE_EPOCH_MAX;
+}
+
 static void on_tops(struct question *q, const HistoryAnswer *history UNUSED,
 		    const TopsAnswer *answer)
 {
@@ -487,8 +517,7 @@ static void on_tops(struct question *q, const HistoryAnswer *history UNUSED,
 		bool again;
 
 		log->asked = false;
-		/* If not, the sweep asks again. */
-		if (whole && answer->tops[log->asked_index]->epoch > 0)
+		if (whole && is_sound(answer->tops[log->asked_index]))
 			take_top(log, answer->tops[log->asked_index]);
 		else
 			l->counters.malformed++;
@@ -496,6 +525,8 @@ static void on_tops(struct question *q, const HistoryAnswer *history UNUSED,
 		log->again = false;
 		if (again)
 			ask(log);
+		else if (!log_known(log) || is_moving(log))
+			look_later(log); /* not yet what it is to be */
 		settle(log);
 	}
 	batch_free(b);
@@ -540,20 +571,21 @@ static void ask_batch(struct logs *l)
 
 static void look_again(struct logs *l)
 {
-	while (!list_empty(&l->found)) {
+	while (!list_empty(&l->looks)) {
 		struct log *log =
-			container_of(l->found.next, struct log, in_found);
+			container_of(l->looks.next, struct log, in_looks);
+		bool found = log->found > 0;
 
-		if (l->now_ms - log->found_ms < LOGS_FOUND_MS)
+		if (l->now_ms - log->look_ms < LOGS_AGAIN_MS)
 			return;
-		list_remove(&log->in_found);
-		if (log->found <= log->place.offset || log->asked ||
+		list_remove(&log->in_looks);
+		if ((found && log->found <= log->place.offset) || log->asked ||
 		    !list_empty(&log->in_asks)) {
 			log->found = 0; /* it has come, or others ask */
 			continue;
 		}
 		ask(log);
-		log->sweeping = true;
+		log->sweeping = found;
 	}
 }
 
@@ -600,7 +632,7 @@ struct log *logs_open(struct logs *l, struct channel *ch, uint64_t since_ms)
 	held_init(&log->held, &l->held_bytes);
 	list_init(&log->in_holes);
 	list_init(&log->in_asks);
-	list_init(&log->in_found);
+	list_init(&log->in_looks);
 	question_init(&log->fetch, on_fetched);
 	list_push_back(&l->all, &log->in_all);
 	l->count++;
@@ -627,12 +659,17 @@ void logs_close(struct logs *l, struct channel *ch)
 	held_clear(&log->held);
 	list_remove(&log->in_holes);
 	list_remove(&log->in_asks);
-	list_remove(&log->in_found);
+	list_remove(&log->in_looks);
 	list_remove(&log->in_all);
 	l->count--;
 	free(log->past);
 	free(log);
 	ch->log = NULL;
+}
+
+void logs_finish(struct logs *l UNUSED, struct channel *ch)
+{
+	skip_to(ch->log, ch->log->seen.offset);
 }
 
 void logs_announced(struct logs *l UNUSED, struct channel *ch)
@@ -658,7 +695,7 @@ void logs_deliver(struct logs *l, struct channel *ch,
 	struct place at = {d.epoch, d.offset};
 
 	l->now_ms = now_ms;
-	if (d.epoch == 0 || d.offset == 0) {
+	if (d.epoch == 0 || d.epoch > PLACE_EPOCH_MAX || d.offset == 0) {
 		l->counters.malformed++;
 		return;
 	}
@@ -669,8 +706,7 @@ void logs_deliver(struct logs *l, struct channel *ch,
 		return;
 	}
 	if (at.epoch > log->place.epoch) {
-		if (place_before(log->next, at))
-			log->next = at;
+		goes_on(log, at);
 		hold(log, &d);
 	} else if (at.offset <= log->place.offset) {
 		l->counters.doubles++;
@@ -691,14 +727,13 @@ void logs_moved(struct logs *l, struct channel *ch, struct place top,
 	struct log *log = ch->log;
 
 	l->now_ms = now_ms;
-	if (top.epoch == 0 || top.offset == 0) {
+	if (top.epoch == 0 || top.epoch > PLACE_EPOCH_MAX || top.offset == 0) {
 		log->doubt = true;
 		ask(log);
 		return;
 	}
 	if (top.epoch > log->place.epoch) {
-		if (place_before(log->next, top))
-			log->next = top;
+		goes_on(log, top);
 	} else if (top.epoch == log->place.epoch) {
 		log->seen.offset = max_of(log->seen.offset, top.offset);
 	} else {

@@ -44,9 +44,10 @@
 #define LOGS_TOPS	 512 /* channels of one question */
 #define LOGS_FETCH	 256 /* messages of one question */
 #define LOGS_FETCH_BYTES (128u << 10)
-/* What the sweep found has come by itself within this time, or it looks again
- * and fetches it. */
-#define LOGS_FOUND_MS 1000
+/* A top that is not as it is to be is asked for once more after that: what the
+ * sweep found has come by itself until then, or is fetched; and messages came
+ * of an epoch that is beyond the top. */
+#define LOGS_AGAIN_MS 1000
 /* What was appended before the epoch changed has been answered by then (late
  * answers take twice the store's time-out), and has come by a slower link, or
  * that link has ended (LINK_DEAD_MS). */
@@ -66,6 +67,8 @@ struct log {
 	struct place seen, next;
 	struct held held;
 	uint64_t since_ms; /* logs_open() */
+	/* The least that came while its place was not known; epoch 0: none */
+	struct place first;
 	/* A hole, from place.offset on */
 	struct list in_holes; /* it waits for its time */
 	uint64_t hole_at;     /* place.offset when that began */
@@ -85,8 +88,8 @@ struct log {
 	uint64_t moved_ms;    /* to another epoch, the last time */
 	uint64_t looked_ms;   /* its top was answered, or the sweep was here */
 	uint64_t found;	      /* offset that the sweep found; 0: none */
-	uint64_t found_ms;
-	struct list in_found;
+	struct list in_looks; /* to be looked at again */
+	uint64_t look_ms;
 	struct list in_all;
 };
 
@@ -125,7 +128,7 @@ struct logs {
 	struct list holes;   /* struct log.in_holes, the oldest first */
 	struct list asks;    /* struct log.in_asks */
 	struct list batches; /* tops that are being asked */
-	struct list found;   /* struct log.in_found, by found_ms */
+	struct list looks;   /* struct log.in_looks, by look_ms */
 	uint64_t count;
 	uint64_t now_ms, sweep_ms, sweep_due_ms;
 	bool look; /* logs_moved_unnamed(), not before look_due_ms */
@@ -157,6 +160,9 @@ struct log *logs_open(struct logs *l, struct channel *ch, uint64_t since_ms);
 struct log *logs_open_at(struct logs *l, struct channel *ch,
 			 struct place place);
 void logs_close(struct logs *l, struct channel *ch);
+/* What is held is passed on, and what is known to be there but has not come is
+ * told as skipped. Before a close, if there are subscribers. */
+void logs_finish(struct logs *l, struct channel *ch);
 
 /* All live dispatchers know of our interest in the channel: what is published
  * from now on reaches us, so its top may be asked for. Idempotent. */

@@ -23,8 +23,7 @@ static void add(struct past *p, const struct past_epoch *e)
 		p->epoch[p->count++] = *e;
 }
 
-static const Stentor__Link__V1__Era *find_era(const LinkPlace *top,
-					      uint64_t epoch)
+const Stentor__Link__V1__Era *past_era(const LinkPlace *top, uint64_t epoch)
 {
 	for (size_t i = 0; i < top->n_eras; i++) {
 		if (top->eras[i]->epoch == epoch)
@@ -44,14 +43,14 @@ static const Stentor__Link__V1__Era *find_era(const LinkPlace *top,
 static void find_base(struct past_epoch *from, const struct past *old,
 		      const LinkPlace *top)
 {
-	const Stentor__Link__V1__Era *era = find_era(top, from->epoch);
+	const Stentor__Link__V1__Era *era = past_era(top, from->epoch);
 
 	from->gone = era == NULL;
 	from->base = era != NULL ? era->offset : 0;
 	for (unsigned i = 0; era == NULL && old != NULL && i < old->count;
 	     i++) {
 		const struct past_epoch *e = &old->epoch[i];
-		const Stentor__Link__V1__Era *both = find_era(top, e->epoch);
+		const Stentor__Link__V1__Era *both = past_era(top, e->epoch);
 
 		if (e->gone || both == NULL)
 			continue;
@@ -143,7 +142,7 @@ bool past_knows_more(const struct past *p, const LinkPlace *top)
 	for (unsigned i = 0; p != NULL && i < p->count; i++) {
 		const struct past_epoch *e = &p->epoch[i];
 
-		if (!e->gone && e->base > 0 && find_era(top, e->epoch) == NULL)
+		if (!e->gone && e->base > 0 && past_era(top, e->epoch) == NULL)
 			return true;
 	}
 	return false;

@@ -70,6 +70,9 @@ struct past {
 struct past *past_move(struct past *old, struct past_epoch *from,
 		       const LinkPlace *top);
 
+/* What the store says of an epoch; NULL: nothing. */
+const Stentor__Link__V1__Era *past_era(const LinkPlace *top, uint64_t epoch);
+
 /* NULL if nothing is known of it. */
 struct past_epoch *past_find(struct past *p, uint64_t epoch);
 

@@ -27,6 +27,9 @@ struct place {
 	uint64_t epoch, offset;
 };
 
+/* No store's epochs are greater: Redis counts them in doubles. */
+#define PLACE_EPOCH_MAX ((uint64_t)1 << 53)
+
 /* Positions are ordered over all logs that a channel ever has. */
 static inline bool place_before(struct place a, struct place b)
 {

@@ -3,6 +3,7 @@
 #define STENTOR_DISPATCHER_STORE_LMDBLOG_INTERNAL_H
 
 #include "common/codec/channel.h"
+#include "common/codec/place.h"
 #include "dispatcher/store/lmdblog.h"
 
 #include <endian.h>
@@ -102,7 +103,7 @@ static inline int pair_of(MDB_val key, uint64_t *first, uint64_t *second)
 #define META_SIZE     ((size_t)META_NUMBERS * 8)
 #define META_SIZE_MAX (META_SIZE + STORE_ERAS_MAX * 16)
 #define RECORD_TIME   8 /* bytes that a record begins with */
-#define EPOCH_MAX     (2 * STORE_KNOWN_MAX)
+#define EPOCH_MAX     PLACE_EPOCH_MAX
 
 int meta_decode(struct log_meta *meta, MDB_val value);
 /* Returns the size. */

@@ -12,7 +12,6 @@
 #include <string.h>
 
 #define IDENTITY_KEY "stentor:store"
-#define EPOCH_MAX    ((uint64_t)1 << 52) /* Lua can count on from less */
 /* "stentor:{CHANNEL}:k:KEY" */
 #define KEY_SIZE    320
 #define NUMBER_SIZE REDIS_NUMBER_SIZE
@@ -120,7 +119,7 @@ static bool send_read(struct redis_op *op, struct redis_node *node)
  * not count on from. */
 static struct store_place known_of(const struct store_tops *t, size_t index)
 {
-	if (t->known == NULL || t->known[index].epoch >= EPOCH_MAX)
+	if (t->known == NULL || t->known[index].epoch > STORE_KNOWN_MAX)
 		return (struct store_place){0, 0};
 	return t->known[index];
 }
@@ -133,7 +132,7 @@ static void write_known(char text[PLACE_SIZE], struct store_place known,
 			   known.epoch, known.offset);
 
 	for (unsigned i = 0; eras != NULL && i < eras->count; i++) {
-		if (eras->era[i].epoch >= EPOCH_MAX)
+		if (eras->era[i].epoch > STORE_KNOWN_MAX)
 			continue;
 		len += snprintf(text + len, PLACE_SIZE - (size_t)len,
 				" %" PRIu64 " %" PRIu64, eras->era[i].epoch,
@@ -250,7 +249,7 @@ static bool element_number(const struct redis_reply *reply, size_t i,
  * from. */
 static void note_epoch(struct redis_store *s, uint64_t epoch)
 {
-	if (epoch < EPOCH_MAX)
+	if (epoch <= STORE_KNOWN_MAX)
 		s->epoch_floor = max_of(s->epoch_floor, epoch);
 }
 

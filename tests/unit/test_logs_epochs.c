@@ -451,11 +451,20 @@ static void test_epochs_asks_until_it_is_there(void **state)
 	turn(f, 0);
 	deliver(f, 3, 6);
 	answer_tops(f, 1, 5);
-	expect(f, "k1:5 ");
+	expect(f, ""); /* it moved since that was asked */
 	answered(f, 2, 5, 1, 5);
-	expect(f, "m2:5 ");
+	expect(f, "m2:5 k2:5 ");
+	/* Not at once: who answers may be far behind, or its epoch a lie. */
+	f->tops_asked = 0;
+	turn(f, LOGS_AGAIN_MS - 1);
+	assert_int_equal(f->tops_asked, 0);
+	deliver(f, 3, 6);
+	turn(f, 0);
+	assert_int_equal(f->tops_asked, 0);
 	f->eras[1] = (struct place){1, 5};
-	answered(f, 3, 6, 2, 5);
+	turn(f, 1);
+	assert_int_equal(f->tops_asked, 1);
+	answer_era(f, 3, 6, 2, 5);
 	expect(f, "m3:5 p3:6 ");
 	/* One that was read long ago changes nothing. */
 	logs_ask(&f->logs, f->a);
@@ -755,7 +764,7 @@ static void test_epochs_swept(void **state)
 	turn(f, SWEEP_MS);
 	assert_int_equal(f->tops_asked, 2);
 	answer_tops(f, 1, 9);
-	turn(f, LOGS_FOUND_MS - 1);
+	turn(f, LOGS_AGAIN_MS - 1);
 	assert_int_equal(f->tops_asked, 2); /* it may be on its way */
 	turn(f, 1);
 	assert_int_equal(f->tops_asked, 3);
@@ -790,6 +799,7 @@ static void test_epochs_swept(void **state)
 static void test_epochs_since(void **state)
 {
 	struct fixture *f = *state;
+	static char data[HELD_MAX];
 
 	/* The log was made after they came: all of it is owed. */
 	logs_open(&f->logs, f->a, 5 + E);
@@ -827,6 +837,63 @@ static void test_epochs_since(void **state)
 	turn(f, 0);
 	answer_tops(f, 5, 4);
 	expect(f, "k5:4 ");
+	logs_close(&f->logs, f->a);
+
+	/* It did, and was too much to hold. */
+	memset(data, 'x', HELD_MAX - 1);
+	logs_open(&f->logs, f->a, 6 + E);
+	logs_announced(&f->logs, f->a);
+	turn(f, 0);
+	deliver(f, 5, 3);
+	deliver_data(f, 5, 4, data);
+	assert_int_equal(f->logs.held_bytes, 0);
+	answer_tops(f, 5, 4);
+	expect(f, "k5:2 ");
+	logs_close(&f->logs, f->a);
+
+	/* In an epoch that was left meanwhile. */
+	logs_open(&f->logs, f->a, 6 + E);
+	logs_announced(&f->logs, f->a);
+	turn(f, 0);
+	deliver(f, 4, 3);
+	answer_era(f, 5, 4, 4, 3);
+	expect(f, "k5:2 p5:3 ");
+}
+
+/* No epoch is that great: nobody asks for it, and nothing is held. */
+static void test_epochs_too_great(void **state)
+{
+	struct fixture *f = *state;
+	const uint64_t most = PLACE_EPOCH_MAX - E;
+
+	follow(f, 1, 5);
+	deliver(f, most + 1, 6);
+	assert_int_equal(f->logs.counters.malformed, 1);
+	assert_int_equal(f->logs.held_bytes, 0);
+	logs_moved(&f->logs, f->a, (struct place){most + 1 + E, 6}, f->now_ms);
+	turn(f, 0);
+	answer_tops(f, most + 1, 7);
+	assert_int_equal(f->logs.counters.malformed, 2);
+	deliver(f, 1, 6);
+	expect(f, "p1:6 ");
+	deliver(f, most, 7);
+	answered(f, most, 7, 1, 6);
+	assert_int_equal(f->logs.counters.malformed, 2);
+	assert_true(f->a->log->place.epoch == PLACE_EPOCH_MAX);
+}
+
+/* Before the channel keeps nothing any more, what did not come is told. */
+static void test_epochs_finish(void **state)
+{
+	struct fixture *f = *state;
+
+	follow(f, 1, 5);
+	deliver(f, 1, 8);
+	logs_moved(&f->logs, f->a, (struct place){1 + E, 9}, f->now_ms);
+	logs_finish(&f->logs, f->a);
+	expect(f, "s1:7 p1:8 s1:9 ");
+	logs_finish(&f->logs, f->a);
+	expect(f, "");
 }
 
 static void test_epochs_open_at(void **state)
@@ -884,6 +951,8 @@ int main(void)
 		TEST(test_epochs_moved_unnamed),
 		TEST(test_epochs_swept),
 		TEST(test_epochs_since),
+		TEST(test_epochs_too_great),
+		TEST(test_epochs_finish),
 		TEST(test_epochs_open_at),
 	};
 
