@@ -69,6 +69,7 @@ struct subscription {
 	uint64_t at;
 	struct replay *replay;
 	uint8_t variant;
+	bool moved; /* its place was in an earlier epoch of the log */
 };
 #define SUBSCRIPTION_HELD UINT64_MAX
 

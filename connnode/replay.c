@@ -375,10 +375,12 @@ static void resolve_claim(struct replay *r)
 {
 	struct session *s = r->sub->session;
 	const struct log *log = r->sub->channel->log;
+	struct place claimed = r->at;
 	struct gap gap = s->id_bad ? claim_judge_unread(&r->at, log)
 				   : claim_judge(&r->at, log);
 	enum resume_outcome outcome = RESUME_CURRENT;
 
+	r->sub->moved = claimed.epoch < log->place.epoch;
 	if (gap.reason >= 0) {
 		/* If it can't be known what it lacks, that is told already. */
 		r->quiet = gap.to.epoch == 0;
@@ -400,8 +402,8 @@ static void resolve_fresh(struct replay *r)
 	r->quiet = true;
 }
 
-/* Our rules don't keep history of the channel, and no dispatcher has a store:
- * what the client's place meant can't be known. */
+/* What the client's place meant can't be known: our rules don't keep history of
+ * the channel (any more), and no dispatcher has a store, or nobody asks it. */
 static void give_up(struct replay *r)
 {
 	struct subscription *sub = r->sub;
@@ -766,6 +768,7 @@ void replays_moved(struct worker *w, struct channel *ch, struct place to)
 		if (!is_somewhere(sub))
 			continue;
 		check(past_map(ch->log->past, &at, &gap));
+		sub->moved = true;
 		move_to(sub, at);
 		if (gap.reason >= 0)
 			tell_gap(sub, &gap);
@@ -778,22 +781,39 @@ void replays_lost(struct worker *w, struct channel *ch, const struct gap *gap)
 {
 	fanout_finish(w, ch);
 	list_for_each (node, &ch->subscriptions) {
-		if (is_somewhere(subscription_of(node)))
-			tell_gap(subscription_of(node), gap);
+		struct subscription *sub = subscription_of(node);
+
+		/* Nothing of an earlier epoch is owed to newcomers. */
+		if (is_somewhere(sub) && sub->moved)
+			tell_gap(sub, gap);
 	}
+}
+
+/* What it has not got of a log that is about to be closed, it will never get.
+ */
+static void cut_short(struct replay *r)
+{
+	uint64_t to = r->sub->channel->messages;
+
+	if (r->claimed && !r->resolved)
+		give_up(r);
+	else if (r->resolved && r->at.offset < to)
+		tell_expired(r, to);
 }
 
 void replays_log_closed(struct worker *w, struct channel *ch)
 {
 	fanout_finish(w, ch);
-	ch->epoch = 0;
 	list_for_each (node, &ch->subscriptions) {
 		struct subscription *sub = subscription_of(node);
 
+		if (sub->replay != NULL)
+			cut_short(sub->replay);
 		replay_cancel(w, sub);
 		if (!sub->session->ready)
 			stream_placed(w, sub->session);
 	}
+	ch->epoch = 0;
 	while (!list_empty(&ch->pages))
 		page_free(
 			container_of(ch->pages.next, struct page, in_channel));

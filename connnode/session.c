@@ -320,58 +320,80 @@ static void lose(struct session *s, struct loss *losses, const struct frame *f)
 }
 
 /* Into the worker's scratch memory: the client's places when it has got what
- * was begun, and then the gap of one channel, up to `to`. */
-static void places_at_head(struct session *s, const struct channel *ch,
-			   struct place to)
+ * was begun, and what is lost was told. */
+static void places_at_head(struct session *s, const struct loss *losses)
 {
 	struct place *places = s->worker->places;
 
 	stream_places(s);
 	for (unsigned i = 0; i < s->subscriptions; i++) {
-		const struct channel *each =
-			session_subscription(s, i)->channel;
-		const struct frame *first =
-			outq_first_of(&s->out, each, kept(s));
+		const struct channel *ch = session_subscription(s, i)->channel;
+		const struct frame *first = outq_first_of(&s->out, ch, kept(s));
 
-		if (each == ch)
-			places[i] = to;
+		if (losses[i].from.epoch != 0)
+			places[i] = losses[i].to;
 		else if (first != NULL)
 			places[i] =
 				(struct place){first->epoch, first->offset - 1};
 	}
 }
 
-/* One gap in front of all that is left of the channel; it takes the place of
- * one that was not sent yet. */
+/* One gap in front of all that is left of the channel. */
 static void tell_loss(struct session *s, const struct channel *ch,
 		      const struct loss *loss)
 {
-	struct worker *w = s->worker;
 	struct gap gap = {GAP_LAGGING, loss->from, loss->to};
-	struct frame *f = outq_drop_note(&s->out, ch, kept(s));
+	struct frame *f = stream_gap(s, ch, &gap);
 
-	if (f != NULL) {
-		gap.from = place_of(f);
-		w->queued_bytes -= f->len;
-		frame_release(f);
-	}
-	places_at_head(s, ch, gap.to);
-	f = stream_gap(s, ch, &gap);
 	f->channel = ch;
 	f->epoch = gap.from.epoch;
 	f->offset = gap.from.offset;
 	outq_push_front(&s->out, f, kept(s));
-	w->queued_bytes += f->len;
+	s->worker->queued_bytes += f->len;
 	frame_release(f);
 }
 
-static void tell_losses(struct session *s, const struct loss *losses)
+/* A loss takes the place of one whose gap was not sent yet. */
+static void join_loss(struct session *s, const struct channel *ch,
+		      struct loss *loss)
 {
+	struct frame *f = outq_drop_note(&s->out, ch, kept(s));
+
+	if (f == NULL)
+		return;
+	loss->from = place_of(f);
+	s->worker->queued_bytes -= f->len;
+	frame_release(f);
+}
+
+static void tell_losses(struct session *s, struct loss *losses)
+{
+	struct place *places = s->worker->places;
+
 	for (unsigned i = 0; i < s->subscriptions; i++) {
 		if (losses[i].from.epoch != 0)
-			tell_loss(s, session_subscription(s, i)->channel,
+			join_loss(s, session_subscription(s, i)->channel,
 				  &losses[i]);
 	}
+	places_at_head(s, losses);
+	/* Each is put before the others, and is read before them. */
+	for (unsigned i = 0; i < s->subscriptions; i++) {
+		struct place from = losses[i].from;
+
+		if (from.epoch == 0)
+			continue;
+		tell_loss(s, session_subscription(s, i)->channel, &losses[i]);
+		places[i] = (struct place){from.epoch, from.offset - 1};
+	}
+}
+
+static void lose_one(struct session *s, const struct frame *f)
+{
+	struct loss *losses = xcalloc(s->subscriptions, sizeof(*losses));
+
+	lose(s, losses, f);
+	tell_losses(s, losses);
+	free(losses);
 }
 
 /* Drops the oldest messages that may be missed until `max` bytes are queued.
@@ -416,7 +438,6 @@ static void drop_expired(struct session *s, uint64_t now_us)
 static bool make_room(struct session *s, const struct frame *f)
 {
 	size_t max = s->worker->options->queue_bytes_max;
-	struct loss loss = {place_of(f), place_of(f)};
 
 	/* What is of no use any more is no backlog. */
 	if (s->out.expiring > 0)
@@ -434,7 +455,7 @@ static bool make_room(struct session *s, const struct frame *f)
 	if (!f->droppable)
 		session_doom(s, CLOSED_SLOW);
 	else if (f->offset != 0)
-		tell_loss(s, f->channel, &loss);
+		lose_one(s, f);
 	return false;
 }
 

@@ -233,6 +233,18 @@ static void test_replay_skipped_and_lost(void **state)
 	assert_string_equal(taken(f, 0), "gap:rewound ");
 	assert_string_equal(taken(f, 3), "");
 	assert_string_equal(settled(f, 3), "gap:unknown ready m8 m9 m10 ");
+
+	/* Nothing of it was owed to who came later, unless it had a place
+	 * there. */
+	join(f, 4, "a", NULL);
+	join(f, 5, "a", id_of(EPOCH, 9));
+	assert_string_equal(settled(f, 4), "ready ");
+	assert_string_equal(taken(f, 5), "gap:rewound ready m10 ");
+	deliver_at(f, "a", EPOCH, 14);
+	assert_string_equal(taken(f, 0), "gap:rewound ");
+	assert_string_equal(taken(f, 4), "");
+	assert_string_equal(taken(f, 5), "gap:rewound ");
+	expect_gap(EPOCH, 13, EPOCH, 14);
 }
 
 /* --- claims -------------------------------------------------------------- */
@@ -500,6 +512,37 @@ static void test_class_left_and_found(void **state)
 }
 
 /* Whoever comes when all have left is owed nothing of what they were. */
+/* Who has not got all of the log that is closed is told what it will miss. */
+static void test_class_left_while_behind(void **state)
+{
+	struct fixture *f = *state;
+
+	f->top.offset = 300;
+	join(f, 0, "a", NULL);
+	join(f, 1, "a", id_of(EPOCH, 10));
+	settled(f, 0);
+	while (strstr(taken(f, 1), "m128 ") == NULL) {
+		turn(f); /* the first page; the second was not asked for */
+		answer(f);
+	}
+	join(f, 2, "a", id_of(EPOCH, 310));
+	match_all.history_latest = 2;
+	join(f, 3, "a", NULL);
+	turn(f); /* 2 and 3 wait for the top, and their page */
+	deliver(f, "a", 301);
+	set_history(f, 0);
+	intake_apply_rules(&f->w);
+	assert_string_equal(taken(f, 0), "m301 ");
+	assert_string_equal(taken(f, 1), "gap:expired ");
+	expect_gap(EPOCH, 129, EPOCH, 301);
+	assert_string_equal(settled(f, 2), "gap:unknown ready ");
+	assert_non_null(strstr(last_gap, "\"offset\":\"311\"},\"to\":null}"));
+	assert_string_equal(settled(f, 3), "ready ");
+	deliver(f, "a", 0);
+	for (unsigned i = 0; i < 4; i++)
+		assert_string_equal(taken(f, i), "m0 ");
+}
+
 static void test_class_left_by_all(void **state)
 {
 	struct fixture *f = *state;
@@ -625,6 +668,7 @@ int main(void)
 		TEST(test_class_dispatcher_is_first),
 		TEST(test_class_owed_since),
 		TEST(test_class_left_and_found),
+		TEST(test_class_left_while_behind),
 		TEST(test_class_left_by_all),
 		TEST(test_class_no_place),
 		TEST(test_class_older_log),
