@@ -2,7 +2,7 @@
  *
  *	delivery --with a position--> logs.c --in order--> fanout.c
  *	         --without one---------------------------> fanout.c
- *	answer   --> questions.c --> logs.c (tops, holes), replay.c (pages)
+ *	answer   --> questions.c --> logs.c (tops, holes), pages.c
  *
  * Processes read new rules one after another. So a channel that is ephemeral by
  * ours gets a log all the same when a message with a position comes for it: the

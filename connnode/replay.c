@@ -1,14 +1,9 @@
 #include "connnode/replay.h"
 
 #include "common/base/clock.h"
-#include "common/base/mem.h"
 #include "connnode/claim.h"
-#include "connnode/render.h"
 #include "connnode/session.h"
 #include "connnode/stream.h"
-
-#include <stdlib.h>
-#include <string.h>
 
 enum phase {
 	PHASE_CLAIMED, /* the log's place is needed */
@@ -19,8 +14,7 @@ enum phase {
 
 struct replay {
 	struct subscription *sub;
-	struct list in_page; /* page->readers */
-	struct page *page;
+	struct page_reader reader;
 	struct place at; /* the claim, then: it has everything up to here */
 	uint8_t phase;
 	bool claimed;
@@ -29,257 +23,11 @@ struct replay {
 	bool quiet; /* it begins before what is kept: no gap */
 };
 
-enum page_state { PAGE_WAITING, PAGE_ASKED, PAGE_LOADED };
-
-/* Messages (after, to] of one log, rendered in one variant. */
-struct page {
-	struct hmap_node by_start;
-	struct list in_channel; /* channel->pages; empty: not to be found */
-	struct list in_state;	/* replays' waiting or idle */
-	struct list readers;	/* struct replay.in_page */
-	struct worker *worker;
-	struct channel *channel;
-	uint64_t epoch, after, to;
-	struct place top; /* of the log, when it was read */
-	uint64_t idle_ms;
-	size_t bytes; /* accounted for */
-	uint8_t state, variant;
-	struct question question;
-	size_t count;
-	struct frame **frames;
-};
-
-static void on_page(struct question *q, const HistoryAnswer *history,
-		    const TopsAnswer *tops);
-
-void replays_init(struct worker *w)
-{
-	struct replays *rs = &w->replays;
-
-	*rs = (struct replays){0};
-	slab_init(&rs->slab, sizeof(struct replay));
-	hmap_init(&rs->pages);
-	list_init(&rs->running);
-	list_init(&rs->draining);
-	list_init(&rs->crowded);
-	list_init(&rs->waiting);
-	list_init(&rs->idle);
-}
-
-void replays_fini(struct worker *w)
-{
-	struct replays *rs = &w->replays;
-
-	check(rs->count == 0);
-	check(rs->pages.count == 0);
-	check(rs->page_bytes == 0);
-	hmap_fini(&rs->pages);
-	slab_fini(&rs->slab);
-}
-
-static struct worker *worker_of(const struct replay *r)
-{
-	return r->sub->session->worker;
-}
-
-/* --- pages ------------------------------------------------------------- */
-
-static uint64_t page_hash(const struct worker *w, const struct channel *ch,
-			  uint64_t epoch, uint64_t after, unsigned variant)
-{
-	uint64_t key[] = {(uintptr_t)ch, epoch, after, variant};
-
-	return hash_bytes(&w->channels.key, key, sizeof(key));
-}
-
-static struct page *page_find(struct worker *w, const struct channel *ch,
-			      uint64_t epoch, uint64_t after, unsigned variant)
-{
-	uint64_t hash = page_hash(w, ch, epoch, after, variant);
-
-	hmap_for_each_hash (node, &w->replays.pages, hash) {
-		struct page *p = container_of(node, struct page, by_start);
-
-		if (p->channel == ch && p->epoch == epoch &&
-		    p->after == after && p->variant == variant)
-			return p;
-	}
-	return NULL;
-}
-
-static void page_account(struct page *p, size_t bytes)
-{
-	struct replays *rs = &p->worker->replays;
-
-	rs->page_bytes += bytes;
-	rs->page_bytes -= p->bytes;
-	p->bytes = bytes;
-}
-
-/* Nobody finds it any more. */
-static void page_hide(struct page *p)
-{
-	if (list_empty(&p->in_channel))
-		return;
-	list_remove(&p->in_channel);
-	hmap_remove(&p->worker->replays.pages, &p->by_start);
-}
-
-static void page_free(struct page *p)
-{
-	check(list_empty(&p->readers));
-	p->worker->replays.pages_waiting -= p->state == PAGE_WAITING;
-	page_hide(p);
-	list_remove(&p->in_state);
-	questions_cancel(&p->worker->questions, &p->question);
-	for (size_t i = 0; i < p->count; i++)
-		frame_release(p->frames[i]);
-	free(p->frames);
-	page_account(p, 0);
-	free(p);
-}
-
 /* Three quarters of the memory are for pages, which many share; what waits in
  * streams' queues, the rest, is gone as soon as their sockets take it. */
 static size_t queue_share(const struct worker *w)
 {
 	return w->options->replay_bytes_max / 4;
-}
-
-static size_t page_share(const struct worker *w)
-{
-	return w->options->replay_bytes_max - queue_share(w);
-}
-
-static bool page_fits(struct worker *w)
-{
-	struct replays *rs = &w->replays;
-
-	while (rs->page_bytes + REPLAY_PAGE_BYTES > page_share(w) &&
-	       !list_empty(&rs->idle))
-		page_free(container_of(rs->idle.next, struct page, in_state));
-	return rs->page_bytes == 0 ||
-	       rs->page_bytes + REPLAY_PAGE_BYTES <= page_share(w);
-}
-
-static void page_ask(struct page *p)
-{
-	HistoryQuery query = STENTOR__LINK__V1__HISTORY_QUERY__INIT;
-	struct worker *w = p->worker;
-
-	list_remove(&p->in_state);
-	w->replays.pages_waiting--;
-	p->state = PAGE_ASKED;
-	page_account(p, REPLAY_PAGE_BYTES);
-	query.channel = p->channel->name;
-	query.epoch = p->epoch;
-	query.after = p->after;
-	query.messages_max = REPLAY_PAGE_MESSAGES -
-			     (uint32_t)(p->after % REPLAY_PAGE_MESSAGES);
-	query.bytes_max = REPLAY_PAGE_BYTES;
-	metric_add(&w->metrics, NM_REPLAY_PAGES, 0, 1);
-	questions_ask_history(&w->questions, &p->question, &query,
-			      worker_now(w));
-}
-
-/* Memory was given back: the next may be read. */
-static void pages_pump(struct worker *w)
-{
-	struct replays *rs = &w->replays;
-
-	while (!list_empty(&rs->waiting) && page_fits(w))
-		page_ask(container_of(rs->waiting.next, struct page, in_state));
-}
-
-static struct page *page_new(struct worker *w, struct channel *ch,
-			     uint64_t epoch, uint64_t after, unsigned variant)
-{
-	struct page *p = xcalloc(1, sizeof(*p));
-
-	p->worker = w;
-	p->channel = ch;
-	p->epoch = epoch;
-	p->after = after;
-	p->variant = (uint8_t)variant;
-	list_init(&p->in_state);
-	list_init(&p->readers);
-	question_init(&p->question, on_page);
-	list_push_back(&ch->pages, &p->in_channel);
-	hmap_insert(&w->replays.pages, &p->by_start,
-		    page_hash(w, ch, epoch, after, variant));
-	list_push_back(&w->replays.waiting, &p->in_state);
-	w->replays.pages_waiting++;
-	return p;
-}
-
-/* The page that has the message after the client's place. The first begins at a
- * multiple of REPLAY_PAGE_MESSAGES, so that clients whose places differ a
- * little share it; if it ends before the place (it may be short, by bytes or by
- * the log's end), and from then on, pages begin at the place. */
-static struct page *page_for(struct worker *w, const struct replay *r)
-{
-	struct channel *ch = r->sub->channel;
-	uint64_t at = r->at.offset, epoch = r->at.epoch;
-	uint64_t after = r->begun ? at : at - at % REPLAY_PAGE_MESSAGES;
-	struct page *p = page_find(w, ch, epoch, after, r->sub->variant);
-
-	if (p != NULL && p->state == PAGE_LOADED && p->to <= at) {
-		after = at;
-		p = page_find(w, ch, epoch, after, r->sub->variant);
-	}
-	if (p == NULL)
-		p = page_new(w, ch, epoch, after, r->sub->variant);
-	return p;
-}
-
-static void page_join(struct page *p, struct replay *r)
-{
-	r->page = p;
-	list_push_back(&p->readers, &r->in_page);
-	if (p->state == PAGE_LOADED)
-		list_remove(&p->in_state); /* no longer idle */
-	else
-		pages_pump(p->worker);
-}
-
-static void page_leave(struct replay *r)
-{
-	struct page *p = r->page;
-
-	if (p == NULL)
-		return;
-	r->page = NULL;
-	list_remove(&r->in_page);
-	if (!list_empty(&p->readers))
-		return;
-	if (p->state == PAGE_LOADED && !list_empty(&p->in_channel)) {
-		p->idle_ms = worker_now(p->worker);
-		list_push_back(&p->worker->replays.idle, &p->in_state);
-	} else {
-		page_free(p);
-	}
-}
-
-static void page_fill(struct page *p, const HistoryAnswer *a)
-{
-	struct worker *w = p->worker;
-	size_t bytes = sizeof(*p);
-
-	if (a->top != NULL)
-		p->top = (struct place){a->top->epoch, a->top->offset};
-	if (p->top.epoch == p->epoch)
-		p->count = history_sound(a, p->after);
-	p->frames = xcalloc(p->count, sizeof(struct frame *));
-	p->to = p->after;
-	for (size_t i = 0; i < p->count; i++) {
-		const LinkDelivery *d = a->messages[i];
-
-		p->frames[i] =
-			render_message(&w->channels, p->channel, d, p->variant);
-		p->to = d->offset;
-		bytes += sizeof(struct frame) + p->frames[i]->len;
-	}
-	page_account(p, bytes);
 }
 
 static void wait_in(struct session *s, struct list *line)
@@ -293,20 +41,41 @@ static void run_later(struct session *s)
 	wait_in(s, &s->worker->replays.running);
 }
 
-static void on_page(struct question *q, const HistoryAnswer *history,
-		    const TopsAnswer *tops UNUSED)
+static void on_loaded(struct page_reader *r)
 {
-	struct page *p = container_of(q, struct page, question);
+	run_later(container_of(r, struct replay, reader)->sub->session);
+}
 
-	page_fill(p, history);
-	p->state = PAGE_LOADED;
-	/* Nothing there is true just for those who have waited for it. */
-	if (p->count == 0)
-		page_hide(p);
-	list_for_each (node, &p->readers)
-		run_later(container_of(node, struct replay, in_page)
-				  ->sub->session);
-	pages_pump(p->worker);
+void replays_init(struct worker *w)
+{
+	struct replays *rs = &w->replays;
+
+	*rs = (struct replays){0};
+	slab_init(&rs->slab, sizeof(struct replay));
+	pages_init(&rs->pages, &w->channels, &w->questions,
+		   w->options->replay_bytes_max - queue_share(w), on_loaded);
+	list_init(&rs->running);
+	list_init(&rs->draining);
+	list_init(&rs->crowded);
+}
+
+void replays_fini(struct worker *w)
+{
+	struct replays *rs = &w->replays;
+
+	check(rs->count == 0);
+	pages_fini(&rs->pages);
+	slab_fini(&rs->slab);
+}
+
+static struct worker *worker_of(const struct replay *r)
+{
+	return r->sub->session->worker;
+}
+
+static void leave_page(struct replay *r)
+{
+	pages_leave(&worker_of(r)->replays.pages, &r->reader);
 }
 
 /* --- beginning and end of a replay ------------------------------------- */
@@ -319,7 +88,7 @@ void replay_begin(struct worker *w, struct subscription *sub,
 	*r = (struct replay){.sub = sub, .claimed = claim != NULL};
 	if (claim != NULL)
 		r->at = *claim;
-	list_init(&r->in_page);
+	list_init(&r->reader.in_page);
 	sub->replay = r;
 	sub->at = SUBSCRIPTION_HELD;
 	sub->session->replays++;
@@ -332,7 +101,7 @@ void replay_cancel(struct worker *w, struct subscription *sub)
 
 	if (r == NULL)
 		return;
-	page_leave(r);
+	leave_page(r);
 	sub->replay = NULL;
 	sub->at = sub->channel->messages;
 	sub->session->replays--;
@@ -485,10 +254,10 @@ static void tell_expired(struct replay *r, uint64_t to)
 /* The store had nothing after the client's place. True if that is settled. */
 static bool give_nothing(struct worker *w, struct replay *r)
 {
-	struct page *p = r->page;
+	struct page *p = r->reader.page;
 	struct place top = p->top;
 
-	page_leave(r);
+	leave_page(r);
 	if (top.epoch == r->at.epoch && top.offset > r->at.offset) {
 		tell_expired(r, top.offset);
 		return true;
@@ -503,7 +272,7 @@ static bool give_nothing(struct worker *w, struct replay *r)
 static void give(struct worker *w, struct replay *r)
 {
 	struct session *s = r->sub->session;
-	struct page *p = r->page;
+	struct page *p = r->reader.page;
 	uint64_t now_us = clock_wall_us(), given = 0;
 	size_t before = s->out.bytes;
 
@@ -522,7 +291,7 @@ static void give(struct worker *w, struct replay *r)
 		session_push_replayed(s, f);
 		given++;
 	}
-	page_leave(r);
+	leave_page(r);
 	metric_add(&w->metrics, NM_REPLAYED, 0, given);
 	s->replay_bytes += (uint32_t)(s->out.bytes - before);
 	w->replays.queued_bytes += s->out.bytes - before;
@@ -544,18 +313,19 @@ static bool catch_up(struct worker *w, struct replay *r)
 	while (s->replay_bytes == 0) {
 		check(r->at.epoch == ch->epoch);
 		if (r->at.offset >= ch->messages) {
-			page_leave(r);
+			leave_page(r);
 			go_live(r);
 			return true;
 		}
-		if (r->page == NULL)
-			page_join(page_for(w, r), r);
-		if (r->page->state != PAGE_LOADED)
+		if (r->reader.page == NULL)
+			pages_join(&w->replays.pages, &r->reader, ch, r->at,
+				   r->sub->variant, r->begun);
+		if (r->reader.page->state != PAGE_LOADED)
 			return false;
-		if (r->page->count == 0) {
+		if (r->reader.page->count == 0) {
 			if (!give_nothing(w, r))
 				return false;
-		} else if (has_room(w, r->page->bytes)) {
+		} else if (has_room(w, r->reader.page->bytes)) {
 			give(w, r);
 		} else {
 			wait_in(s, &w->replays.crowded);
@@ -626,7 +396,7 @@ void replays_leave(struct session *s)
 	list_remove(&s->in_replays);
 	w->replays.queued_bytes -= s->replay_bytes;
 	s->replay_bytes = 0;
-	pages_pump(w);
+	pages_run(&w->replays.pages);
 }
 
 bool replays_run(struct worker *w)
@@ -637,7 +407,7 @@ bool replays_run(struct worker *w)
 
 	list_init(&now);
 	list_splice_back(&now, &rs->running);
-	if (has_room(w, REPLAY_PAGE_BYTES))
+	if (has_room(w, PAGE_BYTES))
 		list_splice_back(&now, &rs->crowded);
 	while (served < REPLAY_SLICE && (node = list_pop_front(&now)) != NULL) {
 		serve(w, container_of(node, struct session, in_replays));
@@ -652,15 +422,7 @@ void replays_tick(struct worker *w)
 	struct replays *rs = &w->replays;
 	uint64_t now = worker_now(w);
 
-	while (!list_empty(&rs->idle)) {
-		struct page *p =
-			container_of(rs->idle.next, struct page, in_state);
-
-		if (now - p->idle_ms < REPLAY_KEEP_MS)
-			break;
-		page_free(p);
-	}
-	pages_pump(w);
+	pages_tick(&rs->pages, now);
 	if (list_empty(&rs->crowded))
 		return;
 	list_for_each_safe (node, &rs->draining) {
@@ -728,7 +490,7 @@ static void begin_anew(struct replay *r)
 {
 	struct session *s = r->sub->session;
 
-	page_leave(r);
+	leave_page(r);
 	r->phase = PHASE_RUNNING;
 	run_later(s);
 }
@@ -814,8 +576,5 @@ void replays_log_closed(struct worker *w, struct channel *ch)
 			stream_placed(w, sub->session);
 	}
 	ch->epoch = 0;
-	while (!list_empty(&ch->pages))
-		page_free(
-			container_of(ch->pages.next, struct page, in_channel));
-	pages_pump(w);
+	pages_close(&w->replays.pages, ch);
 }

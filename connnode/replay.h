@@ -12,12 +12,11 @@
  * present one (past.h). A client without a claim begins at the log's place, or
  * with the rule's latest messages.
  *
- * What is replayed comes in pages, read once for all subscriptions that need
- * them (at the same time or shortly after) and rendered once. A stream gets one
- * page, and the next when the kernel has taken it all. Memory: pages, and the
- * bytes of pages that wait in streams' queues (counted for each stream), are at
- * most replay-bytes-max; above that a page waits to be read, and a stream to be
- * given its page. While streams wait, one that does not take its page within
+ * What is replayed comes in pages (pages.h). A stream gets one page, and the
+ * next when the kernel has taken it all. Memory: pages, and the bytes of pages
+ * that wait in streams' queues (counted for each stream), are at most
+ * replay-bytes-max; above that a page waits to be read, and a stream to be given
+ * its page. While streams wait, one that does not take its page within
  * REPLAY_DRAIN_MS is closed: it keeps them waiting. Work of one turn is bounded
  * too, so that live messages pass between.
  */
@@ -25,17 +24,14 @@
 #define STENTOR_CONNNODE_REPLAY_H
 
 #include "common/codec/place.h"
-#include "common/ds/hmap.h"
 #include "common/ds/slab.h"
 #include "connnode/logs.h"
+#include "connnode/pages.h"
 
 #include <stdbool.h>
 
-#define REPLAY_PAGE_MESSAGES 128
-#define REPLAY_PAGE_BYTES    (64u << 10) /* of records; or one message */
-#define REPLAY_SLICE	     32		 /* streams served in a turn */
-#define REPLAY_KEEP_MS	     10000	 /* a page that nobody reads any more */
-#define REPLAY_DRAIN_MS	     2000
+#define REPLAY_SLICE	32 /* streams served in a turn */
+#define REPLAY_DRAIN_MS 2000
 
 struct worker;
 struct session;
@@ -43,16 +39,12 @@ struct subscription;
 
 struct replays {
 	struct slab slab; /* struct replay */
-	struct hmap pages;
+	struct pages pages;
 	struct list running;  /* session.in_replays: may be served */
 	struct list draining; /* likewise: waits for its kernel, oldest first */
 	struct list crowded;  /* likewise: waits for memory */
-	struct list waiting;  /* pages that wait for memory */
-	struct list idle;     /* pages without readers, oldest first */
-	size_t page_bytes;    /* of pages, and reserved for those asked for */
 	size_t queued_bytes;  /* of pages, in streams' queues */
 	uint64_t count;	      /* subscriptions held */
-	uint64_t pages_waiting;
 };
 
 void replays_init(struct worker *w);

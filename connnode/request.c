@@ -2,8 +2,8 @@
 
 #include "common/base/err.h"
 #include "connnode/admission.h"
-#include "connnode/pages.h"
 #include "connnode/stream.h"
+#include "connnode/webfile.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -288,8 +288,8 @@ static void on_subscribe(struct session *s, const struct http1_request *r)
 
 /* --- dispatch ---------------------------------------------------------- */
 
-static void on_page(struct session *s, const struct http1_request *r,
-		    const struct page *page)
+static void on_webfile(struct session *s, const struct http1_request *r,
+		       const struct webfile *file)
 {
 	bool head = strcmp(r->method, "HEAD") == 0;
 
@@ -297,18 +297,18 @@ static void on_page(struct session *s, const struct http1_request *r,
 		reject(s, REJECT_METHOD, 405, "Allow: GET, HEAD\r\n",
 		       "method not allowed");
 	else
-		answer(s, 200, page->content_type, PAGE_HEADERS, page->bytes,
-		       page_length(page), head);
+		answer(s, 200, file->content_type, WEBFILE_HEADERS, file->bytes,
+		       webfile_length(file), head);
 }
 
 static void on_request(struct session *s, const struct http1_request *r)
 {
-	const struct page *page;
+	const struct webfile *file;
 
 	if (strcmp(r->path, "/v1/subscribe") == 0)
 		on_subscribe(s, r);
-	else if ((page = page_find(r->path)) != NULL)
-		on_page(s, r, page);
+	else if ((file = webfile_find(r->path)) != NULL)
+		on_webfile(s, r, file);
 	else
 		reject(s, REJECT_NOT_FOUND, 404, "", "not found");
 }

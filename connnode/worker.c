@@ -146,8 +146,9 @@ static void show_logs(struct worker *w)
 	metric_set(m, NM_LOG_HELD_BYTES, 0, l->held_bytes);
 	metric_set(m, NM_LOG_HELD_DROPPED, 0, l->counters.held_dropped);
 	metric_set(m, NM_REPLAYS, 0, r->count);
-	metric_set(m, NM_REPLAY_BYTES, 0, r->page_bytes + r->queued_bytes);
-	metric_set(m, NM_REPLAY_WAITING, 0, r->pages_waiting);
+	metric_set(m, NM_REPLAY_BYTES, 0, r->pages.bytes + r->queued_bytes);
+	metric_set(m, NM_REPLAY_PAGES, 0, r->pages.asked);
+	metric_set(m, NM_REPLAY_WAITING, 0, r->pages.waiting_count);
 	metric_set(m, NM_QUESTIONS, 0, q->counters.asked);
 	metric_set(m, NM_QUESTION_FAILURES, 0,
 		   q->counters.failed + q->counters.timeouts);

@@ -5,8 +5,8 @@
  * A message's way: uplink.c (nng) -> announcer.c (sequence) -> intake.c ->
  * logs.c (position, where it has one) -> fanout.c (render once, queue for each
  * subscriber) -> session.c (one write each).
- * What a client missed: replay.c -> questions.c (ask a dispatcher) -> pages of
- * the store -> session.c, until it is level with the live messages.
+ * What a client missed: replay.c -> pages.c -> questions.c (ask a dispatcher)
+ * and back -> session.c, until it is level with the live messages.
  *
  * A turn of the loop ends in worker_turn(): fan-outs and replays get their
  * slice, ready streams their ready event, each dirty stream its one write, the

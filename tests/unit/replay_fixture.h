@@ -111,8 +111,8 @@ static void answer_history(struct fixture *f, const HistoryQuery *q)
 {
 	HistoryAnswer a = STENTOR__LINK__V1__HISTORY_ANSWER__INIT;
 	struct told told;
-	LinkDelivery d[REPLAY_PAGE_MESSAGES], *messages[REPLAY_PAGE_MESSAGES];
-	char data[REPLAY_PAGE_MESSAGES][24];
+	LinkDelivery d[PAGE_MESSAGES], *messages[PAGE_MESSAGES];
+	char data[PAGE_MESSAGES][24];
 	uint64_t offset = max_of(q->after + 1, f->first);
 
 	tell(f, &told);
@@ -121,8 +121,7 @@ static void answer_history(struct fixture *f, const HistoryQuery *q)
 	a.first = f->first;
 	a.messages = messages;
 	for (; q->epoch == f->top.epoch && offset <= f->top.offset &&
-	       a.n_messages <
-		       min_of(q->messages_max, (uint32_t)REPLAY_PAGE_MESSAGES);
+	       a.n_messages < min_of(q->messages_max, (uint32_t)PAGE_MESSAGES);
 	     offset++) {
 		size_t n = a.n_messages++;
 
@@ -255,7 +254,7 @@ static int tear_down(void **state)
 		outq_fini(&s->out);
 	}
 	assert_int_equal(w->replays.queued_bytes, 0);
-	assert_int_equal(w->replays.page_bytes, 0);
+	assert_int_equal(w->replays.pages.bytes, 0);
 	fanout_fini(&w->fanout);
 	intake_fini(w);
 	announcer_fini(&w->announcer);

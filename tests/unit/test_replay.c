@@ -80,7 +80,7 @@ static void test_replay_many_pages(void **state)
 {
 	struct fixture *f = *state;
 	char expected[8192] = "ready ";
-	uint64_t from = 100, to = 2 * REPLAY_PAGE_MESSAGES + 10;
+	uint64_t from = 100, to = 2 * PAGE_MESSAGES + 10;
 
 	f->top.offset = to;
 	for (uint64_t i = from + 1; i <= to; i++)
@@ -88,7 +88,7 @@ static void test_replay_many_pages(void **state)
 			(unsigned long long)i);
 	join(f, 0, "a", id_of(EPOCH, from));
 	assert_string_equal(settled(f, 0), expected);
-	assert_int_equal(metric_get(&f->w.metrics, NM_REPLAY_PAGES, 0), 3);
+	assert_int_equal(f->w.replays.pages.asked, 3);
 }
 
 static void test_replay_claims_that_fail(void **state)
@@ -224,7 +224,8 @@ static void test_replay_budget(void **state)
 	size_t most = 0;
 	unsigned done = 0;
 
-	f->options.replay_bytes_max = 4 * REPLAY_PAGE_BYTES;
+	f->options.replay_bytes_max = 4 * PAGE_BYTES;
+	f->w.replays.pages.bytes_max = 3 * PAGE_BYTES;
 	f->top.offset = 100;
 	for (unsigned i = 0; i < SESSIONS; i++) {
 		char name[16];
@@ -241,7 +242,7 @@ static void test_replay_budget(void **state)
 		for (unsigned k = 0; k < f->asked_count; k++)
 			check(f->asked[k] != NULL);
 		answer(f);
-		most = max_of(most, f->w.replays.page_bytes +
+		most = max_of(most, f->w.replays.pages.bytes +
 					    f->w.replays.queued_bytes);
 		done = 0;
 		for (unsigned i = 0; i < SESSIONS; i++) {
@@ -251,7 +252,7 @@ static void test_replay_budget(void **state)
 		}
 	}
 	assert_int_equal(done, SESSIONS);
-	assert_in_range(most, 1, 4 * REPLAY_PAGE_BYTES);
+	assert_in_range(most, 1, 4 * PAGE_BYTES);
 	assert_int_equal(metric_get(&f->w.metrics, NM_REPLAYED, 0),
 			 100 * SESSIONS);
 }
@@ -276,7 +277,7 @@ static void test_replay_leaves_nothing_behind(void **state)
 		leave(&f->sessions[i]);
 	assert_int_equal(f->w.replays.count, 0);
 	assert_int_equal(f->w.replays.queued_bytes, 0);
-	assert_int_equal(f->w.replays.page_bytes, 0);
+	assert_int_equal(f->w.replays.pages.bytes, 0);
 }
 
 /* New rules: the channel gains and loses its history under its subscribers. */
