@@ -2,7 +2,6 @@
 
 #include "common/base/mem.h"
 #include "connnode/render.h"
-#include "connnode/session.h"
 
 #include <limits.h>
 #include <stdlib.h>
@@ -25,9 +24,15 @@ struct fanout_job {
 	struct list pending; /* messages of the next */
 };
 
-void fanout_init(struct fanout *f)
+void fanout_init(struct fanout *f, struct channels *channels,
+		 const struct fanout_ops *ops, void *ctx)
 {
-	*f = (struct fanout){0};
+	*f = (struct fanout){
+		.channels = channels,
+		.ops = ops,
+		.ctx = ctx,
+		.turn_left = FANOUT_TURN,
+	};
 	list_init(&f->jobs);
 }
 
@@ -83,25 +88,26 @@ static uint64_t count(struct channel *ch, const LinkDelivery *d)
 	return d->offset;
 }
 
-static void render(struct worker *w, struct channel *ch, const LinkDelivery *d,
-		   struct message *m)
+static void render(struct fanout *f, struct channel *ch, const LinkDelivery *d,
+		   uint64_t now_ms, struct message *m)
 {
 	*m = (struct message){
 		.number = count(ch, d),
-		.came_ms = worker_now(w),
+		.came_ms = now_ms,
 	};
 	list_init(&m->in_job);
 	for (unsigned v = 0; v < VARIANTS; v++) {
 		if (ch->variants[v] == 0)
 			continue;
-		m->frames[v] = render_message(&w->channels, ch, d, v);
-		w->fanout.backlog_bytes += m->frames[v]->len;
+		m->frames[v] = render_message(f->channels, ch, d, v);
+		f->backlog_bytes += m->frames[v]->len;
 	}
 }
 
 /* --- delivering -------------------------------------------------------- */
 
-static void push(struct subscription *sub, const struct message *m)
+static void push(const struct fanout *f, struct subscription *sub,
+		 const struct message *m)
 {
 	struct frame *frame = m->frames[sub->variant];
 
@@ -113,13 +119,14 @@ static void push(struct subscription *sub, const struct message *m)
 		sub->at = m->number;
 	}
 	check(frame != NULL);
-	session_push_message(sub->session, sub, frame);
+	f->ops->push(sub, frame);
 }
 
-static void push_to_all(const struct channel *ch, const struct message *m)
+static void push_to_all(const struct fanout *f, const struct channel *ch,
+			const struct message *m)
 {
 	list_for_each (node, &ch->subscriptions)
-		push(container_of(node, struct subscription, in_channel), m);
+		push(f, container_of(node, struct subscription, in_channel), m);
 }
 
 static void job_add(struct fanout *f, struct channel *ch,
@@ -142,25 +149,36 @@ static void job_add(struct fanout *f, struct channel *ch,
 	list_push_back(&job->pending, &copy->in_job);
 }
 
-void fanout_message(struct worker *w, struct channel *ch, const LinkDelivery *d)
+static bool is_for_now(const struct fanout *f, const struct channel *ch)
+{
+	uint32_t most = min_of(f->turn_left, (unsigned)FANOUT_INLINE);
+
+	return ch->job == NULL &&
+	       ch->subscribers <= max_of(most, (uint32_t)FANOUT_TINY);
+}
+
+void fanout_message(struct fanout *f, struct channel *ch, const LinkDelivery *d,
+		    uint64_t now_ms)
 {
 	struct message m;
 
-	render(w, ch, d, &m);
-	if (ch->job == NULL && ch->subscribers <= FANOUT_INLINE) {
-		push_to_all(ch, &m);
-		message_fini(&w->fanout, &m);
+	render(f, ch, d, now_ms, &m);
+	if (is_for_now(f, ch)) {
+		f->turn_left -= min_of(ch->subscribers, f->turn_left);
+		push_to_all(f, ch, &m);
+		message_fini(f, &m);
 	} else {
-		job_add(&w->fanout, ch, &m);
+		job_add(f, ch, &m);
 	}
 }
 
 /* --- jobs -------------------------------------------------------------- */
 
-static void serve(struct fanout_job *job, struct subscription *sub)
+static void serve(const struct fanout *f, struct fanout_job *job,
+		  struct subscription *sub)
 {
 	list_for_each (node, &job->active)
-		push(sub, container_of(node, struct message, in_job));
+		push(f, sub, container_of(node, struct message, in_job));
 }
 
 /* Puts the cursor before the first subscription, with all that waits. */
@@ -172,7 +190,8 @@ static void job_begin_walk(struct fanout_job *job)
 
 /* Walks on over at most `budget` subscriptions; returns how many. The walk is
  * over when the cursor is the last in the list. */
-static unsigned job_walk(struct fanout_job *job, unsigned budget)
+static unsigned job_walk(const struct fanout *f, struct fanout_job *job,
+			 unsigned budget)
 {
 	struct list *head = &job->channel->subscriptions;
 	struct list *node = job->cursor.next;
@@ -187,7 +206,7 @@ static unsigned job_walk(struct fanout_job *job, unsigned budget)
 		__builtin_prefetch(
 			container_of(next, struct subscription, in_channel)
 				->session);
-		serve(job, sub);
+		serve(f, job, sub);
 		node = next;
 		walked++;
 	}
@@ -200,32 +219,32 @@ static bool job_walk_done(const struct fanout_job *job)
 	return job->cursor.next == &job->channel->subscriptions;
 }
 
-static void job_end(struct worker *w, struct fanout_job *job)
+static void job_end(struct fanout *f, struct fanout_job *job)
 {
 	struct channel *ch = job->channel;
 
-	job_free(&w->fanout, job);
+	job_free(f, job);
 	/* Its last subscriber may have left meanwhile. */
 	if (ch->subscribers == 0)
-		announcer_touch(&w->announcer, ch);
+		f->ops->forsaken(f->ctx, ch);
 }
 
 /* One step of a job, of at most `budget` subscriptions. Returns how many it
  * has walked; the job may have ended. */
-static unsigned job_step(struct worker *w, struct fanout_job *job,
+static unsigned job_step(struct fanout *f, struct fanout_job *job,
 			 unsigned budget)
 {
 	unsigned walked;
 
 	if (list_empty(&job->active))
 		job_begin_walk(job);
-	walked = job_walk(job, budget);
+	walked = job_walk(f, job, budget);
 	if (!job_walk_done(job))
 		return walked;
 	list_remove(&job->cursor);
-	messages_free(&w->fanout, &job->active);
+	messages_free(f, &job->active);
 	if (list_empty(&job->pending))
-		job_end(w, job);
+		job_end(f, job);
 	return walked;
 }
 
@@ -238,41 +257,42 @@ static const struct message *job_oldest(const struct fanout_job *job)
 }
 
 /* Jobs take turns, so those in front are like all others. */
-uint64_t fanout_age_ms(const struct worker *w)
+uint64_t fanout_age_ms(const struct fanout *f, uint64_t now_ms)
 {
-	uint64_t now = worker_now(w), age = 0;
 	unsigned looks = FANOUT_AGE_LOOKS;
+	uint64_t age = 0;
 
-	list_for_each (node, &w->fanout.jobs) {
+	list_for_each (node, &f->jobs) {
 		const struct message *m = job_oldest(
 			container_of(node, struct fanout_job, in_jobs));
 
-		age = max_of(age, now - m->came_ms);
+		age = max_of(age, now_ms - m->came_ms);
 		if (--looks == 0)
 			break;
 	}
 	return age;
 }
 
-void fanout_finish(struct worker *w, struct channel *ch)
+void fanout_finish(struct fanout *f, struct channel *ch)
 {
 	while (ch->job != NULL)
-		job_step(w, ch->job, UINT_MAX);
+		job_step(f, ch->job, UINT_MAX);
 }
 
-bool fanout_run(struct worker *w)
+unsigned fanout_run(struct fanout *f, unsigned budget)
 {
-	struct fanout *f = &w->fanout;
-	unsigned budget = FANOUT_SLICE;
+	unsigned slice = min_of(budget * FANOUT_PUSHES, (unsigned)FANOUT_SLICE);
+	unsigned left = slice;
 
-	while (budget > 0 && !list_empty(&f->jobs)) {
+	while (left > 0 && !list_empty(&f->jobs)) {
 		struct list *node = list_shift(&f->jobs, &f->jobs);
-		unsigned share = min_of(budget, FANOUT_SLICE / 2), walked;
+		unsigned share = min_of(left, max_of(slice / 2, 1u)), walked;
 
 		walked = job_step(
-			w, container_of(node, struct fanout_job, in_jobs),
+			f, container_of(node, struct fanout_job, in_jobs),
 			share);
-		budget -= max_of(walked, 1u);
+		left -= min_of(max_of(walked, 1u), left);
 	}
-	return !list_empty(&f->jobs);
+	f->turn_left = FANOUT_TURN;
+	return (slice - left + FANOUT_PUSHES - 1) / FANOUT_PUSHES;
 }

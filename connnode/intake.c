@@ -2,6 +2,7 @@
 
 #include "connnode/render.h"
 #include "connnode/replay.h"
+#include "connnode/session.h"
 #include "connnode/worker.h"
 
 #include <string.h>
@@ -25,7 +26,7 @@ static void level(struct channel *ch)
 static void open_log_at(struct worker *w, struct channel *ch,
 			struct place place)
 {
-	fanout_finish(w, ch);
+	fanout_finish(&w->fanout, ch);
 	logs_open_at(&w->logs, ch, place);
 	level(ch);
 }
@@ -36,7 +37,7 @@ void intake_open_log(struct worker *w, struct channel *ch)
 		open_log_at(w, ch, ch->log_left);
 		return;
 	}
-	fanout_finish(w, ch);
+	fanout_finish(&w->fanout, ch);
 	logs_open(&w->logs, ch, ch->since_ms);
 	logs_announced(&w->logs, ch);
 }
@@ -71,7 +72,7 @@ static void deliver(struct worker *w, const LinkDelivery *d)
 		return;
 	}
 	if (d->offset == 0) {
-		fanout_message(w, ch, d);
+		fanout_message(&w->fanout, ch, d, worker_now(w));
 		return;
 	}
 	if (ch->log == NULL && d->epoch != 0)
@@ -79,7 +80,7 @@ static void deliver(struct worker *w, const LinkDelivery *d)
 	if (ch->log != NULL)
 		logs_deliver(&w->logs, ch, d, worker_now(w));
 	else
-		fanout_message(w, ch, d);
+		fanout_message(&w->fanout, ch, d, worker_now(w));
 }
 
 void intake_deliveries(struct worker *w, LinkDelivery *const *deliveries,
@@ -118,7 +119,7 @@ void intake_moved(struct worker *w, const LinkFrame *f)
 		logs_moved_unnamed(&w->logs);
 }
 
-/* --- what questions.c and logs.c ask for ------------------------------- */
+/* --- what fanout.c, questions.c and logs.c ask for ------------------------------- */
 
 static const struct upstream *on_ask(void *ctx, struct frame *control,
 				     const struct upstream *except)
@@ -130,7 +131,9 @@ static const struct upstream *on_ask(void *ctx, struct frame *control,
 
 static void on_pass(void *ctx, struct channel *ch, const LinkDelivery *d)
 {
-	fanout_message(ctx, ch, d);
+	struct worker *w = ctx;
+
+	fanout_message(&w->fanout, ch, d, worker_now(w));
 }
 
 static void on_known(void *ctx, struct channel *ch)
@@ -164,6 +167,22 @@ static bool on_whole(void *ctx)
 	return announcer_whole(&w->announcer);
 }
 
+static void on_push(struct subscription *sub, struct frame *f)
+{
+	session_push_message(sub->session, sub, f);
+}
+
+static void on_forsaken(void *ctx, struct channel *ch)
+{
+	struct worker *w = ctx;
+
+	announcer_touch(&w->announcer, ch);
+}
+
+static const struct fanout_ops fanout_ops = {
+	.push = on_push,
+	.forsaken = on_forsaken,
+};
 static const struct questions_ops questions_ops = {.send = on_ask};
 static const struct logs_ops logs_ops = {
 	.pass = on_pass,
@@ -176,6 +195,7 @@ static const struct logs_ops logs_ops = {
 
 void intake_init(struct worker *w)
 {
+	fanout_init(&w->fanout, &w->channels, &fanout_ops, w);
 	questions_init(&w->questions, &questions_ops, w);
 	logs_init(&w->logs, &w->questions, &logs_ops, w,
 		  w->options->hold_bytes_max, w->options->sweep_ms);
@@ -187,6 +207,7 @@ void intake_fini(struct worker *w)
 	replays_fini(w);
 	logs_fini(&w->logs);
 	questions_fini(&w->questions);
+	fanout_fini(&w->fanout);
 }
 
 /* --- rules ------------------------------------------------------------- */

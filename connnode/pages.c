@@ -88,12 +88,16 @@ static struct page *in_state(struct list *node)
 	return container_of(node, struct page, in_state);
 }
 
-/* What is idle makes room. */
-static bool page_fits(struct pages *ps)
+static bool has_room(const struct pages *ps)
 {
-	while (ps->bytes + PAGE_BYTES > ps->bytes_max && !list_empty(&ps->idle))
-		page_free(in_state(ps->idle.next));
 	return ps->bytes == 0 || ps->bytes + PAGE_BYTES <= ps->bytes_max;
+}
+
+bool pages_pending(const struct pages *ps)
+{
+	/* What is idle makes room. */
+	return !list_empty(&ps->waiting) &&
+	       (has_room(ps) || !list_empty(&ps->idle));
 }
 
 static void page_ask(struct page *p)
@@ -118,8 +122,12 @@ static void page_ask(struct page *p)
 
 void pages_run(struct pages *ps)
 {
-	while (!list_empty(&ps->waiting) && page_fits(ps))
-		page_ask(in_state(ps->waiting.next));
+	while (pages_pending(ps)) {
+		while (!has_room(ps) && !list_empty(&ps->idle))
+			page_free(in_state(ps->idle.next));
+		if (has_room(ps))
+			page_ask(in_state(ps->waiting.next));
+	}
 }
 
 static struct page *page_new(struct pages *ps, struct channel *ch,

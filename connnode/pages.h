@@ -78,8 +78,9 @@ void pages_leave(struct pages *ps, struct page_reader *r);
 /* The channel's log goes, and so do its pages; nobody reads them. */
 void pages_close(struct pages *ps, struct channel *ch);
 
-/* Asks for what waits, while there is memory. */
+/* Asks for what waits, while there is memory; and whether it would. */
 void pages_run(struct pages *ps);
+bool pages_pending(const struct pages *ps);
 /* Every 100 ms or so: the same, and what was idle for long is freed. */
 void pages_tick(struct pages *ps, uint64_t now_ms);
 

@@ -399,22 +399,33 @@ void replays_leave(struct session *s)
 	pages_run(&w->replays.pages);
 }
 
-bool replays_run(struct worker *w)
+unsigned replays_run(struct worker *w, unsigned budget)
 {
 	struct replays *rs = &w->replays;
+	unsigned most = max_of(min_of(budget / REPLAY_WORK, REPLAY_SLICE), 1u);
 	struct list now, *node;
 	unsigned served = 0;
 
+	pages_run(&rs->pages);
 	list_init(&now);
 	list_splice_back(&now, &rs->running);
 	if (has_room(w, PAGE_BYTES))
 		list_splice_back(&now, &rs->crowded);
-	while (served < REPLAY_SLICE && (node = list_pop_front(&now)) != NULL) {
+	while (served < most && (node = list_pop_front(&now)) != NULL) {
 		serve(w, container_of(node, struct session, in_replays));
 		served++;
 	}
+	list_splice_back(&now, &rs->running);
 	list_splice_back(&rs->running, &now);
-	return served == REPLAY_SLICE && !list_empty(&rs->running);
+	return served * REPLAY_WORK;
+}
+
+bool replays_pending(const struct worker *w)
+{
+	const struct replays *rs = &w->replays;
+
+	return !list_empty(&rs->running) || pages_pending(&rs->pages) ||
+	       (!list_empty(&rs->crowded) && has_room(w, PAGE_BYTES));
 }
 
 void replays_tick(struct worker *w)
@@ -465,7 +476,7 @@ static void on_known(struct worker *w, struct subscription *sub)
 
 void replays_known(struct worker *w, struct channel *ch)
 {
-	fanout_finish(w, ch); /* whose marker is in the list */
+	fanout_finish(&w->fanout, ch); /* whose marker is in the list */
 	list_for_each_safe (node, &ch->subscriptions)
 		on_known(w, subscription_of(node));
 }
@@ -500,7 +511,7 @@ void replays_skipped(struct worker *w, struct channel *ch, uint64_t to)
 	uint64_t from = ch->messages;
 	struct gap gap = {.reason = GAP_EXPIRED, .to = {ch->epoch, to}};
 
-	fanout_finish(w, ch);
+	fanout_finish(&w->fanout, ch);
 	ch->messages = to;
 	list_for_each (node, &ch->subscriptions) {
 		struct subscription *sub = subscription_of(node);
@@ -520,7 +531,7 @@ void replays_moved(struct worker *w, struct channel *ch, struct place to)
 	uint64_t from = ch->epoch;
 	struct gap gap;
 
-	fanout_finish(w, ch);
+	fanout_finish(&w->fanout, ch);
 	ch->epoch = to.epoch;
 	ch->messages = to.offset;
 	list_for_each (node, &ch->subscriptions) {
@@ -541,7 +552,7 @@ void replays_moved(struct worker *w, struct channel *ch, struct place to)
 
 void replays_lost(struct worker *w, struct channel *ch, const struct gap *gap)
 {
-	fanout_finish(w, ch);
+	fanout_finish(&w->fanout, ch);
 	list_for_each (node, &ch->subscriptions) {
 		struct subscription *sub = subscription_of(node);
 
@@ -565,7 +576,7 @@ static void cut_short(struct replay *r)
 
 void replays_log_closed(struct worker *w, struct channel *ch)
 {
-	fanout_finish(w, ch);
+	fanout_finish(&w->fanout, ch);
 	list_for_each (node, &ch->subscriptions) {
 		struct subscription *sub = subscription_of(node);
 

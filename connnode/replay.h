@@ -30,7 +30,8 @@
 
 #include <stdbool.h>
 
-#define REPLAY_SLICE	32 /* streams served in a turn */
+#define REPLAY_SLICE	32u /* streams served in a turn */
+#define REPLAY_WORK	4u  /* units of the turn's budget each */
 #define REPLAY_DRAIN_MS 2000
 
 struct worker;
@@ -75,8 +76,9 @@ void replay_drained(struct session *s);
 /* The session leaves. */
 void replays_leave(struct session *s);
 
-/* Each turn, a slice. True while there is more to do at once. */
-bool replays_run(struct worker *w);
+/* A stage of the turn (turn.h), and whether it has more to do at once. */
+unsigned replays_run(struct worker *w, unsigned budget);
+bool replays_pending(const struct worker *w);
 /* Every 100 ms or so: what nobody needs, and who is too slow. */
 void replays_tick(struct worker *w);
 

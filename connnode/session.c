@@ -479,26 +479,6 @@ static void push_id(struct session *s)
 	frame_release(id);
 }
 
-void session_push_message(struct session *s, struct subscription *sub,
-			  struct frame *f)
-{
-	struct worker *w = s->worker;
-
-	if (s->doomed)
-		return;
-	if (f->conflation != 0 && is_blocked(s) &&
-	    sub->channel->rule->lagging == LAGGING_CONFLATE)
-		conflate(s, f);
-	/* An empty queue takes any message, however large. */
-	if (unlikely(!outq_empty(&s->out) &&
-		     s->out.bytes + f->len > w->options->queue_bytes_max) &&
-	    !make_room(s, f)) {
-		count_drop(s, f, DROP_SLOW_CONSUMER);
-		return;
-	}
-	session_push_replayed(s, f);
-}
-
 void session_push_replayed(struct session *s, struct frame *f)
 {
 	if (f->offset != 0 && s->subscriptions > 1)
@@ -681,26 +661,79 @@ static void session_flush(struct session *s, struct tally *t)
 		replay_drained(s);
 }
 
-void sessions_flush(struct worker *w)
+static bool is_over(const struct session *s, const struct frame *f)
 {
-	struct tally t = {.worker = w};
-	struct list now, *node;
+	/* An empty queue takes any message, however large. */
+	return !outq_empty(&s->out) &&
+	       s->out.bytes + f->len > s->worker->options->queue_bytes_max;
+}
 
-	if (!list_empty(&w->dirty)) {
-		list_init(&now);
-		list_splice_back(&now, &w->dirty);
-		t.now_us = clock_wall_us();
-		while ((node = list_pop_front(&now)) != NULL) {
-			struct session *s =
-				container_of(node, struct session, in_dirty);
+/* Output waits for the turn's end: until the socket was asked, nobody can be
+ * said to be slow. */
+static void write_now(struct session *s, const struct frame *f)
+{
+	struct tally t = {.worker = s->worker, .now_us = clock_wall_us()};
 
-			if (!is_blocked(s))
-				session_flush(s, &t);
-		}
-		tally_end(&t);
+	while (is_over(s, f) && !is_blocked(s) && !s->doomed)
+		session_flush(s, &t);
+	tally_end(&t);
+}
+
+void session_push_message(struct session *s, struct subscription *sub,
+			  struct frame *f)
+{
+	if (unlikely(is_over(s, f)))
+		write_now(s, f);
+	if (s->doomed)
+		return;
+	if (f->conflation != 0 && is_blocked(s) &&
+	    sub->channel->rule->lagging == LAGGING_CONFLATE)
+		conflate(s, f);
+	if (unlikely(is_over(s, f)) && !make_room(s, f)) {
+		count_drop(s, f, DROP_SLOW_CONSUMER);
+		return;
 	}
+	session_push_replayed(s, f);
+}
+
+static unsigned flush_dirty(struct worker *w, unsigned budget)
+{
+	struct tally t = {.worker = w, .now_us = clock_wall_us()};
+	struct list now, *node;
+	unsigned written = 0;
+
+	list_init(&now);
+	list_splice_back(&now, &w->dirty);
+	while (written < budget && (node = list_pop_front(&now)) != NULL) {
+		struct session *s =
+			container_of(node, struct session, in_dirty);
+
+		if (is_blocked(s))
+			continue;
+		session_flush(s, &t);
+		written++;
+	}
+	tally_end(&t);
+	/* Those that had no turn are the first of the next. */
+	list_splice_back(&now, &w->dirty);
+	list_splice_back(&w->dirty, &now);
+	return written;
+}
+
+unsigned sessions_flush(struct worker *w, unsigned budget)
+{
+	unsigned written = 0;
+	struct list *node;
+
+	if (!list_empty(&w->dirty))
+		written = flush_dirty(w, budget);
+	if (written < budget)
+		w->dirty_since_ms = 0;
+	else if (w->dirty_since_ms == 0)
+		w->dirty_since_ms = worker_now(w);
 	while ((node = list_pop_front(&w->doomed)) != NULL)
 		session_close(container_of(node, struct session, in_dirty));
+	return written;
 }
 
 /* --- time -------------------------------------------------------------- */

@@ -104,8 +104,9 @@ void session_begin_stream(struct session *s);
  * answers that are no streams, and for last words. */
 void session_leave(struct session *s, enum close_cause cause);
 
-/* End of a turn: writes what the dirty have, closes the doomed. */
-void sessions_flush(struct worker *w);
+/* A stage of the turn (turn.h): writes what the dirty have, closes the doomed.
+ */
+unsigned sessions_flush(struct worker *w, unsigned budget);
 /* A timer of the wheel fired. */
 void session_on_timer(struct session *s);
 

@@ -173,15 +173,17 @@ void session_tls_input(struct session *s, const char *bytes, size_t len)
 		input(s, bytes, len);
 }
 
-bool session_tls_turn(struct worker *w)
+unsigned session_tls_turn(struct worker *w, unsigned budget)
 {
 	struct handshakes *h = &w->tls.handshakes;
 	struct handshake *next;
+	unsigned used = 0;
 	char *first;
 	size_t len;
 
 	handshakes_turn(h);
-	while ((next = handshakes_next(h, &first, &len)) != NULL) {
+	while (used < budget &&
+	       (next = handshakes_next(h, &first, &len)) != NULL) {
 		struct session_tls *st =
 			container_of(next, struct session_tls, handshake);
 		struct session *s = st->session;
@@ -192,8 +194,9 @@ bool session_tls_turn(struct worker *w)
 			input(s, first, len);
 		}
 		free(first);
+		used += SESSION_TLS_WORK;
 	}
-	return !list_empty(&h->waiting);
+	return used;
 }
 
 /* --- out --------------------------------------------------------------- */

@@ -22,6 +22,8 @@
 
 #include "connnode/session.h"
 
+#define SESSION_TLS_WORK 64 /* units of the turn's budget a handshake */
+
 struct session_tls {
 	struct tls *tls; /* NULL while it waits for its turn */
 	struct session *session;
@@ -36,8 +38,8 @@ int session_tls_start(struct worker *w) MUST_CHECK;
 void session_tls_tick(struct worker *w);
 void session_tls_refresh(struct worker *w);
 
-/* Each turn: takes those who wait. True while there are more. */
-bool session_tls_turn(struct worker *w);
+/* A stage of the turn (turn.h): takes those who wait. */
+unsigned session_tls_turn(struct worker *w, unsigned budget);
 
 /* Bytes from the socket. */
 void session_tls_input(struct session *s, const char *bytes, size_t len);

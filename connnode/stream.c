@@ -189,15 +189,17 @@ void stream_placed(struct worker *w, struct session *s)
 	list_push_back(&w->placed, &s->in_waiting);
 }
 
-bool streams_ready(struct worker *w)
+unsigned streams_ready(struct worker *w, unsigned budget)
 {
+	unsigned i = 0;
+
 	confirm(w);
-	for (unsigned i = 0; i < STREAM_READY_SLICE; i++) {
+	for (; i < min_of(budget, (unsigned)STREAM_READY_SLICE); i++) {
 		struct list *node = list_pop_front(&w->placed);
 		struct session *s;
 
 		if (node == NULL)
-			return false;
+			break;
 		s = container_of(node, struct session, in_waiting);
 		if (!replays_placed(s)) {
 			list_push_back(&w->placing, &s->in_waiting);
@@ -208,7 +210,7 @@ bool streams_ready(struct worker *w)
 		s->ready = true;
 		replays_start(s);
 	}
-	return !list_empty(&w->placed);
+	return i;
 }
 
 /* --- beginning --------------------------------------------------------- */

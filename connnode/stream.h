@@ -40,9 +40,9 @@ void stream_send_away(struct session *s, const char *reason,
 /* Out of all channels and of the waiting. */
 void stream_unsubscribe(struct session *s);
 
-/* Each turn: tells streams that they are ready, a slice. True while there are
- * more to be told at once. */
-bool streams_ready(struct worker *w);
+/* A stage of the turn (turn.h): tells streams that they are ready. More are to
+ * be told at once while `placed` has some. */
+unsigned streams_ready(struct worker *w, unsigned budget);
 /* A log's place became known, or is not needed any more: the session may be
  * ready now. */
 void stream_placed(struct worker *w, struct session *s);

@@ -418,6 +418,11 @@ size_t uplink_pending(const struct worker *w)
 	return nng_inbox_pending(w->uplink->inbox);
 }
 
+uint64_t uplink_age_ms(const struct worker *w)
+{
+	return nng_inbox_age_ms(w->uplink->inbox);
+}
+
 void uplink_stop(struct worker *w)
 {
 	struct uplink *up = w->uplink;

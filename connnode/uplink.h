@@ -18,6 +18,8 @@ int uplink_start(struct worker *w, const char *link_url) MUST_CHECK;
 void uplink_tick(struct worker *w);
 /* Bytes received that the loop has not looked at. */
 size_t uplink_pending(const struct worker *w);
+/* For how long there have been more than a turn could take. */
+uint64_t uplink_age_ms(const struct worker *w);
 void uplink_stop(struct worker *w);
 /* After the loop has ended. */
 void uplink_free(struct worker *w);

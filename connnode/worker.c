@@ -14,8 +14,10 @@
 #include "connnode/session.h"
 #include "connnode/session_tls.h"
 #include "connnode/stream.h"
+#include "connnode/turn.h"
 #include "connnode/uplink.h"
 
+#include <limits.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -70,33 +72,126 @@ static void on_accept(struct listener *l)
 	session_accept(w);
 }
 
-static void accept_again(struct worker *w)
+/* --- its stages */
+
+static unsigned run_accepts(void *ctx, unsigned budget UNUSED)
 {
+	struct worker *w = ctx;
+	unsigned accepted = w->accepts;
+
 	w->accepts = 0;
 	if (w->listener.open && w->listener.waits)
 		on_accept(&w->listener);
+	return accepted;
 }
+
+static bool accepts_pending(void *ctx)
+{
+	struct worker *w = ctx;
+
+	return w->listener.open && w->listener.waits;
+}
+
+static unsigned run_handshakes(void *ctx, unsigned budget)
+{
+	return session_tls_turn(ctx, budget);
+}
+
+static bool handshakes_pending(void *ctx)
+{
+	struct worker *w = ctx;
+
+	return w->tls.context != NULL &&
+	       !list_empty(&w->tls.handshakes.waiting);
+}
+
+static unsigned run_readies(void *ctx, unsigned budget)
+{
+	return streams_ready(ctx, budget);
+}
+
+static bool readies_pending(void *ctx)
+{
+	struct worker *w = ctx;
+
+	return !list_empty(&w->placed);
+}
+
+static unsigned run_replays(void *ctx, unsigned budget)
+{
+	return replays_run(ctx, budget);
+}
+
+static bool pending_replays(void *ctx)
+{
+	return replays_pending(ctx);
+}
+
+static unsigned run_logs(void *ctx, unsigned budget UNUSED)
+{
+	struct worker *w = ctx;
+
+	logs_run(&w->logs, worker_now(w));
+	return 0;
+}
+
+static unsigned run_fanout(void *ctx, unsigned budget)
+{
+	struct worker *w = ctx;
+
+	return fanout_run(&w->fanout, budget);
+}
+
+static bool pending_fanout(void *ctx)
+{
+	struct worker *w = ctx;
+
+	return fanout_pending(&w->fanout);
+}
+
+static unsigned run_writes(void *ctx, unsigned budget)
+{
+	return sessions_flush(ctx, budget);
+}
+
+static bool writes_pending(void *ctx)
+{
+	struct worker *w = ctx;
+
+	return !list_empty(&w->dirty) || !list_empty(&w->doomed);
+}
+
+/* What the turn has changed, and asks. */
+static unsigned run_links(void *ctx, unsigned budget UNUSED)
+{
+	struct worker *w = ctx;
+
+	questions_run(&w->questions, worker_now(w));
+	w->announcer.hold_acks = w->fanout.backlog_bytes > FANOUT_BACKLOG_MAX;
+	announcer_flush(&w->announcer);
+	return 0;
+}
+
+static const struct stage stages[] = {
+	{"accepts", run_accepts, accepts_pending},
+	{"handshakes", run_handshakes, handshakes_pending},
+	{"readies", run_readies, readies_pending},
+	{"replays", run_replays, pending_replays},
+	{"logs", run_logs, NULL},
+	{"fanout", run_fanout, pending_fanout},
+	{"writes", run_writes, writes_pending},
+	{"links", run_links, NULL},
+};
 
 /* Before the loop sleeps; see worker.h. */
 static void worker_turn(uv_prepare_t *prepare)
 {
 	struct worker *w = container_of(prepare, struct worker, turn);
-	uint64_t now = worker_now(w);
-	bool busy;
 
-	accept_again(w);
-	busy = session_tls_turn(w);
-	busy |= streams_ready(w);
-	busy |= replays_run(w);
-	logs_run(&w->logs, now);
-	busy |= fanout_run(w);
-	sessions_flush(w);
-	questions_run(&w->questions, now);
-	w->announcer.hold_acks = w->fanout.backlog_bytes > FANOUT_BACKLOG_MAX;
-	announcer_flush(&w->announcer);
+	turn_run(stages, array_len(stages), w);
 	if (logs_waiting(&w->logs) && !uv_is_active((uv_handle_t *)&w->hole))
 		uv_timer_start(&w->hole, on_hole, LOGS_HOLE_MS / 2, 0);
-	if (busy || !list_empty(&w->dirty))
+	if (turn_pending(stages, array_len(stages), w) != NULL)
 		uv_idle_start(&w->spin, on_spin);
 	else
 		uv_idle_stop(&w->spin);
@@ -207,6 +302,18 @@ static void show_state(struct worker *w)
 	shared->beat_ms = clock_monotonic_ms();
 }
 
+/* How long what came from the dispatchers waits, about. */
+static uint64_t backlog_age_ms(const struct worker *w, uint64_t now)
+{
+	uint64_t age = fanout_age_ms(&w->fanout, now);
+
+	if (w->uplink != NULL)
+		age = max_of(age, uplink_age_ms(w));
+	if (w->dirty_since_ms != 0)
+		age = max_of(age, now - w->dirty_since_ms);
+	return age;
+}
+
 /* What the next heartbeats tell. */
 static void tell_load(struct worker *w, uint64_t now)
 {
@@ -216,7 +323,7 @@ static void tell_load(struct worker *w, uint64_t now)
 	load_look(l, now, w->stream_count,
 		  metric_get(&w->metrics, NM_ACCEPTED, 0),
 		  metric_get(&w->metrics, NM_BYTES_SENT, 0),
-		  fanout_age_ms(w) * 1000);
+		  backlog_age_ms(w, now) * 1000);
 	told->accepts = l->accepts;
 	told->accepts_max = l->limits.accepts;
 	told->sent_bytes = l->sent_bytes;
@@ -337,7 +444,6 @@ static void init_tables(struct worker *w)
 	pace_init(&w->pace, worker_now(w));
 	init_load(w);
 	channels_init(&w->channels, w->rules);
-	fanout_init(&w->fanout);
 	intake_init(w);
 	w->heartbeat = sse_render_heartbeat(NULL);
 	w->wanted.channel =
@@ -393,8 +499,8 @@ static void stop(struct worker *w)
 	doom_all(&w->streams);
 	doom_all(&w->heads);
 	doom_all(&w->leaving);
-	fanout_fini(&w->fanout);
-	sessions_flush(w);
+	while (!list_empty(&w->doomed))
+		sessions_flush(w, UINT_MAX);
 	intake_fini(w);
 	admission_stop(w);
 	if (w->listener.open)

@@ -8,9 +8,10 @@
  * What a client missed: replay.c -> pages.c -> questions.c (ask a dispatcher)
  * and back -> session.c, until it is level with the live messages.
  *
- * A turn of the loop ends in worker_turn(): fan-outs and replays get their
- * slice, ready streams their ready event, each dirty stream its one write, the
- * doomed are closed, and the announcer sends what the turn has changed.
+ * A turn of the loop ends in worker_turn(), a table of stages (turn.h): ready
+ * streams get their ready event, replays and fan-outs their slice, each dirty
+ * stream its one write, the doomed are closed, and the announcer sends what the
+ * turn has changed.
  */
 #ifndef STENTOR_CONNNODE_WORKER_H
 #define STENTOR_CONNNODE_WORKER_H
@@ -96,8 +97,9 @@ struct worker {
 	struct list leaving;  /* likewise: answered, flushing, closing */
 	/* struct session.in_waiting: for ready (stream.h) */
 	struct list waiting, placing, placed;
-	struct list dirty;  /* struct session.in_dirty: has output */
-	struct list doomed; /* struct session.in_dirty: to be closed */
+	struct list dirty;	 /* struct session.in_dirty: has output */
+	uint64_t dirty_since_ms; /* more than a turn could write; 0: not so */
+	struct list doomed;	 /* struct session.in_dirty: to be closed */
 	uint64_t stream_count, head_count;
 	struct limits limits;
 	struct comeback comeback; /* of those who are not let in */

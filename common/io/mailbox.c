@@ -7,6 +7,7 @@
 #include "common/base/mem.h"
 
 #include <pthread.h>
+#include <stdint.h>
 #include <stdlib.h>
 
 struct mailbox {
@@ -17,6 +18,8 @@ struct mailbox {
 	uv_async_t *bell; /* NULL: detached */
 	/* The loop's own. */
 	struct list batch; /* being delivered */
+	uint64_t
+		left_ms; /* the loop's time: some of it is left since; 0: none */
 	mailbox_deliver_cb deliver;
 	void *ctx;
 };
@@ -31,12 +34,13 @@ static void take_posted(struct mailbox *m)
 
 /* The batch is a list of the mailbox and not of this frame, so that a receiver
  * may detach the mailbox: the rest is then delivered by that call. */
-static void deliver_batch(struct mailbox *m)
+static void deliver_batch(struct mailbox *m, size_t bytes_max)
 {
 	struct list *node;
 	size_t bytes = 0;
 
-	while ((node = list_pop_front(&m->batch)) != NULL) {
+	while (bytes < bytes_max &&
+	       (node = list_pop_front(&m->batch)) != NULL) {
 		struct mail *mail = container_of(node, struct mail, in_mailbox);
 
 		bytes += mail->bytes;
@@ -48,14 +52,28 @@ static void deliver_batch(struct mailbox *m)
 	pthread_mutex_unlock(&m->lock);
 }
 
-/* One batch only: what comes meanwhile rings again, and the loop's other work
- * gets its turn first. */
+/* A slice only: for the rest it rings again, and the loop's other work gets its
+ * turn first. */
 static void on_bell(uv_async_t *bell)
 {
 	struct mailbox *m = bell->data;
 
 	take_posted(m);
-	deliver_batch(m);
+	deliver_batch(m, MAILBOX_SLICE);
+	if (list_empty(&m->batch)) {
+		m->left_ms = 0;
+		return;
+	}
+	if (m->left_ms == 0)
+		m->left_ms = uv_now(bell->loop);
+	check(uv_async_send(bell) == 0);
+}
+
+uint64_t mailbox_age_ms(const struct mailbox *m)
+{
+	if (m->left_ms == 0)
+		return 0;
+	return uv_now(m->bell->loop) - m->left_ms;
 }
 
 static void on_bell_closed(uv_handle_t *handle)
@@ -127,9 +145,10 @@ void mailbox_detach(struct mailbox *m)
 	pthread_mutex_unlock(&m->lock);
 	if (bell == NULL)
 		return;
+	m->left_ms = 0;
 	uv_close((uv_handle_t *)bell, on_bell_closed);
 	take_posted(m);
-	deliver_batch(m);
+	deliver_batch(m, SIZE_MAX);
 }
 
 void mailbox_close(struct mailbox *m)

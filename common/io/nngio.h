@@ -88,6 +88,8 @@ int nng_inbox_open(uv_loop_t *loop, const char *url,
 		   void *ctx, struct nng_inbox **out) MUST_CHECK;
 /* Bytes received but not yet delivered to the loop. */
 size_t nng_inbox_pending(const struct nng_inbox *in);
+/* For how long there have been more than a turn could deliver. */
+uint64_t nng_inbox_age_ms(const struct nng_inbox *in);
 /* At process exit only: stops deliveries and lets the loop end. The nng socket
  * stays open, and `in` allocated, until the process is gone (see above). */
 void nng_inbox_stop(struct nng_inbox *in);

@@ -240,6 +240,11 @@ size_t nng_inbox_pending(const struct nng_inbox *in)
 	return mailbox_pending(in->mailbox);
 }
 
+uint64_t nng_inbox_age_ms(const struct nng_inbox *in)
+{
+	return mailbox_age_ms(in->mailbox);
+}
+
 void nng_inbox_stop(struct nng_inbox *in)
 {
 	in->stopped = true;

@@ -11,6 +11,7 @@
 #include "connnode/intake.h"
 #include "connnode/session.h"
 #include "connnode/stream.h"
+#include "connnode/turn.h"
 #include "tests/unit/unit.h"
 
 #include <stdio.h>
@@ -207,7 +208,6 @@ static int set_up(void **state)
 	f->link = announcer_add(&w->announcer, "tcp://d");
 	f->link->phase = UPSTREAM_UP;
 	f->link->knows_all = f->link->peers_known = true;
-	fanout_init(&w->fanout);
 	intake_init(w);
 	w->questions.ops = &ask_the_test;
 	w->questions.ctx = f;
@@ -255,7 +255,6 @@ static int tear_down(void **state)
 	}
 	assert_int_equal(w->replays.queued_bytes, 0);
 	assert_int_equal(w->replays.pages.bytes, 0);
-	fanout_fini(&w->fanout);
 	intake_fini(w);
 	announcer_fini(&w->announcer);
 	channels_fini(&w->channels);
@@ -277,11 +276,12 @@ static void turn(struct fixture *f)
 	struct worker *w = &f->w;
 
 	f->loop.time += 5; /* ms */
-	streams_ready(w);
-	replays_run(w);
+	streams_ready(w, TURN_BUDGET);
+	replays_run(w, TURN_BUDGET);
 	logs_run(&w->logs, worker_now(w));
-	while (fanout_run(w))
-		;
+	do
+		fanout_run(&w->fanout, TURN_BUDGET);
+	while (fanout_pending(&w->fanout));
 	questions_run(&w->questions, worker_now(w));
 }
 
