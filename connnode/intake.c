@@ -1,8 +1,8 @@
 #include "connnode/intake.h"
 
+#include "connnode/lagging.h"
 #include "connnode/render.h"
 #include "connnode/replay.h"
-#include "connnode/session.h"
 #include "connnode/worker.h"
 
 #include <string.h>
@@ -169,7 +169,7 @@ static bool on_whole(void *ctx)
 
 static void on_push(struct subscription *sub, struct frame *f)
 {
-	session_push_message(sub->session, sub, f);
+	lagging_push(sub->session, sub, f);
 }
 
 static void on_forsaken(void *ctx, struct channel *ch)

@@ -67,6 +67,15 @@ const struct metric_desc node_metrics[NM_COUNT] = {
 	[NM_SEND_QUEUE_BYTES] = {"send_queue_bytes", METRIC_GAUGE, PLAIN,
 				 "Bytes queued for event streams and not yet "
 				 "taken by the kernel."},
+	[NM_QUEUE_MEMORY] = {"queue_memory_bytes", METRIC_GAUGE, PLAIN,
+			     "Memory of all messages that wait, in whatever "
+			     "queue, each counted once."},
+	[NM_QUEUE_MEMORY_MAX] =
+		{"queue_memory_max_bytes", METRIC_GAUGE, PLAIN,
+		 "Most of it; over that the longest queues give way."},
+	[NM_GAVE_WAY] = {"gave_way_total", METRIC_COUNTER, PLAIN,
+			 "Streams that were emptied or closed because queues "
+			 "took too much memory together."},
 	[NM_FANOUT_BACKLOG_BYTES] =
 		{"fanout_backlog_bytes", METRIC_GAUGE, PLAIN,
 		 "Bytes of messages whose fan-out is under way."},

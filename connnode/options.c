@@ -74,6 +74,16 @@ static const struct option options[] = {
 		 1024u * 1024 * 1024,
 		 "most that may wait for one stream, not yet taken by the "
 		 "kernel"),
+	ROW_UINT("queue-grace-ms", AT(queue_grace_ms), "1000", 0, 60000, "ms",
+		 "time for which more may wait for a stream that was level "
+		 "before"),
+	ROW_SIZE("queue-burst-bytes", AT(queue_burst_bytes), "16MiB", 1024,
+		 1024u * 1024 * 1024, "most that may wait for it then"),
+	ROW_SIZE("memory-max", AT(memory_max), "0", 0,
+		 1024ull * 1024 * 1024 * 1024,
+		 "memory of the node, split over workers: three fifths of it "
+		 "are for messages that wait, and over that the longest queues "
+		 "give way; 0: that of its cgroup, or of the machine"),
 	ROW_SIZE("replay-bytes-max", AT(replay_bytes_max), "64MiB", 1024 * 1024,
 		 64ull * 1024 * 1024 * 1024,
 		 "most memory that replays hold in each worker; clients over "

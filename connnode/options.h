@@ -13,6 +13,7 @@ struct connnode_options {
 	uint64_t per_address_max, rate_max, subscriptions_max, heads_max;
 	uint64_t channels_max, head_bytes_max, url_bytes_max;
 	uint64_t head_timeout_ms, heartbeat_ms, stall_timeout_ms, ready_ms;
+	uint64_t queue_burst_bytes, queue_grace_ms, memory_max;
 	uint64_t queue_bytes_max, replay_bytes_max, hold_bytes_max, sweep_ms;
 	uint64_t retry_min_ms, retry_max_ms, retry_window_ms;
 	uint64_t connection_age_ms, send_rate_full, queue_age_full_ms;

@@ -25,6 +25,21 @@ void outq_fini(struct outq *q)
 	outq_init(q);
 }
 
+void outq_clear(struct outq *q, uint32_t keep)
+{
+	uint32_t first = keep;
+
+	if (first == 0 && q->sent > 0)
+		first = 1;
+	while (q->count > first) {
+		struct frame *f = *slot(q, --q->count);
+
+		q->bytes -= f->len;
+		q->expiring -= f->expires_us != 0;
+		frame_release(f);
+	}
+}
+
 static void grow(struct outq *q)
 {
 	struct frame **ring = xmalloc(2 * q->cap * sizeof(*ring));

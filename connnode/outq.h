@@ -46,6 +46,9 @@ void outq_push(struct outq *q, struct frame *f);
 size_t outq_iov(const struct outq *q, struct iovec *iov, size_t max,
 		size_t bytes_max);
 
+/* Releases all but the first `keep` frames. */
+void outq_clear(struct outq *q, uint32_t keep);
+
 /* Bytes of the first frame that were not taken. */
 static inline size_t outq_first_left(const struct outq *q)
 {

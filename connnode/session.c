@@ -5,6 +5,7 @@
 #include "common/base/log.h"
 #include "common/base/mem.h"
 #include "connnode/admission.h"
+#include "connnode/lagging.h"
 #include "connnode/replay.h"
 #include "connnode/request.h"
 #include "connnode/session_tls.h"
@@ -147,6 +148,7 @@ void session_accept(struct worker *w)
 	list_init(&s->in_replays);
 	wheel_timer_init(&s->timer);
 	outq_init(&s->out);
+	backlog_entry_init(&s->backlog);
 	check(uv_tcp_init(w->loop, &s->tcp) == 0);
 	if (uv_accept((uv_stream_t *)&w->listener.tcp,
 		      (uv_stream_t *)&s->tcp) != 0 ||
@@ -162,15 +164,14 @@ void session_accept(struct worker *w)
 
 /* --- phases ------------------------------------------------------------ */
 
-static bool is_blocked(const struct session *s)
+bool session_blocked(const struct session *s)
 {
 	return s->phase != SESSION_HEAD && s->blocked != NULL;
 }
 
-/* Frames at the head of the queue whose bytes are under way. */
-static uint32_t kept(const struct session *s)
+uint32_t session_kept(const struct session *s)
 {
-	if (!is_blocked(s))
+	if (!session_blocked(s))
 		return 0;
 	return s->tls != NULL ? s->tls->frames : 1;
 }
@@ -254,7 +255,7 @@ static void session_close(struct session *s)
 	list_remove(&s->in_waiting);
 	list_remove(&s->in_replays);
 	wheel_cancel(&s->timer);
-	w->blocked -= is_blocked(s);
+	w->blocked -= session_blocked(s);
 	end_head(s);
 	if (s->phase == SESSION_STREAM)
 		stream_unsubscribe(s);
@@ -267,206 +268,25 @@ static void session_close(struct session *s)
 		auth_token_release(w->auth, s->token);
 	s->token = NULL;
 	w->queued_bytes -= s->out.bytes;
+	backlog_set(&w->backlog, &s->backlog, 0);
 	session_tls_free(s);
 	uv_close((uv_handle_t *)&s->tcp, on_closed);
 }
 
 /* --- writing ----------------------------------------------------------- */
 
+void session_requeued(struct session *s, size_t before)
+{
+	s->worker->queued_bytes += s->out.bytes - before;
+	backlog_set(&s->worker->backlog, &s->backlog, s->out.bytes);
+}
+
 void session_push(struct session *s, struct frame *f)
 {
 	outq_push(&s->out, f);
-	s->worker->queued_bytes += f->len;
+	session_requeued(s, s->out.bytes - f->len);
 	s->spoke |= f != s->worker->heartbeat;
 	mark_dirty(s);
-}
-
-static void count_drop(struct session *s, struct frame *f,
-		       enum drop_reason reason)
-{
-	metric_add(&s->worker->metrics, NM_DROPPED,
-		   f->class * DROP_REASONS + reason, 1);
-}
-
-/* A message that outq_drop_*() took out of the queue of `before` bytes. */
-static void dropped(struct session *s, struct frame *f, size_t before,
-		    enum drop_reason reason)
-{
-	s->worker->queued_bytes -= before - s->out.bytes;
-	count_drop(s, f, reason);
-	frame_release(f);
-}
-
-static struct place place_of(const struct frame *f)
-{
-	return (struct place){f->epoch, f->offset};
-}
-
-/* What was dropped of one channel with history. */
-struct loss {
-	struct place from, to; /* epoch 0: nothing */
-};
-
-static void lose(struct session *s, struct loss *losses, const struct frame *f)
-{
-	for (unsigned i = 0; i < s->subscriptions; i++) {
-		if (session_subscription(s, i)->channel != f->channel)
-			continue;
-		if (losses[i].from.epoch == 0)
-			losses[i].from = place_of(f);
-		losses[i].to = place_of(f);
-		return;
-	}
-}
-
-/* Into the worker's scratch memory: the client's places when it has got what
- * was begun, and what is lost was told. */
-static void places_at_head(struct session *s, const struct loss *losses)
-{
-	struct place *places = s->worker->places;
-
-	stream_places(s);
-	for (unsigned i = 0; i < s->subscriptions; i++) {
-		const struct channel *ch = session_subscription(s, i)->channel;
-		const struct frame *first = outq_first_of(&s->out, ch, kept(s));
-
-		if (losses[i].from.epoch != 0)
-			places[i] = losses[i].to;
-		else if (first != NULL)
-			places[i] =
-				(struct place){first->epoch, first->offset - 1};
-	}
-}
-
-/* One gap in front of all that is left of the channel. */
-static void tell_loss(struct session *s, const struct channel *ch,
-		      const struct loss *loss)
-{
-	struct gap gap = {GAP_LAGGING, loss->from, loss->to};
-	struct frame *f = stream_gap(s, ch, &gap);
-
-	f->channel = ch;
-	f->epoch = gap.from.epoch;
-	f->offset = gap.from.offset;
-	outq_push_front(&s->out, f, kept(s));
-	s->worker->queued_bytes += f->len;
-	frame_release(f);
-}
-
-/* A loss takes the place of one whose gap was not sent yet. */
-static void join_loss(struct session *s, const struct channel *ch,
-		      struct loss *loss)
-{
-	struct frame *f = outq_drop_note(&s->out, ch, kept(s));
-
-	if (f == NULL)
-		return;
-	loss->from = place_of(f);
-	s->worker->queued_bytes -= f->len;
-	frame_release(f);
-}
-
-static void tell_losses(struct session *s, struct loss *losses)
-{
-	struct place *places = s->worker->places;
-
-	for (unsigned i = 0; i < s->subscriptions; i++) {
-		if (losses[i].from.epoch != 0)
-			join_loss(s, session_subscription(s, i)->channel,
-				  &losses[i]);
-	}
-	places_at_head(s, losses);
-	/* Each is put before the others, and is read before them. */
-	for (unsigned i = 0; i < s->subscriptions; i++) {
-		struct place from = losses[i].from;
-
-		if (from.epoch == 0)
-			continue;
-		tell_loss(s, session_subscription(s, i)->channel, &losses[i]);
-		places[i] = (struct place){from.epoch, from.offset - 1};
-	}
-}
-
-static void lose_one(struct session *s, const struct frame *f)
-{
-	struct loss *losses = xcalloc(s->subscriptions, sizeof(*losses));
-
-	lose(s, losses, f);
-	tell_losses(s, losses);
-	free(losses);
-}
-
-/* Drops the oldest messages that may be missed until `max` bytes are queued.
- * Losses of channels with history are told, so many go at a time. */
-static void drop_oldest(struct session *s, size_t max)
-{
-	struct loss *losses = NULL;
-	size_t before = s->out.bytes;
-	struct frame *f;
-
-	while (s->out.bytes > max &&
-	       (f = outq_drop_oldest(&s->out, kept(s))) != NULL) {
-		if (f->offset != 0) {
-			if (losses == NULL)
-				losses = xcalloc(s->subscriptions,
-						 sizeof(*losses));
-			lose(s, losses, f);
-			max = min_of(max,
-				     s->worker->options->queue_bytes_max / 2);
-		}
-		dropped(s, f, before, DROP_SLOW_CONSUMER);
-		before = s->out.bytes;
-	}
-	if (losses != NULL)
-		tell_losses(s, losses);
-	free(losses);
-}
-
-static void drop_expired(struct session *s, uint64_t now_us)
-{
-	size_t before = s->out.bytes;
-	struct frame *f;
-
-	while ((f = outq_drop_expired(&s->out, now_us, kept(s))) != NULL) {
-		dropped(s, f, before, DROP_EXPIRED);
-		before = s->out.bytes;
-	}
-}
-
-/* Over the budget: makes room, or decides what becomes of the message that is
- * to come. False if it is not to be queued. */
-static bool make_room(struct session *s, const struct frame *f)
-{
-	size_t max = s->worker->options->queue_bytes_max;
-
-	/* What is of no use any more is no backlog. */
-	if (s->out.expiring > 0)
-		drop_expired(s, clock_wall_us());
-	if (s->out.bytes + f->len > max)
-		drop_oldest(s, f->len < max ? max - f->len : 0);
-	if (outq_empty(&s->out) || s->out.bytes + f->len <= max)
-		return true;
-	/* What is with the kernel can't make room. It is not the message's
-	 * fault, and there is one such. */
-	if (f->droppable && outq_only_begun(&s->out, kept(s)))
-		return true;
-	/* Nothing else that waits may be missed: this message goes, if it may
-	 * be missed, or the connection. */
-	if (!f->droppable)
-		session_doom(s, CLOSED_SLOW);
-	else if (f->offset != 0)
-		lose_one(s, f);
-	return false;
-}
-
-/* A stream that lags gets just the newest of each key. */
-static void conflate(struct session *s, const struct frame *f)
-{
-	size_t before = s->out.bytes;
-	struct frame *old = outq_drop_equal(&s->out, f->conflation, kept(s));
-
-	if (old != NULL)
-		dropped(s, old, before, DROP_CONFLATED);
 }
 
 static void push_id(struct session *s)
@@ -526,7 +346,7 @@ static void took(struct session *s, size_t bytes, struct tally *t)
 	struct frame *f;
 
 	outq_sent(&s->out, bytes);
-	s->worker->queued_bytes -= bytes;
+	session_requeued(s, s->out.bytes + bytes);
 	t->bytes += bytes;
 	while ((f = outq_pop_sent(&s->out)) != NULL) {
 		tally_frame(t, f);
@@ -634,7 +454,7 @@ static void session_flush(struct session *s, struct tally *t)
 	ssize_t n;
 
 	if (s->out.expiring > 0)
-		drop_expired(s, t->now_us);
+		lagging_drop_expired(s, t->now_us);
 	if (outq_empty(&s->out)) {
 		/* All is said: the client sees the end, and then ends. Closing
 		 * now, with bytes of it unread, would reset the connection and
@@ -653,6 +473,8 @@ static void session_flush(struct session *s, struct tally *t)
 	}
 	if (n > 0)
 		took(s, (size_t)n, t);
+	if (outq_empty(&s->out))
+		lagging_over(s);
 	if (n < 0 || (size_t)n < offered)
 		block(s);
 	else if (!outq_empty(&s->out) || s->phase == SESSION_LEAVING)
@@ -661,39 +483,13 @@ static void session_flush(struct session *s, struct tally *t)
 		replay_drained(s);
 }
 
-static bool is_over(const struct session *s, const struct frame *f)
-{
-	/* An empty queue takes any message, however large. */
-	return !outq_empty(&s->out) &&
-	       s->out.bytes + f->len > s->worker->options->queue_bytes_max;
-}
-
-/* Output waits for the turn's end: until the socket was asked, nobody can be
- * said to be slow. */
-static void write_now(struct session *s, const struct frame *f)
+void session_write(struct session *s, size_t bytes_max)
 {
 	struct tally t = {.worker = s->worker, .now_us = clock_wall_us()};
 
-	while (is_over(s, f) && !is_blocked(s) && !s->doomed)
+	while (s->out.bytes > bytes_max && !session_blocked(s) && !s->doomed)
 		session_flush(s, &t);
 	tally_end(&t);
-}
-
-void session_push_message(struct session *s, struct subscription *sub,
-			  struct frame *f)
-{
-	if (unlikely(is_over(s, f)))
-		write_now(s, f);
-	if (s->doomed)
-		return;
-	if (f->conflation != 0 && is_blocked(s) &&
-	    sub->channel->rule->lagging == LAGGING_CONFLATE)
-		conflate(s, f);
-	if (unlikely(is_over(s, f)) && !make_room(s, f)) {
-		count_drop(s, f, DROP_SLOW_CONSUMER);
-		return;
-	}
-	session_push_replayed(s, f);
 }
 
 static unsigned flush_dirty(struct worker *w, unsigned budget)
@@ -708,7 +504,7 @@ static unsigned flush_dirty(struct worker *w, unsigned budget)
 		struct session *s =
 			container_of(node, struct session, in_dirty);
 
-		if (is_blocked(s))
+		if (session_blocked(s))
 			continue;
 		session_flush(s, &t);
 		written++;
@@ -763,7 +559,7 @@ void session_on_timer(struct session *s)
 		stream_send_away(s, "age", CLOSED_AGE);
 		return;
 	}
-	if (is_blocked(s)) {
+	if (session_blocked(s)) {
 		check_stall(s);
 		return;
 	}

@@ -10,16 +10,13 @@
  * during a turn and closed at its end, its memory goes in libuv's close
  * callback.
  *
- * Limits: queue-bytes-max of frames that the kernel has not taken; over it the
- * channel's `lagging` rule acts: `close` (it comes back and resumes),
- * `drop_oldest` (and tells the gap, where the channel keeps history),
- * `conflate`. That one acts as soon as the socket takes no more: what waits is
- * replaced by what is newer of the same key. A stream that takes no byte for
+ * Limits: what waits for a stream (lagging.h). One that takes no byte for
  * stall-timeout-ms is closed.
  */
 #ifndef STENTOR_CONNNODE_SESSION_H
 #define STENTOR_CONNNODE_SESSION_H
 
+#include "connnode/backlog.h"
 #include "connnode/outq.h"
 #include "connnode/worker.h"
 
@@ -45,6 +42,7 @@ struct session {
 	struct session_tls *tls; /* session_tls.h; NULL: none yet, or plain */
 	struct wheel_timer timer;
 	struct outq out;
+	struct backlog_entry backlog;
 	union {
 		struct http1 *parser; /* HEAD; NULL before the first byte */
 		uv_write_t *blocked; /* STREAM, LEAVING: waits for the socket */
@@ -63,6 +61,7 @@ struct session {
 	uint16_t replays; /* of its subscriptions, how many are held by one */
 	uint32_t replay_bytes; /* of a page, queued and not yet all taken */
 	uint64_t replay_since_ms;
+	uint32_t burst_ms;
 	uint16_t stray; /* bytes received after the request */
 	uint8_t phase;
 	uint8_t cause; /* enum close_cause, once doomed */
@@ -70,6 +69,8 @@ struct session {
 	bool confirmed; /* all dispatchers know its channels */
 	bool ready;	/* it was told stentor.ready */
 	bool id_bad;	/* the Last-Event-ID it came with is none of ours */
+	bool lags;	/* over its budget, and not level since */
+	bool bursts;	/* over it since burst_ms */
 	bool spoke;	/* more than heartbeats was queued since the last one */
 };
 
@@ -87,10 +88,14 @@ void session_accept(struct worker *w);
 
 /* Queues a frame (holds its own reference) and marks the session dirty. */
 void session_push(struct session *s, struct frame *f);
-/* The same for a message of one of its channels, under the byte budget and the
- * channel's rule. */
-void session_push_message(struct session *s, struct subscription *sub,
-			  struct frame *f);
+/* Its queue was changed, and had `before` bytes. */
+void session_requeued(struct session *s, size_t before);
+/* Whether it waits for its socket; and the frames at the head of its queue
+ * whose bytes are under way. */
+bool session_blocked(const struct session *s);
+uint32_t session_kept(const struct session *s);
+/* Writes now, until no more than that waits or the socket takes no more. */
+void session_write(struct session *s, size_t bytes_max);
 /* Reads from now on; dooms it if it can't. */
 void session_read(struct session *s);
 /* The client said more than its request: of no interest, but bounded. */

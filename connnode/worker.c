@@ -1,5 +1,6 @@
 #include "connnode/worker.h"
 
+#include "common/base/cgroup.h"
 #include "common/base/clock.h"
 #include "common/base/err.h"
 #include "common/base/log.h"
@@ -10,6 +11,7 @@
 #include "connnode/admission.h"
 #include "connnode/drain.h"
 #include "connnode/intake.h"
+#include "connnode/lagging.h"
 #include "connnode/request.h"
 #include "connnode/session.h"
 #include "connnode/session_tls.h"
@@ -18,6 +20,7 @@
 #include "connnode/uplink.h"
 
 #include <limits.h>
+#include <malloc.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -29,6 +32,8 @@
 /* The port opens when a dispatcher's link stands, or after this time: a client
  * that came sooner would only wait. */
 #define LISTEN_AT_LATEST_MS 1000
+#define MEMORY_TRIM_BYTES   (32u << 20)
+#define MEMORY_TRIM_MS	    5000
 
 uint32_t worker_retry_ms(const struct worker *w)
 {
@@ -149,6 +154,16 @@ static bool pending_fanout(void *ctx)
 	return fanout_pending(&w->fanout);
 }
 
+static unsigned run_lagging(void *ctx, unsigned budget)
+{
+	return lagging_run(ctx, budget);
+}
+
+static bool pending_lagging(void *ctx)
+{
+	return lagging_pending(ctx);
+}
+
 static unsigned run_writes(void *ctx, unsigned budget)
 {
 	return sessions_flush(ctx, budget);
@@ -179,6 +194,7 @@ static const struct stage stages[] = {
 	{"replays", run_replays, pending_replays},
 	{"logs", run_logs, NULL},
 	{"fanout", run_fanout, pending_fanout},
+	{"lagging", run_lagging, pending_lagging},
 	{"writes", run_writes, writes_pending},
 	{"links", run_links, NULL},
 };
@@ -266,6 +282,7 @@ static void show_gauges(struct worker *w)
 	metric_set(m, NM_SUBSCRIPTIONS, 0, w->channels.subscriptions);
 	metric_set(m, NM_CHANNELS, 0, w->channels.by_name.count);
 	metric_set(m, NM_SEND_QUEUE_BYTES, 0, w->queued_bytes);
+	metric_set(m, NM_QUEUE_MEMORY, 0, frames_bytes());
 	metric_set(m, NM_FANOUT_BACKLOG_BYTES, 0, w->fanout.backlog_bytes);
 	metric_set(m, NM_BLOCKED, 0, w->blocked);
 	metric_set(m, NM_DISPATCHERS_UP, 0, announcer_up(a));
@@ -335,6 +352,21 @@ static void tell_load(struct worker *w, uint64_t now)
 	w->announcer.logs = w->logs.count;
 }
 
+/* After a backlog has gone, the system gets its memory back. */
+static void give_back(struct worker *w, uint64_t now)
+{
+	size_t used = frames_bytes();
+
+	w->memory_peak = max_of(w->memory_peak, used);
+	if (used > w->memory_peak / 2 ||
+	    w->memory_peak - used < MEMORY_TRIM_BYTES ||
+	    now - w->memory_trim_ms < MEMORY_TRIM_MS)
+		return;
+	malloc_trim(0);
+	w->memory_peak = used;
+	w->memory_trim_ms = now;
+}
+
 static void on_tick(uv_timer_t *timer)
 {
 	struct worker *w = container_of(timer, struct worker, tick);
@@ -354,6 +386,7 @@ static void on_tick(uv_timer_t *timer)
 	     now - w->started_ms >= LISTEN_AT_LATEST_MS))
 		open_port(w);
 	drain_tick(w);
+	give_back(w, now);
 	show_gauges(w);
 	show_state(w);
 }
@@ -426,6 +459,16 @@ static void init_load(struct worker *w)
 	w->load.sent = metric_get(&w->metrics, NM_BYTES_SENT, 0);
 }
 
+static void init_memory(struct worker *w)
+{
+	const struct connnode_options *o = w->options;
+	uint64_t node =
+		o->memory_max != 0 ? o->memory_max : cgroup_memory_max();
+
+	w->queue_memory_max = node / o->workers / 5 * 3;
+	metric_set(&w->metrics, NM_QUEUE_MEMORY_MAX, 0, w->queue_memory_max);
+}
+
 static void init_tables(struct worker *w)
 {
 	list_init(&w->streams);
@@ -436,6 +479,8 @@ static void init_tables(struct worker *w)
 	list_init(&w->placed);
 	list_init(&w->dirty);
 	list_init(&w->doomed);
+	backlog_init(&w->backlog);
+	init_memory(w);
 	slab_init(&w->sessions, sizeof(struct session));
 	wheel_init(&w->wheel, WHEEL_SLOTS, WORKER_TICK_MS, worker_now(w));
 	limits_init(&w->limits, w->options->per_address_max,

@@ -26,6 +26,7 @@
 #include "common/io/listener.h"
 #include "common/io/tls.h"
 #include "connnode/announcer.h"
+#include "connnode/backlog.h"
 #include "connnode/channels.h"
 #include "connnode/comeback.h"
 #include "connnode/fanout.h"
@@ -107,7 +108,11 @@ struct worker {
 	struct wheel wheel;	 /* heartbeats, head and stall timeouts */
 	struct frame *heartbeat; /* shared by all */
 	size_t queued_bytes;	 /* over all streams */
-	uint64_t blocked;	 /* streams that wait for their socket */
+	struct backlog backlog;	 /* struct session.backlog */
+	size_t queue_memory_max; /* that frames may take */
+	size_t memory_peak; /* that they took since memory was given back */
+	uint64_t memory_trim_ms;
+	uint64_t blocked; /* streams that wait for their socket */
 	struct {
 		struct http1 *free[WORKER_PARSERS_MAX];
 		unsigned count;

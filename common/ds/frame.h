@@ -43,4 +43,7 @@ static inline struct frame *frame_hold(struct frame *f)
 
 void frame_release(struct frame *f);
 
+/* Memory of all frames that this process has now, the allocator's included. */
+size_t frames_bytes(void);
+
 #endif

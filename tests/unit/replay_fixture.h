@@ -181,6 +181,7 @@ static int set_up(void **state)
 	f->first = 1;
 	f->options = (struct connnode_options){
 		.queue_bytes_max = 256u << 10,
+		.queue_burst_bytes = 256u << 10,
 		.replay_bytes_max = 1u << 20,
 		.hold_bytes_max = 1u << 20,
 		.sweep_ms = 30000,
@@ -199,6 +200,7 @@ static int set_up(void **state)
 	list_init(&w->waiting);
 	list_init(&w->placing);
 	list_init(&w->placed);
+	backlog_init(&w->backlog);
 	list_init(&w->dirty);
 	list_init(&w->doomed);
 	wheel_init(&w->wheel, 64, 100, worker_now(w));
@@ -226,6 +228,7 @@ static int set_up(void **state)
 		list_init(&s->in_replays);
 		wheel_timer_init(&s->timer);
 		outq_init(&s->out);
+		backlog_entry_init(&s->backlog);
 	}
 	*state = f;
 	return 0;
@@ -367,7 +370,7 @@ static const char *taken(struct fixture *f, unsigned i)
 		size_t left = outq_first_left(&s->out);
 
 		outq_sent(&s->out, left);
-		f->w.queued_bytes -= left;
+		session_requeued(s, s->out.bytes + left);
 		frame = outq_pop_sent(&s->out);
 		/* Without the chunk's head and tail. */
 		char *payload = memmem(frame->bytes, frame->len, "\r\n", 2);

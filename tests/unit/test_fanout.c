@@ -4,9 +4,11 @@
 
 #include "common/base/mem.h"
 #include "connnode/intake.h"
+#include "connnode/lagging.h"
 #include "connnode/session.h"
 #include "tests/unit/unit.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -31,7 +33,7 @@ static const struct announcer_ops no_ops;
 
 static void on_push(struct subscription *sub, struct frame *frame)
 {
-	session_push_message(sub->session, sub, frame);
+	lagging_push(sub->session, sub, frame);
 }
 
 static void on_forsaken(void *ctx, struct channel *ch)
@@ -65,6 +67,7 @@ static int set_up(void **state)
 	channels_init(&f->w.channels, f->w.rules);
 	announcer_init(&f->w.announcer, &f->w.channels, &id, &no_ops, NULL);
 	fanout_init(&f->w.fanout, &f->w.channels, &ops, f);
+	backlog_init(&f->w.backlog);
 	list_init(&f->w.dirty);
 	list_init(&f->w.doomed);
 	for (unsigned i = 0; i < SESSIONS; i++) {
@@ -74,6 +77,7 @@ static int set_up(void **state)
 		s->phase = SESSION_STREAM;
 		list_init(&s->in_dirty);
 		outq_init(&s->out);
+		backlog_entry_init(&s->backlog);
 	}
 	*state = f;
 	return 0;
@@ -329,12 +333,48 @@ static void test_fanout_all_leave_during_a_walk(void **state)
 	assert_int_equal(f->w.fanout.backlog_bytes, 0);
 }
 
+/* A burst over many small channels is as bounded as one over a big one; tiny
+ * ones are always served. */
+static void test_fanout_burst_over_channels(void **state)
+{
+	struct fixture *f = *state;
+	const unsigned each = FANOUT_TURN / 4, channels = 18;
+	unsigned turns = 0;
+	char name[16];
+
+	for (unsigned i = 0; i < channels * each; i++) {
+		sprintf(name, "c%u", i / each);
+		join(f, i, name, false);
+	}
+	join(f, SESSIONS - 1, "tiny", false);
+	for (unsigned i = 0; i < channels; i++) {
+		sprintf(name, "c%u", i);
+		deliver(f, name, "1");
+		deliver(f, name, "2");
+	}
+	deliver(f, "tiny", "3");
+	assert_int_equal(served(f), 2 * each + 1); /* two messages each */
+	assert_got(f, SESSIONS - 1, "3 ");
+	do
+		turns++;
+	while (run(f));
+	assert_int_equal(turns, 16 * each / FANOUT_SLICE);
+	for (unsigned i = 0; i < channels * each; i++)
+		assert_got(f, i, "1 2 ");
+	deliver(f, "c0", "3");
+	assert_false(fanout_pending(&f->w.fanout));
+	assert_got(f, 0, "1 2 3 ");
+}
+
 static void test_fanout_slow_session(void **state)
 {
 	struct fixture *f = *state;
+	uv_write_t pending[2];
 	char data[200];
 
 	f->options.queue_bytes_max = 500;
+	f->sessions[0].blocked = &pending[0];
+	f->sessions[1].blocked = &pending[1];
 	join(f, 0, "a", false);
 	memset(data, 'x', sizeof(data) - 1);
 	data[sizeof(data) - 1] = '\0';
@@ -368,6 +408,7 @@ int main(void)
 		TEST(test_fanout_keeps_order),
 		TEST(test_fanout_come_and_go_during_a_walk),
 		TEST(test_fanout_all_leave_during_a_walk),
+		TEST(test_fanout_burst_over_channels),
 		TEST(test_fanout_slow_session),
 	};
 

@@ -1,5 +1,6 @@
 /* What becomes of streams whose reader does not keep up. */
 #include "common/base/clock.h"
+#include "connnode/lagging.h"
 #include "tests/unit/replay_fixture.h"
 
 static void deliver_keyed(struct fixture *f, uint64_t offset, const char *key)
@@ -267,6 +268,117 @@ static void test_lagging_over_two_epochs(void **state)
 	assert_string_equal(last_id, id_of(EPOCH + 1, 6));
 }
 
+/* Over its budget, but it was level before and has a moment. */
+static void test_lagging_burst_is_forgiven(void **state)
+{
+	struct fixture *f = *state;
+
+	f->options.queue_bytes_max = 3000;
+	f->options.queue_burst_bytes = 10000;
+	f->options.queue_grace_ms = 1000;
+	join(f, 0, "a", NULL);
+	settled(f, 0);
+	block(f, 0, true);
+	for (uint64_t i = 1; i <= 8; i++)
+		deliver_large(f, "a", i, 1000, 0);
+	assert_false(f->sessions[0].doomed);
+	f->loop.time += 999;
+	deliver_large(f, "a", 9, 100, 0);
+	assert_false(f->sessions[0].doomed);
+	/* It takes all, and the next burst is another. */
+	block(f, 0, false);
+	taken(f, 0);
+	lagging_over(&f->sessions[0]);
+	f->loop.time += 1000;
+	block(f, 0, true);
+	for (uint64_t i = 10; i <= 15; i++)
+		deliver_large(f, "a", i, 1000, 0);
+	assert_false(f->sessions[0].doomed);
+	f->loop.time += 1000;
+	deliver_large(f, "a", 16, 100, 0);
+	assert_true(f->sessions[0].doomed);
+	assert_int_equal(f->sessions[0].cause, CLOSED_SLOW);
+	list_remove(&f->sessions[0].in_dirty);
+}
+
+/* Nor is more forgiven than that; nor, once the rule has acted, anything until
+ * it is level again. */
+static void test_lagging_burst_is_bounded(void **state)
+{
+	struct fixture *f = *state;
+	unsigned i = 1;
+
+	match_all.lagging = LAGGING_DROP_OLDEST;
+	f->options.queue_bytes_max = 3000;
+	f->options.queue_burst_bytes = 6000;
+	f->options.queue_grace_ms = 1000;
+	join(f, 0, "a", NULL);
+	settled(f, 0);
+	block(f, 0, true);
+	while (f->sessions[0].out.bytes <= 5000)
+		deliver_large(f, "a", i++, 1000, 0);
+	deliver_large(f, "a", i++, 1000, 0);
+	assert_true(f->sessions[0].out.bytes <= 3000);
+	for (unsigned k = 0; k < 8; k++) {
+		deliver_large(f, "a", i++, 1000, 0);
+		assert_true(f->sessions[0].out.bytes <= 3000);
+	}
+	block(f, 0, false);
+	assert_non_null(strstr(numbers(taken(f, 0)), "gap:lagging"));
+	lagging_over(&f->sessions[0]);
+	block(f, 0, true);
+	for (unsigned k = 0; k < 5; k++)
+		deliver_large(f, "a", i++, 1000, 0);
+	assert_true(f->sessions[0].out.bytes > 3000);
+}
+
+/* All queues together: the longest give way, by their rules if that helps. */
+static void test_lagging_longest_give_way(void **state)
+{
+	struct fixture *f = *state;
+	size_t before = frames_bytes();
+
+	f->options.queue_bytes_max = f->options.queue_burst_bytes = 1u << 20;
+	join(f, 0, "a", NULL);
+	join(f, 1, "b", NULL);
+	match_all.lagging = LAGGING_DROP_OLDEST;
+	set_history(f, 1000);
+	join(f, 2, "c", NULL);
+	for (unsigned i = 0; i < 3; i++)
+		settled(f, i);
+	for (unsigned i = 0; i < 3; i++)
+		block(f, i, true);
+	for (unsigned i = 1; i <= 20; i++)
+		deliver_large(f, "c", i, 10000, 0);
+	match_all.lagging = LAGGING_CLOSE;
+	for (unsigned i = 1; i <= 10; i++)
+		deliver_large(f, "a", i, 10000, 0);
+	deliver_large(f, "b", 1, 10000, 0);
+	f->w.queue_memory_max = before + 350000;
+	assert_false(lagging_pending(&f->w));
+	f->w.queue_memory_max = before + 150000;
+	assert_true(lagging_pending(&f->w));
+	match_all.lagging = LAGGING_DROP_OLDEST;
+	assert_int_equal(lagging_run(&f->w, 100), 1);
+	assert_false(lagging_pending(&f->w));
+	match_all.lagging = LAGGING_CLOSE;
+	assert_false(f->sessions[2].doomed);
+	assert_true(f->sessions[2].out.bytes < 20000);
+	/* What can't be missed goes with its connection. */
+	f->w.queue_memory_max = before + 40000;
+	assert_int_equal(lagging_run(&f->w, 100), 1);
+	assert_true(f->sessions[0].doomed);
+	assert_false(f->sessions[1].doomed);
+	assert_int_equal(metric_get(&f->w.metrics, NM_GAVE_WAY, 0), 2);
+	/* Its budget is its bound. */
+	f->w.queue_memory_max = 0;
+	assert_int_equal(lagging_run(&f->w, 1), 1);
+	for (unsigned i = 0; i < 3; i++)
+		block(f, i, false);
+	list_remove(&f->sessions[0].in_dirty);
+	list_remove(&f->sessions[1].in_dirty);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -278,6 +390,9 @@ int main(void)
 		TEST(test_lagging_drop_oldest_beside_close),
 		TEST(test_lagging_gap_has_a_place),
 		TEST(test_lagging_over_two_epochs),
+		TEST(test_lagging_burst_is_forgiven),
+		TEST(test_lagging_burst_is_bounded),
+		TEST(test_lagging_longest_give_way),
 	};
 
 	return cmocka_run_group_tests_name("lagging", tests, NULL, NULL);

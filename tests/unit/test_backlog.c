@@ -1,0 +1,40 @@
+#include "connnode/backlog.h"
+
+#include "tests/unit/unit.h"
+
+static void test_backlog_finds_the_longest(void **state)
+{
+	struct backlog b;
+	struct backlog_entry e[3];
+
+	(void)state;
+	backlog_init(&b);
+	for (unsigned i = 0; i < 3; i++)
+		backlog_entry_init(&e[i]);
+	assert_null(backlog_longest(&b));
+	backlog_set(&b, &e[0], BACKLOG_LEAST - 1);
+	assert_null(backlog_longest(&b));
+	backlog_set(&b, &e[0], BACKLOG_LEAST);
+	backlog_set(&b, &e[1], 40 * BACKLOG_LEAST);
+	backlog_set(&b, &e[2], 10 * BACKLOG_LEAST);
+	assert_ptr_equal(backlog_longest(&b), &e[1]);
+	backlog_set(&b, &e[1], 41 * BACKLOG_LEAST);
+	assert_ptr_equal(backlog_longest(&b), &e[1]);
+	backlog_set(&b, &e[1], 0);
+	assert_ptr_equal(backlog_longest(&b), &e[2]);
+	backlog_set(&b, &e[2], SIZE_MAX);
+	assert_ptr_equal(backlog_longest(&b), &e[2]);
+	backlog_set(&b, &e[2], 1);
+	assert_ptr_equal(backlog_longest(&b), &e[0]);
+	backlog_set(&b, &e[0], 0);
+	assert_null(backlog_longest(&b));
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_backlog_finds_the_longest),
+	};
+
+	return cmocka_run_group_tests_name("backlog", tests, NULL, NULL);
+}
