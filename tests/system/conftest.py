@@ -1,5 +1,6 @@
 """Fixtures shared by all system tests."""
 import os
+import signal
 import sys
 
 import pytest
@@ -8,6 +9,8 @@ sys.path.insert(0, os.path.dirname(__file__))
 
 import harness  # noqa: E402
 import netns  # noqa: E402
+from harness import wait_until  # noqa: E402
+from killtest import add_redis  # noqa: E402
 
 
 def pytest_collection_modifyitems(items):
@@ -96,3 +99,37 @@ def channel(request):
 @pytest.fixture(scope="session")
 def link_tls(tmp_path_factory):
     return harness.LinkTls(tmp_path_factory.mktemp("tls"))
+
+
+@pytest.fixture
+def redis(make_cluster, request):
+    """A cluster of two dispatchers that share a redis-server, and the
+    module's RULES."""
+    c = make_cluster(2, 1, 1, start=False, rules=request.module.RULES)
+    c.redis = add_redis(c)
+    for d in c.dispatchers:
+        d.options["store_timeout_ms"] = 1000
+    c.start()
+    return c
+
+
+@pytest.fixture
+def stuck(redis, request):
+    """A dispatcher whose store stands still for longer than the test."""
+    d = redis.d
+    assert d.stop() == 0
+    d.close_grpc()
+    d.options["store_timeout_ms"] = 60000
+    d.options.update(getattr(request, "param", {}))
+    d.start(settle_ms=0)
+    redis.wait_ready()
+    d.publish("log:l", "the connection stands")
+    redis.redis.signal(signal.SIGSTOP)
+    yield d
+    redis.redis.signal(signal.SIGCONT)
+    wait_until(lambda: d.metric("stentor_publish_pending") == 0
+               and d.metric("stentor_publish_batch_waiting") == 0
+               and d.metric("stentor_publish_stream_waiting") == 0
+               and d.metric("stentor_channel_reads") == 0, 20,
+               "nothing waits any more")
+    d.publish("log:l", "and all is well")
