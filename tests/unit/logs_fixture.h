@@ -315,6 +315,17 @@ static void follow(struct fixture *f, uint64_t epoch, uint64_t offset)
 	f->tops_asked = 0;
 }
 
+/* The top is asked for, and answered by a log that was in another epoch. */
+static UNUSED void answered(struct fixture *f, uint64_t epoch, uint64_t offset,
+			    uint64_t era, uint64_t base)
+{
+	unsigned before = f->tops_asked;
+
+	turn(f, 0);
+	assert_int_equal(f->tops_asked, before + 1);
+	answer_era(f, epoch, offset, era, base);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 
 #endif
