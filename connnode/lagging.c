@@ -54,7 +54,8 @@ static void places_at_head(struct session *s, const struct loss *losses)
 	stream_places(s);
 	for (unsigned i = 0; i < s->subscriptions; i++) {
 		const struct channel *ch = session_subscription(s, i)->channel;
-		const struct frame *first = outq_first_of(&s->out, ch, session_kept(s));
+		const struct frame *first =
+			outq_first_of(&s->out, ch, session_kept(s));
 
 		if (losses[i].from.epoch != 0)
 			places[i] = losses[i].to;
@@ -148,15 +149,19 @@ static void drop_oldest(struct session *s, size_t max)
 	free(losses);
 }
 
+static void on_expired(void *ctx, struct frame *f)
+{
+	count_drop(ctx, f, DROP_EXPIRED);
+	frame_release(f);
+}
+
 void lagging_drop_expired(struct session *s, uint64_t now_us)
 {
 	size_t before = s->out.bytes;
-	struct frame *f;
 
-	while ((f = outq_drop_expired(&s->out, now_us, session_kept(s))) != NULL) {
-		dropped(s, f, before, DROP_EXPIRED);
-		before = s->out.bytes;
-	}
+	if (outq_drop_expired(&s->out, now_us, session_kept(s), on_expired, s) >
+	    0)
+		session_requeued(s, before);
 }
 
 /* Over the budget: makes room, or decides what becomes of the message that is
@@ -189,7 +194,8 @@ static bool make_room(struct session *s, const struct frame *f)
 static void conflate(struct session *s, const struct frame *f)
 {
 	size_t before = s->out.bytes;
-	struct frame *old = outq_drop_equal(&s->out, f->conflation, session_kept(s));
+	struct frame *old =
+		outq_drop_equal(&s->out, f->conflation, session_kept(s));
 
 	if (old != NULL)
 		dropped(s, old, before, DROP_CONFLATED);

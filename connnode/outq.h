@@ -10,6 +10,10 @@
  * tells its bytes and gives up messages on demand. A message that is begun
  * stays, and so do the first `keep` frames, whose bytes somebody has borrowed
  * or encrypted. A frame glued to a message goes with it.
+ *
+ * Where a frame was taken out of the middle its slot is empty until the head
+ * comes by. So each operation costs no more than what it removes; but to look
+ * for what has expired is a walk, made when something has.
  */
 #ifndef STENTOR_CONNNODE_OUTQ_H
 #define STENTOR_CONNNODE_OUTQ_H
@@ -24,13 +28,16 @@
 #define OUTQ_INLINE 2
 
 struct outq {
-	struct frame **ring; /* `slots`, or memory of its own */
-	uint32_t cap;	     /* a power of two */
-	uint32_t head, count;
-	uint32_t sent;	   /* bytes of the first that were taken */
-	uint32_t expiring; /* frames that have a time to live */
-	bool glued;	   /* the frame before the first belongs to it */
-	size_t bytes;	   /* not yet taken */
+	struct frame **ring;  /* `slots`, or memory of its own */
+	uint32_t cap;	      /* a power of two */
+	uint32_t head, count; /* slots, with empty ones between */
+	uint32_t live;	      /* of them, those that are not empty */
+	uint32_t base;	      /* number of the first, counted from any */
+	uint32_t sent;	      /* bytes of the first that were taken */
+	uint32_t expiring;    /* frames that have a time to live */
+	bool glued;	      /* the frame before the first belongs to it */
+	size_t bytes;	      /* not yet taken */
+	struct outq_lag *lag; /* what makes dropping cheap; NULL: not needed */
 	struct frame *slots[OUTQ_INLINE];
 };
 
@@ -80,8 +87,12 @@ struct frame *outq_drop_equal(struct outq *q, uint64_t conflation,
 /* ... is none, but was put there about this channel, */
 struct frame *outq_drop_note(struct outq *q, const void *channel,
 			     uint32_t keep);
-/* ... has expired. */
-struct frame *outq_drop_expired(struct outq *q, uint64_t now_us, uint32_t keep);
+
+/* Removes all messages that have expired; each goes to `dropped`, which takes
+ * the queue's reference. Returns how many. */
+size_t outq_drop_expired(struct outq *q, uint64_t now_us, uint32_t keep,
+			 void (*dropped)(void *ctx, struct frame *f),
+			 void *ctx);
 
 static inline bool outq_empty(const struct outq *q)
 {

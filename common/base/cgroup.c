@@ -7,7 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#define ROOT	 "/sys/fs/cgroup"
+#define ROOT	     "/sys/fs/cgroup"
 #define PATH_MAX_LEN 4096
 
 /* "max", or bytes. */
@@ -21,7 +21,8 @@ static uint64_t read_limit(const char *root, const char *dir)
 	f = fopen(path, "re");
 	if (f == NULL)
 		return limit;
-	if (fgets(text, sizeof(text), f) != NULL && strncmp(text, "max", 3) != 0)
+	if (fgets(text, sizeof(text), f) != NULL &&
+	    strncmp(text, "max", 3) != 0)
 		limit = strtoull(text, NULL, 10);
 	fclose(f);
 	return limit;

@@ -166,7 +166,7 @@ static void test_outq_drop_keeps_order(void **state UNUSED)
 		assert_int_equal(drop(&q, false), 7);
 		assert_int_equal(outq_first_left(&q), 1);
 		outq_sent(&q, q.bytes);
-		for (unsigned left = q.count; left > 1; left--)
+		for (unsigned left = q.live; left > 1; left--)
 			assert_int_equal(pop(&q), 0);
 		assert_int_equal(pop(&q), 8);
 		assert_true(outq_empty(&q));
@@ -249,6 +249,25 @@ static void test_outq_conflates(void **state UNUSED)
 	assert_queue(&q, "2");
 }
 
+static void on_expired(void *ctx, struct frame *f)
+{
+	char *text = ctx;
+
+	sprintf(text + strlen(text), "%u", f->bytes[0]);
+	frame_release(f);
+}
+
+static const char *expired(struct outq *q, uint64_t now_us, uint32_t keep)
+{
+	static char text[32];
+	size_t count;
+
+	text[0] = '\0';
+	count = outq_drop_expired(q, now_us, keep, on_expired, text);
+	assert_int_equal(count, strlen(text));
+	return text;
+}
+
 static void test_outq_expires(void **state UNUSED)
 {
 	struct outq q;
@@ -259,11 +278,141 @@ static void test_outq_expires(void **state UNUSED)
 	special(&q, 3, 0, 60);
 	special(&q, 4, 0, 40);
 	assert_int_equal(q.expiring, 3);
-	assert_int_equal(number_of(outq_drop_expired(&q, 39, false)), NONE);
-	assert_int_equal(number_of(outq_drop_expired(&q, 50, false)), 1);
-	assert_int_equal(number_of(outq_drop_expired(&q, 50, false)), 4);
-	assert_int_equal(number_of(outq_drop_expired(&q, 50, false)), NONE);
-	assert_queue(&q, "23");
+	assert_string_equal(expired(&q, 39, 0), "");
+	assert_string_equal(expired(&q, 50, 1), "4"); /* 1 is begun */
+	assert_string_equal(expired(&q, 59, 1), "");
+	special(&q, 5, 0, 45);
+	assert_string_equal(expired(&q, 59, 1), "5");
+	assert_string_equal(expired(&q, 60, 1), "3");
+	assert_queue(&q, "12");
+
+	outq_init(&q);
+	glue(&q, 1);
+	special(&q, 2, 0, 50);
+	special(&q, 3, 0, 0);
+	glue(&q, 4);
+	special(&q, 5, 0, 50);
+	assert_string_equal(expired(&q, 50, 0), "52");
+	assert_queue(&q, "3");
+}
+
+/* What is replaced while the head stands still takes no room, and is found. */
+static void test_outq_conflates_for_long(void **state UNUSED)
+{
+	struct outq q;
+	unsigned number;
+
+	outq_init(&q);
+	special(&q, 0, 0, 0);
+	for (unsigned i = 0; i < 100; i++)
+		special(&q, i % 4, 10 + i % 4, 0);
+	outq_sent(&q, 1);
+	for (unsigned i = 0; i < 96; i++) /* but the last of each */
+		assert_int_equal(number_of(outq_drop_equal(&q, 10 + i % 4, 0)),
+				 i % 4);
+	for (unsigned i = 0; i < 10000; i++) {
+		unsigned key = 10 + i * 7 % 4;
+
+		number = number_of(outq_drop_equal(&q, key, 0));
+		assert_int_equal(number, key - 10);
+		special(&q, number, key, 0);
+	}
+	assert_int_equal(q.live, 5);
+	assert_true(q.cap <= 256);
+	assert_int_equal(number_of(outq_drop_equal(&q, 99, 0)), NONE);
+	while (!outq_empty(&q)) {
+		outq_sent(&q, outq_first_left(&q));
+		pop(&q);
+	}
+	assert_int_equal(q.cap, OUTQ_INLINE);
+	assert_null(q.lag);
+	outq_fini(&q);
+}
+
+#define NOTE 251 /* number of what is put in front; messages have less */
+
+/* What a plain list would hold. */
+struct model {
+	unsigned number[4096], count;
+};
+
+static unsigned model_take(struct model *m, unsigned i)
+{
+	unsigned number;
+
+	if (i == m->count)
+		return NONE;
+	number = m->number[i];
+	memmove(&m->number[i], &m->number[i + 1],
+		(--m->count - i) * sizeof(m->number[0]));
+	return number;
+}
+
+static unsigned model_drop_oldest(struct model *m)
+{
+	unsigned i = 0;
+
+	while (i < m->count && (m->number[i] == NOTE || m->number[i] % 5 != 0))
+		i++;
+	return model_take(m, i);
+}
+
+static unsigned model_drop_equal(struct model *m, unsigned key)
+{
+	unsigned i = 0;
+
+	while (i < m->count &&
+	       (m->number[i] == NOTE || 1 + m->number[i] % 50 != key))
+		i++;
+	return model_take(m, i);
+}
+
+static void step(struct outq *q, struct model *m, unsigned what, unsigned any)
+{
+	switch (what) {
+	default:
+		if (m->count == 2000)
+			break;
+		m->number[m->count++] = any % 250;
+		special(q, any % 250, 1 + any % 250 % 50, 0)->droppable =
+			any % 250 % 5 == 0;
+		break;
+	case 3:
+		assert_int_equal(drop(q, 0), model_drop_oldest(m));
+		break;
+	case 4:
+		if (m->count == 2000)
+			break;
+		memmove(m->number + 1, m->number,
+			m->count++ * sizeof(m->number[0]));
+		m->number[0] = NOTE;
+		front(q, NOTE, 0);
+		break;
+	case 5:
+		outq_sent(q, outq_first_left(q));
+		assert_int_equal(pop(q), model_take(m, 0));
+		break;
+	case 6:
+	case 7:
+		assert_int_equal(number_of(outq_drop_equal(q, 1 + any % 50, 0)),
+				 model_drop_equal(m, 1 + any % 50));
+		break;
+	}
+}
+
+static void test_outq_any_order(void **state UNUSED)
+{
+	static struct model m;
+	unsigned seed = 12345;
+	struct outq q;
+
+	outq_init(&q);
+	for (unsigned i = 0; i < 200000; i++) {
+		seed = seed * 1103515245 + 12345;
+		step(&q, &m, seed >> 16 & (i / 1000 % 2 ? 7 : 3), seed >> 19);
+		assert_int_equal(q.live, m.count);
+	}
+	outq_fini(&q);
 }
 
 /* An id line and its message: both or none, and nothing between. */
@@ -369,6 +518,8 @@ int main(void)
 		cmocka_unit_test(test_outq_drop_keeps_order),
 		cmocka_unit_test(test_outq_conflates),
 		cmocka_unit_test(test_outq_expires),
+		cmocka_unit_test(test_outq_conflates_for_long),
+		cmocka_unit_test(test_outq_any_order),
 		cmocka_unit_test(test_outq_glue),
 		cmocka_unit_test(test_outq_keeps_many),
 	};
