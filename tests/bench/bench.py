@@ -276,7 +276,7 @@ ROWS = {
     "reliable": (reliable.row_reliable, 900),
     "beside": (reliable.row_beside, 300),
     "resume": (reliable.row_resume, 300),
-    "kill": (reliable.row_kill, 1600),
+    "kill": (reliable.row_kill, 6600),
     "scale": (scale.row_scale, 1200),
 }
 

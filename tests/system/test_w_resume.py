@@ -226,7 +226,8 @@ def test_gap_is_told_once(cluster):
 
 
 def test_idle_channels_cost_no_reads(cluster):
-    c = cluster()
+    """But for the sweep, which is usually ten minutes away."""
+    c = cluster(sweep_ms=600000)
     streams = [Sse(c.n.port, *[f"r:{i}:{k}" for k in range(50)])
                for i in range(20)]
     for s in streams:
