@@ -304,9 +304,8 @@ class Sentinel(Store):
         master.kill()
         near.kill()
         deaf.signal(signal.SIGCONT)
-        end = time.monotonic() + 20
-        while self.master() is not deaf and time.monotonic() < end:
-            time.sleep(0.1)
+        wait_until(lambda: self.master() is deaf, 30,
+                   "the replica that heard nothing is promoted")
         time.sleep(rng.uniform(0.5, 1.5))
         for r in (master, near):
             self.restarted(r)
@@ -385,7 +384,9 @@ class Cluster(Store):
         time.sleep(rng.uniform(0.2, 0.6))  # less than the node timeout
         master.kill()
         replica.signal(signal.SIGCONT)
-        time.sleep(rng.uniform(2, 3))
+        wait_until(lambda: replica.info("replication")["role"] == "master",
+                   30, "the replica is promoted")
+        time.sleep(rng.uniform(0, 1))
         master.start()
 
     def flush(self):

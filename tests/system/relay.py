@@ -90,34 +90,45 @@ class Relay:
 
 # --- the process --------------------------------------------------------------
 
-def owner(port):
-    """The --name of the dispatcher that has this local port; "": nobody.
-    /proc/net/tcp may leave out a line while others change."""
-    for _ in range(50):
-        name = look_for_owner(port)
-        if name:
-            return name
-        time.sleep(0.02)
-    return ""
+SOCK_DIAG = 20  # linux/sock_diag.h, linux/inet_diag.h
+INODE_AT = 16 + 68  # netlink's header, inet_diag_msg.idiag_inode
 
 
-def look_for_owner(port):
-    inode = None
-    for line in pathlib.Path("/proc/net/tcp").read_text().splitlines()[1:]:
-        fields = line.split()
-        if int(fields[1].split(":")[1], 16) == port and fields[3] != "0A" \
-                and fields[9] != "0":  # listens; is of an ended connection
-            inode = f"socket:[{fields[9]}]"
-            break
+def inode_of(client):
+    """Of the other end's socket, which is on this machine; 0: it has ended.
+    The kernel looks that one up: /proc/net/tcp leaves out lines while others
+    change, and a local port may be that of several connections."""
+    peer, here = client.getpeername(), client.getsockname()
+    request = struct.pack("=BBBBI", socket.AF_INET, socket.IPPROTO_TCP, 0, 0,
+                          0xffffffff)
+    request += struct.pack("!HH", peer[1], here[1])
+    for address, _ in (peer, here):
+        request += socket.inet_aton(address).ljust(16, b"\0")
+    request += bytes(4) + b"\xff" * 8  # any interface and cookie
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 4) as s:
+        s.settimeout(1)
+        s.send(struct.pack("=IHHII", 16 + len(request), SOCK_DIAG, 1, 1, 0)
+               + request)
+        answer = s.recv(4096)
+    if struct.unpack_from("=H", answer, 4)[0] != SOCK_DIAG:
+        return 0
+    return struct.unpack_from("=I", answer, INODE_AT)[0]
+
+
+def owner(client):
+    """The --name of the dispatcher that has connected; "": nobody."""
+    inode = f"socket:[{inode_of(client)}]"
     for pid in filter(str.isdigit, os.listdir("/proc")):
         with contextlib.suppress(OSError):
             words = pathlib.Path(f"/proc/{pid}/cmdline").read_bytes()
             if b"stentor-dispatcher" not in words:
                 continue
             for fd in os.listdir(f"/proc/{pid}/fd"):
-                if os.readlink(f"/proc/{pid}/fd/{fd}") == inode:
-                    return next((w[7:].decode() for w in words.split(b"\0")
-                                 if w.startswith(b"--name=")), "")
+                with contextlib.suppress(OSError):  # closed meanwhile
+                    if os.readlink(f"/proc/{pid}/fd/{fd}") == inode:
+                        return next((w[7:].decode()
+                                     for w in words.split(b"\0")
+                                     if w.startswith(b"--name=")), "")
     return ""
 
 
@@ -209,9 +220,13 @@ class Server:
         return {"connections": len(found)}
 
     def accept(self, listener, name, to):
-        client, peer = listener.accept()
+        client, _ = listener.accept()
         if name.startswith("?"):
-            name = owner(peer[1]) + name[1:]
+            try:
+                name = owner(client) + name[1:]
+            except OSError:  # it has ended already
+                client.close()
+                return
         if self.state_of(name).get("refuse"):
             client.close()
             return

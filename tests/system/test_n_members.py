@@ -150,7 +150,8 @@ def test_a_worker_that_returns_to_a_full_table_is_whole(make_cluster):
     subs = subscribe(c, 600)
     assert reaches_all(c, 600) == []
     os.kill(c.d.pid, signal.SIGSTOP)
-    time.sleep(5.5)
+    wait_until(lambda: c.n.metric("stentor_dispatcher_links_up") == 0,
+               what="the worker gives its dispatcher up")
     os.kill(c.d.pid, signal.SIGCONT)
     wait_until(lambda: c.d.ready_workers() == c.n.worker_names()
                and reaches_all(c, 600) == [], 10, "every channel routes")

@@ -2,14 +2,14 @@
 import os
 import signal
 import threading
-import time
 
 import grpc
 import pytest
 
+import rpc
 from harness import wait_until
-from killtest import add_redis
-from sse import Sse, pump_once
+from killstores import add_redis
+from sse import Sse
 
 RULES = "rules:\n- {match: 'score:*', history: {size: 1000, ttl: 1h}}\n"
 
@@ -20,14 +20,6 @@ def shared(make_cluster):
     c = make_cluster(2, 1, 1, start=False, rules=RULES)
     c.redis = add_redis(c)
     return c
-
-
-def seen_within(sub, count, seconds):
-    end = time.monotonic() + seconds
-    while time.monotonic() < end and len(sub.data()) < count:
-        pump_once([sub])
-        time.sleep(0.01)
-    return sub.data()
 
 
 def test_what_redis_took_too_late_is_routed(shared):
@@ -50,11 +42,11 @@ def test_what_redis_took_too_late_is_routed(shared):
                 codes.append(e.code())
         caller = threading.Thread(target=publish)
         caller.start()
-        time.sleep(2.25)
+        caller.join(rpc.TIMEOUT)
         os.kill(c.redis.pid, signal.SIGCONT)
-        caller.join()
         assert codes == [grpc.StatusCode.UNAVAILABLE]
-        assert seen_within(sub, 2, 1.5) == ["first", "late"]
+        sub.wait_messages(2, 1.5)
+        assert sub.data() == ["first", "late"]
         wait_until(lambda: c.d.ready() == 200, 5, "Redis is back")
         c.d.grpc.publish(channel="score:1", data="late", idempotency_key="k")
         c.d.grpc.publish(channel="score:1", data="next")
@@ -80,8 +72,8 @@ def test_a_dispatcher_that_sees_nobody(shared, channel):
         sub.wait_ready()
         for i in range(20):
             blind.grpc.publish(channel="score:1", data=str(i))
-            assert seen_within(sub, i + 1, 1) == [str(n)
-                                                  for n in range(i + 1)]
+            sub.wait_messages(i + 1, 1)
+        assert sub.data() == [str(i) for i in range(20)]
         with pytest.raises(grpc.RpcError) as e:
             blind.grpc.publish(channel=channel, data="lost")
         assert e.value.code() == grpc.StatusCode.UNAVAILABLE

@@ -10,6 +10,7 @@ import sys
 import pytest
 
 import harness
+from killstores import STORES
 
 KILLTEST = pathlib.Path(__file__).with_name("killtest.py")
 SECONDS = 30
@@ -39,6 +40,8 @@ def check(stores, seed):
         assert sum(report["faults"].values()) >= SECONDS / 6
         assert report["judged"]["resumes"] > 0
         assert report["judged"]["owed"] > 10000
+        if STORES[store].loses:
+            assert report["faults"]["store-loss"] > 0
 
 
 @pytest.mark.timeout(300)
