@@ -61,6 +61,14 @@ def test_alerts_can_be_left_out_and_labelled(helm):
     assert 'job="push-node-headless"' in alerts["StentorNodeDown"]["expr"]
 
 
+def test_only_redis_has_news(helm):
+    text = helm.template("-f", CHART / "ci" / "lmdb-values.yaml", "--set",
+                         "prometheusRule.enabled=true")
+    groups = one(text, "PrometheusRule", "stentor")["spec"]["groups"]
+    alerts = {r["alert"] for g in groups for r in g["rules"]}
+    assert "StentorStoreNewsDown" not in alerts and "StentorStoreDown" in alerts
+
+
 def known_metrics():
     """{name: labels} of deploy/reference.md, histograms' series too."""
     known = {}

@@ -78,6 +78,8 @@ def test_unknown_values_are_refused(helm, wrong, said):
     ("store.type=redis", "needs store.redis.address"),
     ("store.redis.tls.clientCertificate=true",
      "needs store.redis.tls.secretName"),
+    ("store.type=redis,store.redis.address=r:6379,store.redis.tls.secretName=s",
+     "without store.redis.tls.enabled"),
     ("node.autoscaling.enabled=true,node.keda.enabled=true", "would fight"),
     ("auth=jwt", "auth jwt needs config.auth.keys"),
     ("auth=jwt,config.auth.keys[0].file=k,metrics.serviceMonitor.enabled=true",

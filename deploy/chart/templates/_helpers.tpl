@@ -205,6 +205,9 @@ auth:
 {{- if and (eq $v.store.type "redis") (not $v.store.redis.address) -}}
 {{-   fail "store.type redis needs store.redis.address, such as redis:6379" -}}
 {{- end -}}
+{{- if and $v.store.redis.tls.secretName (not $v.store.redis.tls.enabled) -}}
+{{-   fail "store.redis.tls.secretName does nothing without store.redis.tls.enabled=true" -}}
+{{- end -}}
 {{- if and $v.store.redis.tls.clientCertificate (not $v.store.redis.tls.secretName) -}}
 {{-   fail "store.redis.tls.clientCertificate needs store.redis.tls.secretName, which holds it" -}}
 {{- end -}}
