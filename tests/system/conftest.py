@@ -39,7 +39,8 @@ def pytest_runtest_makereport(item, call):
 
 @pytest.fixture
 def lan():
-    """A network whose cables the test may cut; it is in there itself."""
+    """A network whose cables the test may cut; it is in there itself. Asked for
+    before make_cluster, so that it is there until all processes have ended."""
     why = netns.unavailable()
     if why:
         pytest.skip(why)

@@ -10,7 +10,7 @@ READERS = 300
 
 
 @pytest.fixture
-def fleet2(make_cluster, lan):
+def fleet2(lan, make_cluster):
     """Two dispatchers, two nodes, a balancer."""
     with fleet(make_cluster, lan) as f:
         yield f

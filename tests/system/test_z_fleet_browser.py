@@ -12,7 +12,7 @@ def numbers(data, channel):
     return [int(d.split()[1]) for d in data if int(d.split()[0]) == channel]
 
 
-def test_page_through_a_rolling_restart(make_cluster, lan, tmp_path):
+def test_page_through_a_rolling_restart(lan, make_cluster, tmp_path):
     with (fleet(make_cluster, lan) as f,
           chromium.running(tmp_path) as browser,
           chromium.empty_page() as origin):
