@@ -144,6 +144,41 @@ static void test_moves_missed(void **state)
 	assert_int_equal(f->n->nodes.counters.moved_unnamed, 1);
 }
 
+/* What was missed of one dispatcher concerns those without a link to that one,
+ * whatever peers our store has told us of so far: it may be none yet. */
+static void test_moves_missed_of_one(void **state)
+{
+	struct fixture *f = *state;
+	const uint64_t both[] = {OWN, PEER}, others[] = {OWN, OTHER};
+	struct node_worker *linked = listing(f, "n", 11, "score:1", both, 2);
+	struct node_worker *unlinked =
+		listing(f, "m", 12, "score:1", others, 2);
+	/* READY, but no heartbeat has said yet whom it is linked to. */
+	struct node_worker *unheard = add_worker(f->n, "o", 0, 13, "score:1");
+
+	moves_heard(&f->m, PEER, NULL, top(0));
+	assert_int_equal(f->m.counters.missed, 1);
+	assert_false(behind_any(&linked->behind));
+	assert_true(unlinked->behind.unnamed);
+	assert_true(unheard->behind.unnamed);
+	/* Our own are routed. */
+	nodes_flush(&f->n->nodes, 2000);
+	moves_heard(&f->m, OWN, NULL, top(0));
+	assert_int_equal(f->m.counters.missed, 1);
+	assert_false(behind_any(&unheard->behind));
+}
+
+/* The same of a top: who has not said yet what it is linked to is told. */
+static void test_moves_heard_before_a_heartbeat(void **state)
+{
+	struct fixture *f = *state;
+	struct node_worker *unheard = add_worker(f->n, "o", 0, 13, "score:1");
+
+	moves_heard(&f->m, PEER, "score:1", top(4));
+	assert_true(behind_any(&unheard->behind));
+	assert_false(unheard->behind.unnamed);
+}
+
 static void test_moves_instances_are_told(void **state)
 {
 	struct fixture *f = *state;
@@ -256,6 +291,8 @@ int main(void)
 		TEST(test_moves_heard),
 		TEST(test_moves_heard_while_syncing),
 		TEST(test_moves_missed),
+		TEST(test_moves_missed_of_one),
+		TEST(test_moves_heard_before_a_heartbeat),
 		TEST(test_moves_instances_are_told),
 		TEST(test_moves_doubts_are_looked_up),
 		TEST(test_moves_doubts_are_paced_and_bounded),
