@@ -175,6 +175,30 @@ static void test_greet_strangers_are_outvoted(void **state)
 	assert_int_equal(f->nodes.strangers, 0);
 }
 
+/* One that was linked comes back with another store: it has been dialled, which
+ * counts before its new link is up, and after another hello. */
+static void test_greet_stranger_that_was_linked(void **state)
+{
+	struct nodes_fixture *f = *state;
+	Stentor__Link__V1__Hello h = hello_of("n", 0);
+
+	nodes_set_store(&f->nodes, 5);
+	add_worker(f, "n", 0, 11, "a");
+	h.store = 6;
+	say_hello(f, &h, 12, 2000);
+	assert_false(worker_of(f, 12)->connected);
+	assert_int_equal(f->nodes.strangers, 1);
+	say_hello(f, &h, 13, 2100);
+	assert_null(worker_of(f, 12));
+	assert_false(worker_of(f, 13)->connected);
+	assert_int_equal(f->nodes.strangers, 1);
+	/* Elsewhere it would be anybody. */
+	h.link_address = (char *)"tcp://w:2";
+	say_hello(f, &h, 14, 2200);
+	assert_int_equal(f->nodes.strangers, 0);
+	assert_int_equal(f->nodes.worker_count, 1);
+}
+
 /* Nobody can be kept out by hellos alone. */
 static void test_greet_hellos_are_dialled_at_most(void **state)
 {
@@ -304,6 +328,83 @@ static void test_greet_who_gives_way(void **state)
 	assert_int_equal(worker_of(f, 21)->phase, NODE_WORKER_REFUSED);
 }
 
+/* Whoever has another store has no claim to the name, however old it is. */
+static void test_greet_stranger_takes_no_name(void **state)
+{
+	struct nodes_fixture *f = *state;
+	const uint64_t starts[] = {99, 101, 0};
+	struct node_worker *w = elder(f, 100);
+
+	nodes_set_store(&f->nodes, 5);
+	for (unsigned i = 0; i < array_len(starts); i++) {
+		Stentor__Link__V1__Hello h = started(starts[i], 6);
+		struct node_worker *stray;
+
+		h.store = 6;
+		say_hello(f, &h, 21 + i, 2000);
+		assert_ptr_equal(worker_of(f, 11), w);
+		assert_int_equal(w->phase, NODE_WORKER_READY);
+		stray = worker_of(f, 21 + i);
+		assert_int_equal(stray->refused_for, REASON(STORE));
+		/* One entry at most is kept of it, whichever is found first. */
+		assert_int_equal(f->nodes.worker_count, 2);
+	}
+	assert_int_equal(f->nodes.counters.names_taken, 0);
+}
+
+/* Of two that are there the name is whose link stands, also where that one has
+ * greeted anew since the stranger came. */
+static void test_greet_name_beside_a_stranger(void **state)
+{
+	struct nodes_fixture *f = *state;
+	Stentor__Link__V1__Hello stray = started(101, 6);
+	Stentor__Link__V1__Hello again = started(100, 5);
+	Stentor__Link__V1__Hello young = started(102, 7);
+
+	nodes_set_store(&f->nodes, 5);
+	elder(f, 100);
+	stray.store = 6;
+	say_hello(f, &stray, 21, 1000);
+	greet_worker(f, &again, 12, "a");
+	say_hello(f, &young, 31, 1100);
+	assert_int_equal(worker_of(f, 12)->phase, NODE_WORKER_READY);
+	assert_int_equal(worker_of(f, 21)->refused_for, REASON(STORE));
+	assert_int_equal(worker_of(f, 31)->refused_for, REASON(NAME));
+}
+
+/* What it is refused for changes, and with that whether it is a stranger. */
+static void test_greet_refused_for_something_else(void **state)
+{
+	struct nodes_fixture *f = *state;
+	Stentor__Link__V1__Hello h = started(101, 6);
+	struct node_worker *young;
+
+	nodes_set_store(&f->nodes, 5);
+	elder(f, 100);
+	say_hello(f, &h, 21, 2000);
+	young = worker_of(f, 21);
+	nodes_connected(&f->nodes, young, 2000);
+	assert_int_equal(young->refused_for, REASON(NAME));
+	assert_int_equal(f->nodes.strangers, 0);
+	h.store = 6;
+	say_hello(f, &h, 21, 2500);
+	assert_ptr_equal(worker_of(f, 21), young);
+	assert_int_equal(young->refused_for, REASON(STORE));
+	assert_int_equal(f->nodes.strangers, 1);
+	assert_int_equal(f->sent.count, 1);
+	assert_int_equal(sent_decode(&f->sent, 0)->refuse->reason,
+			 REASON(STORE));
+	say_hello(f, &h, 21, 2600); /* not counted twice */
+	assert_int_equal(f->nodes.strangers, 1);
+	assert_int_equal(f->nodes.counters.stores_differ, 1);
+	h.store = 5;
+	say_hello(f, &h, 22, 2700);
+	assert_int_equal(worker_of(f, 22)->refused_for, REASON(NAME));
+	assert_int_equal(f->nodes.strangers, 0);
+	assert_int_equal(f->nodes.worker_count, 2);
+	assert_int_equal(worker_of(f, 11)->phase, NODE_WORKER_READY);
+}
+
 int main(void)
 {
 #define TEST(name) \
@@ -315,11 +416,15 @@ int main(void)
 		TEST(test_greet_store_is_known_later),
 		TEST(test_greet_store_was_emptied),
 		TEST(test_greet_strangers_are_outvoted),
+		TEST(test_greet_stranger_that_was_linked),
 		TEST(test_greet_hellos_are_dialled_at_most),
 		TEST(test_greet_younger_is_refused),
 		TEST(test_greet_younger_comes_in),
 		TEST(test_greet_silent_elder_gives_way),
 		TEST(test_greet_who_gives_way),
+		TEST(test_greet_stranger_takes_no_name),
+		TEST(test_greet_name_beside_a_stranger),
+		TEST(test_greet_refused_for_something_else),
 	};
 
 	return cmocka_run_group_tests_name("nodes_greet", tests, NULL, NULL);
