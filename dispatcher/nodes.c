@@ -301,16 +301,25 @@ static bool keep_key(struct nodes *n, struct node_worker *w, uint64_t key)
 	return true;
 }
 
+bool nodes_interest_fits(const struct nodes *n, const struct node_worker *w)
+{
+	const struct interest *t = &n->interest;
+	uint64_t spare = t->pairs_max / NODES_RENEW_SPARE;
+
+	return t->pairs + w->keys + spare <= t->pairs_max;
+}
+
 static void take_interest(struct nodes *n, struct node_worker *w,
 			  const Interest *in)
 {
+	/* Also of one that is refused: it may come back when that fits. */
+	w->keys += in->n_add;
 	for (size_t i = 0; i < in->n_add; i++) {
 		if (!keep_key(n, w, in->add[i]))
 			return;
 	}
 	for (size_t i = 0; i < in->n_remove; i++)
 		interest_remove(&n->interest, in->remove[i], w->id);
-	w->keys += in->n_add;
 	w->keys -= min_of(w->keys, (uint64_t)in->n_remove);
 	if (in->snapshot_end && w->phase == NODE_WORKER_SYNCING) {
 		nodes_set_phase(n, w, NODE_WORKER_READY);
@@ -510,11 +519,10 @@ static void tick_worker(struct nodes *n, struct node_worker *w, uint64_t now_ms)
 }
 
 /* Has one worker that is sent everything greet anew when what it announces
- * fits by now, with some to spare so that this does not go on and on. */
+ * fits by now. */
 static void renew_interest(struct nodes *n, uint64_t now_ms)
 {
 	const struct interest *t = &n->interest;
-	uint64_t spare = t->pairs_max / NODES_RENEW_SPARE;
 
 	if (t->all_count == 0 || now_ms < n->renew_at_ms)
 		return;
@@ -522,8 +530,7 @@ static void renew_interest(struct nodes *n, uint64_t now_ms)
 	for (unsigned i = 0; i < t->all_count; i++) {
 		struct node_worker *w = n->by_id[t->all[i]];
 
-		if (w->phase != NODE_WORKER_READY ||
-		    t->pairs + w->keys + spare > t->pairs_max)
+		if (w->phase != NODE_WORKER_READY || !nodes_interest_fits(n, w))
 			continue;
 		log_info("INTEREST-FITS", "node=%s worker=%u channels=%llu",
 			 w->node->name, w->index, (unsigned long long)w->keys);

@@ -11,10 +11,11 @@
  *	any --silent LINK_DEAD_MS (REFUSED, but connected: NODES_REFUSED_MS),
  *		gap, socket gone, newer hello--> dropped
  *
- * A REFUSED worker is told why, at each hello, and is not routed to. That is
- * between it and us: only when those with another store are more than those
- * that are READY is it us who is wrong (nodes_outvoted()). A worker counts for
- * that only if it could be dialled, because anybody can say hello.
+ * A REFUSED worker is told why, at each hello and by the link that it has, and
+ * is not routed to. That is between it and us: only when those with another
+ * store are more than those that are READY is it us who is wrong
+ * (nodes_outvoted()). A worker counts for that only if it could be dialled,
+ * because anybody can say hello.
  *
  * What a worker announces is kept, or the worker is not told so: where the
  * routing table is full it is sent everything, or if too many are, refused.

@@ -1,10 +1,11 @@
 /* nodes_greet.c - who gets a link: hellos, and what is refused.
  *
  * A worker that is refused keeps its entry, and its socket, so that it can be
- * told why; it is dropped when its hellos end. One of the same node and index
- * as a living worker is dialled too: it is another process, and can't be told
- * by the other one's link. So a worker of a name may have one namesake, which
- * is REFUSED for its name:
+ * told why, however often it greets anew; it is dropped when its hellos end, or
+ * for a link that may stand. One of the same node and index as a living worker
+ * is dialled too: it is another process, and can't be told by the other one's
+ * link. So a worker of a name may have one namesake, which is REFUSED for its
+ * name:
  *
  *	hello of a younger one --> dialled --next hello--> told, or let in if
  *						its elder has gone meanwhile
@@ -274,6 +275,13 @@ static bool linked_already(const struct node_worker *old, const Hello *h,
 	       !link_state_dead(&old->link, now_ms);
 }
 
+/* Whether what it has announced can be kept, or it can be sent everything. */
+static bool has_room_for(const struct nodes *n, const struct node_worker *w)
+{
+	return n->interest.all_count < INTEREST_ALL_MAX ||
+	       nodes_interest_fits(n, w);
+}
+
 /* The worker says hello again within the same attempt. False: it may have
  * another one, for what it was refused for is over. */
 static bool greet_again(struct nodes *n, struct node_worker *w,
@@ -287,8 +295,10 @@ static bool greet_again(struct nodes *n, struct node_worker *w,
 		if (w->connected)
 			acknowledge_hello(n, w);
 		return true;
-	} else if (w->refused_for == REFUSED_FOR(NAME) &&
-		   name_is_taken(n, old, hello, now_ms)) {
+	} else if (w->refused_for == REFUSED_FOR(NAME)
+			   ? name_is_taken(n, old, hello, now_ms)
+			   : w->refused_for == REFUSED_FOR(FULL) &&
+				     !has_room_for(n, w)) {
 		say_why(n, w);
 	} else {
 		return false;
@@ -306,6 +316,20 @@ static bool vouched_for(const struct node_worker *before, const Hello *h)
 	return before != NULL && before->dialled &&
 	       before->incarnation == h->incarnation &&
 	       strcmp(before->link_address, h->link_address) == 0;
+}
+
+/* Who was refused greets under a new epoch each time. As long as there is
+ * nothing else to say to it, the link that it was told by serves: a new one
+ * would be dialled, and for a full table filled, only to be ended again. */
+static void keep_refused(struct namesakes *found, const LinkFrame *f)
+{
+	struct node_worker *w = found->refused;
+
+	if (found->same != NULL || w == NULL || !w->connected ||
+	    !vouched_for(w, f->hello))
+		return;
+	w->link.peer_epoch = f->sender_epoch;
+	found->same = w;
 }
 
 static void admit(struct nodes *n, const LinkFrame *f, bool taken, bool vouched,
@@ -345,6 +369,7 @@ void nodes_take_hello(struct nodes *n, const LinkFrame *f, uint64_t now_ms)
 		return;
 	}
 	found = find_namesakes(n, f);
+	keep_refused(&found, f);
 	if (found.same != NULL &&
 	    greet_again(n, found.same, found.old, hello, now_ms))
 		return;

@@ -19,6 +19,10 @@ void nodes_worker_drop(struct nodes *n, struct node_worker *w,
 void nodes_set_phase(struct nodes *n, struct node_worker *w,
 		     enum node_worker_phase phase);
 
+/* What the worker announces fits into the routing table, with some to spare so
+ * that it does not come and go. */
+bool nodes_interest_fits(const struct nodes *n, const struct node_worker *w);
+
 /* Sends a frame under a header; ERR_AGAIN: pushed back. *sent is its length. */
 int nodes_send_frame(struct nodes *n, struct node_worker *w,
 		     const struct link_header *h, const struct frame *control,

@@ -162,10 +162,10 @@ static void test_greet_strangers_are_outvoted(void **state)
 	assert_false(nodes_outvoted(&f->nodes));
 	nodes_connected(&f->nodes, worker_of(f, 22), 1000);
 	assert_true(nodes_outvoted(&f->nodes));
-	/* It tries again, under a new epoch: the vote stays. */
+	/* It tries again, under a new epoch: link and vote stay. */
 	say_hello(f, &h, 23, 2000);
 	assert_null(worker_of(f, 22));
-	assert_false(worker_of(f, 23)->connected);
+	assert_true(worker_of(f, 23)->connected);
 	assert_true(nodes_outvoted(&f->nodes));
 	/* Another process of that name must show first that it is there. */
 	h.incarnation++;
@@ -197,6 +197,105 @@ static void test_greet_stranger_that_was_linked(void **state)
 	say_hello(f, &h, 14, 2200);
 	assert_int_equal(f->nodes.strangers, 0);
 	assert_int_equal(f->nodes.worker_count, 1);
+}
+
+/* --- a full routing table ---------------------------------------------- */
+
+static void announce(struct nodes_fixture *f, struct node_worker *w,
+		     uint64_t from, unsigned count, uint64_t now_ms)
+{
+	Stentor__Link__V1__Interest in = STENTOR__LINK__V1__INTEREST__INIT;
+	LinkFrame content = FRAME_INIT;
+	uint64_t keys[1000];
+
+	for (unsigned i = 0; i < count; i++)
+		keys[i] = from + i;
+	in.add = keys;
+	in.n_add = count;
+	content.interest = &in;
+	worker_speaks(f, w, &content, now_ms);
+}
+
+static void want_all(struct nodes_fixture *f, unsigned from, unsigned count)
+{
+	for (unsigned i = from; i < from + count; i++)
+		assert_int_equal(
+			interest_want_all(&f->nodes.interest, (uint16_t)i), 0);
+}
+
+/* Refused because the table, of 1,000 pairs, is full with 500 of `other`. */
+static struct node_worker *refused_for_full(struct nodes_fixture *f,
+					    struct node_worker **other)
+{
+	struct node_worker *w = add_worker(f, "n", 0, 11, NULL);
+
+	want_all(f, 100, INTEREST_ALL_MAX);
+	*other = add_worker(f, "m", 0, 10, NULL);
+	announce(f, *other, 5000, 500, 2000);
+	announce(f, w, 1, 600, 2000);
+	assert_int_equal(w->phase, NODE_WORKER_REFUSED);
+	while (interest_sweep(&f->nodes.interest, 1))
+		;
+	sent_clear(&f->sent);
+	return w;
+}
+
+/* Each hello is answered by the one link, whatever attempt it is of: to dial,
+ * and to take its snapshot, would only fill the table again. */
+static void test_greet_full_keeps_its_link(void **state)
+{
+	struct nodes_fixture *f = *state;
+	Stentor__Link__V1__Hello h = hello_of("n", 0);
+	struct node_worker *other, *w = refused_for_full(f, &other);
+	unsigned opened = f->opened;
+
+	for (unsigned i = 0; i < 4; i++) {
+		uint64_t now_ms = 7000 + i / 2 * 5000;
+
+		say_hello(f, &h, 12 + i / 2, now_ms); /* each one twice */
+		assert_ptr_equal(worker_of(f, 12 + i / 2), w);
+		assert_int_equal(w->phase, NODE_WORKER_REFUSED);
+		assert_int_equal(f->sent.count, i + 1);
+		assert_int_equal(sent_decode(&f->sent, i)->refuse->reason,
+				 REASON(FULL));
+		assert_int_equal(sent_decode(&f->sent, i)->receiver_epoch,
+				 12 + i / 2);
+		assert_int_equal(w->link.last_rx_ms, now_ms);
+	}
+	assert_int_equal(f->opened, opened);
+	assert_int_equal(f->nodes.worker_count, 2);
+	/* It has another store by now, and is told that. */
+	nodes_set_store(&f->nodes, 5);
+	h.store = 6;
+	say_hello(f, &h, 14, 17000);
+	assert_int_equal(sent_decode(&f->sent, 4)->refuse->reason,
+			 REASON(STORE));
+	assert_int_equal(f->nodes.strangers, 1);
+	assert_int_equal(f->opened, opened);
+}
+
+/* What it had announced fits by now, or it may be sent everything. */
+static void test_greet_full_no_longer(void **state)
+{
+	struct nodes_fixture *f = *state;
+	Stentor__Link__V1__Hello h = hello_of("n", 0);
+	struct node_worker *other, *w = refused_for_full(f, &other);
+
+	nodes_disconnected(&f->nodes, other);
+	say_hello(f, &h, 12, 7000); /* not swept yet */
+	assert_int_equal(w->phase, NODE_WORKER_REFUSED);
+	while (interest_sweep(&f->nodes.interest, 1))
+		;
+	say_hello(f, &h, 12, 7000);
+	assert_int_equal(worker_of(f, 12)->phase, NODE_WORKER_CONNECTING);
+	assert_int_equal(f->nodes.worker_count, 1);
+	nodes_disconnected(&f->nodes, worker_of(f, 12));
+	for (unsigned i = 0; i < INTEREST_ALL_MAX; i++)
+		interest_drop_worker(&f->nodes.interest, (uint16_t)(100 + i));
+	w = refused_for_full(f, &other);
+	interest_drop_worker(&f->nodes.interest, 100);
+	say_hello(f, &h, 13, 7000);
+	assert_int_equal(worker_of(f, 13)->phase, NODE_WORKER_CONNECTING);
 }
 
 /* Nobody can be kept out by hellos alone. */
@@ -417,6 +516,8 @@ int main(void)
 		TEST(test_greet_store_was_emptied),
 		TEST(test_greet_strangers_are_outvoted),
 		TEST(test_greet_stranger_that_was_linked),
+		TEST(test_greet_full_keeps_its_link),
+		TEST(test_greet_full_no_longer),
 		TEST(test_greet_hellos_are_dialled_at_most),
 		TEST(test_greet_younger_is_refused),
 		TEST(test_greet_younger_comes_in),
