@@ -30,7 +30,7 @@ struct batch_item {
 struct batch {
 	struct rpc_call *call;
 	struct items *request;
-	struct list in_work; /* of its peer's batches, or of those that stall */
+	struct list in_work; /* of its peer's batches, or stalled ones */
 	size_t bytes;	     /* as counted */
 	bool prepared, abandoned;
 	size_t count;	 /* of messages */
@@ -60,50 +60,88 @@ static void batch_work(struct batch *b)
 	struct rpc_peer *peer = b->call->peer;
 
 	list_remove(&b->in_work);
+	if (list_empty(&peer->stalled))
+		list_remove(&peer->in_stalled);
 	list_push_back(&peer->batches, &b->in_work);
 	if (list_empty(&peer->in_turn))
 		list_push_back(&d->batches.turns, &peer->in_turn);
 	uv_idle_start(&d->batches.turn, on_turn);
 }
 
-/* It can't go on before something happens. */
+/* Whether it has messages that go no further without room in the store. */
+static bool wants_room(const struct batch *b)
+{
+	return b->begun < b->count && !b->abandoned && !b->call->cancelled;
+}
+
+/* It can't go on before there is room, or before one of its own is known. */
 static void batch_stall(struct batch *b)
 {
 	struct rpc_peer *peer = b->call->peer;
 
 	list_remove(&b->in_work);
-	list_push_back(&dispatcher_of(b)->batches.stalled, &b->in_work);
 	if (list_empty(&peer->batches))
 		list_remove(&peer->in_turn);
+	if (!wants_room(b))
+		return;
+	list_push_back(&peer->stalled, &b->in_work);
+	if (list_empty(&peer->in_stalled))
+		list_push_back(&dispatcher_of(b)->batches.stalled,
+			       &peer->in_stalled);
 }
 
-static void wake_all(struct batches *all)
+static bool has_room(const struct dispatcher *d)
 {
-	struct list *node;
+	return d->batches.pending <
+	       min_of(d->batches.window, (size_t)d->options.batch_pending_max);
+}
 
-	while ((node = list_pop_front(&all->stalled)))
-		batch_work(container_of(node, struct batch, in_work));
+/* The first that stands in line, if there is room. Never more than that: those
+ * behind it would find that it has taken all, for each message that the store
+ * is done with. What it leaves is for the next one after its step, so as long
+ * as there is room and somebody waits for it there are turns. */
+static void wake_first(struct dispatcher *d)
+{
+	struct list *stalled = &d->batches.stalled;
+	struct rpc_peer *peer;
+
+	if (list_empty(stalled) || !has_room(d))
+		return;
+	peer = container_of(list_shift(stalled, stalled), struct rpc_peer,
+			    in_stalled);
+	batch_work(container_of(peer->stalled.next, struct batch, in_work));
+}
+
+/* Gives up its request, and its messages but the first `count`. */
+static void batch_shrink(struct batch *b, size_t count)
+{
+	struct batches *all = &dispatcher_of(b)->batches;
+	struct rpc_peer *peer = b->call->peer;
+
+	all->messages -= b->count - count;
+	peer->batch_messages -= b->count - count;
+	b->count = count;
+	all->bytes -= b->bytes;
+	peer->batch_bytes -= b->bytes;
+	b->bytes = 0;
+	if (b->request)
+		items_free(b->request);
+	b->request = NULL;
 }
 
 static void batch_free(struct batch *b)
 {
-	struct batches *all = &dispatcher_of(b)->batches;
 	struct rpc_peer *peer = b->call->peer;
 
 	check(b->pending == 0);
 	list_remove(&b->in_work);
 	if (list_empty(&peer->batches))
 		list_remove(&peer->in_turn);
-	all->messages -= b->count;
-	peer->batch_messages -= b->count;
-	all->bytes -= b->bytes;
-	peer->batch_bytes -= b->bytes;
+	batch_shrink(b, 0);
 	for (size_t i = b->answered; i < b->begun; i++)
 		free(b->items[i].outcome.error);
 	free(b->items);
 	free(b->text);
-	if (b->request)
-		items_free(b->request);
 	free(b);
 }
 
@@ -217,35 +255,53 @@ static void window_learn(struct batches *all, uint64_t begun_ns)
 		all->window += all->window / 8 + 1;
 }
 
-static size_t window(const struct dispatcher *d)
-{
-	return min_of(d->batches.window, (size_t)d->options.batch_pending_max);
-}
-
 /* It has not taken a message that may be taken later. */
 static bool is_the_store(enum grpc_code code)
 {
 	return code == GRPC_UNAVAILABLE || code == GRPC_RESOURCE_EXHAUSTED;
 }
 
+/* Whether its next message may go its way. */
+static bool may_publish(const struct batch *b)
+{
+	return b->begun < b->count &&
+	       (b->abandoned || has_room(dispatcher_of(b)));
+}
+
+static bool may_answer(const struct batch *b)
+{
+	return b->answered < b->begun && b->items[b->answered].known;
+}
+
+static bool may_go_on(const struct batch *b)
+{
+	return b->call->cancelled ? b->pending == 0
+				  : may_publish(b) || may_answer(b);
+}
+
 static void on_published(void *ctx, const struct publish_result *r)
 {
 	struct batch_item *item = ctx;
 	struct batch *b = item->batch;
-	struct batches *all = &dispatcher_of(b)->batches;
+	struct dispatcher *d = dispatcher_of(b);
+	struct batches *all = &d->batches;
 
 	call_published(b->call);
 	b->pending--;
 	if (item->begun_ns != 0)
 		window_learn(all, item->begun_ns);
 	/* No larger than it could be, or it would take long to shrink. */
-	all->window = window(dispatcher_of(b));
+	all->window = min_of(all->window, (size_t)d->options.batch_pending_max);
 	all->pending--;
 	known(item, r);
 	/* The store has trouble. What waits here would wait in vain, and might
 	 * overtake in its channel what failed. */
 	b->abandoned |= is_the_store(r->code);
-	wake_all(all);
+	/* Who stands in line keeps its place there. */
+	if (!wants_room(b) && may_go_on(b))
+		batch_work(b);
+	if (list_empty(&all->turns))
+		wake_first(d);
 }
 
 static void publish_next(struct batch *b, uint64_t now_ns)
@@ -264,7 +320,7 @@ static void publish_next(struct batch *b, uint64_t now_ns)
 		publish_refuse(&d->publisher, "", GRPC_INVALID_ARGUMENT,
 			       "not a valid stentor.v1.PublishRequest message",
 			       &r);
-	} else if (b->abandoned || b->call->cancelled) {
+	} else if (b->abandoned) {
 		publish_refuse(&d->publisher, q->channel, GRPC_UNAVAILABLE,
 			       GIVEN_UP, &r);
 	} else if (!call_publish(b->call, q, &r, on_published, item)) {
@@ -290,27 +346,26 @@ static void answer_next(struct batch *b)
 	free(item->outcome.error);
 }
 
-/* Whether its next message may go its way. */
-static bool may_publish(const struct batch *b)
+/* Nobody waits for the answer: none is made, and nothing more is begun. What
+ * the store has been given has to come back, and all else is free at once. */
+static void give_up(struct batch *b)
 {
-	const struct dispatcher *d = dispatcher_of(b);
-
-	return b->begun < b->count && (b->abandoned || b->call->cancelled ||
-				       d->batches.pending < window(d));
-}
-
-static bool may_answer(const struct batch *b)
-{
-	return b->answered < b->begun && b->items[b->answered].known;
+	if (b->pending == 0) {
+		batch_fail(b, GRPC_CANCELLED, "");
+		return;
+	}
+	batch_shrink(b, b->begun);
+	batch_stall(b);
 }
 
 static void batch_step(struct batch *b)
 {
+	if (b->call->cancelled) {
+		give_up(b);
+		return;
+	}
 	if (!b->prepared) {
-		if (b->call->cancelled)
-			batch_fail(b, GRPC_CANCELLED, "");
-		else
-			prepare(b);
+		prepare(b);
 		return;
 	}
 	/* One of each step tells how long the store takes. */
@@ -320,17 +375,19 @@ static void batch_step(struct batch *b)
 		answer_next(b);
 	if (b->answered == b->count)
 		batch_finish(b);
-	else if (!may_publish(b) && !may_answer(b))
+	else if (!may_go_on(b))
 		batch_stall(b);
 }
 
-static void take_turn(struct batches *all)
+static void take_turn(struct dispatcher *d)
 {
-	struct rpc_peer *peer = container_of(
-		list_shift(&all->turns, &all->turns), struct rpc_peer, in_turn);
+	struct list *turns = &d->batches.turns;
+	struct rpc_peer *peer = container_of(list_shift(turns, turns),
+					     struct rpc_peer, in_turn);
 
 	batch_step(container_of(list_shift(&peer->batches, &peer->batches),
 				struct batch, in_work));
+	wake_first(d);
 }
 
 static void on_turn(uv_idle_t *idle)
@@ -341,7 +398,7 @@ static void on_turn(uv_idle_t *idle)
 
 	while (!list_empty(&all->turns) &&
 	       clock_monotonic_ns() - begun < BATCHES_TURN_NS)
-		take_turn(all);
+		take_turn(d);
 	if (list_empty(&all->turns))
 		uv_idle_stop(idle);
 }

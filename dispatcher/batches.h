@@ -11,6 +11,10 @@
  * A batch's messages are submitted in its order, so those of one channel are
  * stored in it.
  *
+ * Batches that find no room there stand in line, of each connection and the
+ * connections among themselves; the first one is woken when there is room, and
+ * the next one if that has left some.
+ *
  * A batch ends early where it can: when its call is given up, or when the store
  * has not taken one of its messages, what was not submitted never is. Of a
  * batch of which nothing was accepted, for a reason that is not its messages'
@@ -37,7 +41,7 @@ struct rpc_call;
 
 struct batches {
 	struct list turns;   /* struct rpc_peer.in_turn */
-	struct list stalled; /* batches that wait for the store */
+	struct list stalled; /* struct rpc_peer.in_stalled */
 	uv_idle_t turn;	     /* while there are turns */
 	size_t messages, bytes;
 	size_t pending; /* messages that wait for the store */

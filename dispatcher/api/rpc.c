@@ -85,7 +85,9 @@ struct rpc_peer *rpc_peer_new(void)
 
 	p->refs = 1;
 	list_init(&p->batches);
+	list_init(&p->stalled);
 	list_init(&p->in_turn);
+	list_init(&p->in_stalled);
 	return p;
 }
 
@@ -103,6 +105,7 @@ void rpc_peer_release(struct rpc_peer *p)
 	check(p->pending == 0 && p->stream_items == 0);
 	check(p->batch_messages == 0 && p->batch_bytes == 0);
 	check(list_empty(&p->batches) && list_empty(&p->in_turn));
+	check(list_empty(&p->stalled) && list_empty(&p->in_stalled));
 	free(p);
 }
 

@@ -41,7 +41,8 @@ struct rpc_peer {
 	size_t batch_messages; /* of PublishBatches under way */
 	size_t batch_bytes;
 	struct list batches; /* that have something to do */
-	struct list in_turn;
+	struct list stalled; /* that wait for room in the store */
+	struct list in_turn, in_stalled;
 	/* private */
 	unsigned refs;
 };
