@@ -1,15 +1,24 @@
-/* cluster.h - dispatchers and workers made of the real pure cores, with the
- * simulated network and store below them and subscribers and a publisher above.
+/* cluster.h - dispatchers made of the real pure cores, and the whole: with the
+ * workers (workers.h) and what they are owed (tracks.h), the network (net.h), the
+ * store (store.h) and what dispatchers tell one another by it (news.h).
  *
- * What links.c, uplink.c, worker.c and stream.c do in the programs is done here
- * and in workers.h, in the same order, without a loop: a process takes a turn
- * when something reached it, when its tick is due or when nodes_flush() asked
- * for one.
+ * What links.c, storage.c, uplink.c, intake.c and worker.c do in the programs
+ * is done here and in workers.h, in the same order, without a loop: a process
+ * takes a turn when something reached it, when its tick is due or when
+ * nodes_flush() asked for one.
+ *
+ * A cluster may have, in some runs, for all their time: queues too small for
+ * what is published; workers that some dispatchers, or all, can't dial back;
+ * one dispatcher of another store, and workers that follow that because they
+ * met it first; "moved" that workers don't hear, or news that are forgotten,
+ * which only the sweep can mend.
  */
 #ifndef STENTOR_TESTS_SIM_CLUSTER_H
 #define STENTOR_TESTS_SIM_CLUSTER_H
 
 #include "tests/sim/workers.h"
+
+#define STRAY_MS 5000 /* the dispatcher of another store is started after */
 
 /* --- dispatcher -------------------------------------------------------- */
 
@@ -17,7 +26,11 @@ static int on_dispatcher_open(void *ctx, struct node_worker *w)
 {
 	struct sim_dispatcher *d = ctx;
 
-	w->socket = wire_open(&d->process, process_at(w->link_address), w);
+	struct wire *wire =
+		wire_open(&d->process, process_at(w->link_address), w);
+
+	wire->barred = d->barred[w->index];
+	w->socket = wire;
 	return 0;
 }
 
@@ -72,9 +85,18 @@ static void on_read_tops(void *ctx, struct store_tops *t)
 	store_submit(((struct sim_dispatcher *)ctx)->index, SIM_TOPS, t);
 }
 
-/* Sometimes a dispatcher knows that the store is down. */
-static const char *on_fault(void *ctx UNUSED)
+static void on_doubt(void *ctx, const char *channel)
 {
+	moves_doubt(&((struct sim_dispatcher *)ctx)->moves, channel);
+}
+
+/* Sometimes a dispatcher knows that the store is down. */
+static const char *on_fault(void *ctx)
+{
+	const struct sim_dispatcher *d = ctx;
+
+	if (nodes_outvoted(&d->nodes))
+		return "another store is in use by the cluster";
 	return world.now_ms < store.down_until_ms && chance(500) ? "down"
 								 : NULL;
 }
@@ -121,7 +143,8 @@ static void dispatcher_start(struct sim_dispatcher *d)
 		.name = d->process.name,
 		.version = "",
 		.token = "",
-		.workers_max = WORKERS_MAX,
+		.instance = d->index + 1 + 10 * (d->process.instance + 1),
+		.workers_max = ENTRIES_MAX,
 		.queue_bytes = cluster.queue_bytes,
 		.interest_max = 10 * WORKERS_MAX * CHANNELS,
 	};
@@ -129,6 +152,7 @@ static void dispatcher_start(struct sim_dispatcher *d)
 		.append = on_append,
 		.fault = on_fault,
 		.ctx = d,
+		.doubt = on_doubt,
 	};
 	const struct history_store reads = {
 		.read = on_read,
@@ -142,10 +166,12 @@ static void dispatcher_start(struct sim_dispatcher *d)
 	d->tick_ms = d->started_ms = world.now_ms;
 	d->again_ms = NEVER;
 	nodes_init(&d->nodes, &config, &dispatcher_ops, d);
-	nodes_set_store(&d->nodes, STORE_ID);
+	nodes_set_store(&d->nodes, STORE_ID + d->store);
 	publisher_init(&d->publisher, &d->nodes, &rules, 64u << 10, &appends);
 	history_init(&d->history, &d->nodes, &reads);
 	counts_init(&d->counts, &d->nodes);
+	moves_init(&d->moves, &d->nodes, &rules, &reads);
+	news_open(d->index, d->store, config.instance, &d->moves);
 	trace("d%llu: starts, instance %llu", d->index, d->process.instance);
 }
 
@@ -154,8 +180,11 @@ static void dispatcher_stop(struct sim_dispatcher *d)
 	trace("d%llu: dies", d->index);
 	cluster.total.links += d->nodes.counters.links_lost;
 	history_close(&d->history);
+	moves_close(&d->moves);
 	store_forsake(d->index);
+	news_close(d->index, chance(300));
 	publisher_fini(&d->publisher);
+	moves_fini(&d->moves);
 	history_fini(&d->history);
 	nodes_fini(&d->nodes);
 	d->process.alive = d->process.busy = false;
@@ -166,6 +195,7 @@ static void dispatcher_turn(struct sim_dispatcher *d)
 	bool tick = world.now_ms >= d->tick_ms;
 
 	d->process.busy |= store_step(d->index);
+	d->process.busy |= news_step(d->index);
 	if (!tick && !d->process.busy && world.now_ms < d->again_ms)
 		return;
 	d->process.busy = false;
@@ -173,6 +203,8 @@ static void dispatcher_turn(struct sim_dispatcher *d)
 		d->tick_ms = world.now_ms + TICK_MS;
 		nodes_tick(&d->nodes, world.now_ms);
 		counts_tick(&d->counts, world.now_ms);
+		moves_tick(&d->moves);
+		news_report(d->index);
 		if (world.now_ms - d->started_ms >= SETTLE_MS &&
 		    nodes_settled(&d->nodes))
 			d->publisher.open = true;
@@ -276,17 +308,18 @@ static void expect_message(struct sim_dispatcher *d, unsigned channel)
 
 static void on_published(void *ctx, const struct publish_result *r)
 {
-	unsigned channel = channel_number(ctx);
-	struct place *acknowledged = &store.acknowledged[channel];
 	struct place place = {r->place.epoch, r->place.offset};
-	const struct sim_log *log = log_of(channel, place.epoch);
+	unsigned number;
 
-	if (r->code != GRPC_OK || log == NULL)
+	if (r->code != GRPC_OK)
 		return;
-	message_at(channel, place)->acknowledged = true;
+	number = number_of(channel_number(ctx), place.epoch);
+	if (number == LOGS || message_at(number, place) == NULL)
+		fail("%s: acknowledged at %llu:%llu, which never was",
+		     (const char *)ctx, (unsigned long long)place.epoch,
+		     (unsigned long long)place.offset);
+	message_at(number, place)->owed = true;
 	trace("%llu:%llu is acknowledged", place.epoch, place.offset);
-	if (place_before(*acknowledged, place) && place.offset <= log->top)
-		*acknowledged = place;
 }
 
 static void publish(struct sim_dispatcher *d, unsigned channel, size_t len)
@@ -325,9 +358,24 @@ static void cluster_turn(void)
 	}
 }
 
+/* In some runs some workers can't be dialled by some dispatchers, or by any. */
+static void draw_barred(void)
+{
+	unsigned rate = sweep_may_find() || chance(300) ? 250 : 0;
+
+	for (unsigned i = 0; i < cluster.dispatchers * cluster.workers; i++) {
+		struct sim_dispatcher *d =
+			&cluster.dispatcher[i / cluster.workers];
+
+		d->barred[i % cluster.workers] = chance(rate);
+		cluster.barred |= d->barred[i % cluster.workers];
+	}
+}
+
 static void cluster_begin(void)
 {
 	net_init();
+	news_begin();
 	store_begin();
 	memset(&cluster, 0, sizeof(cluster));
 	cluster.dispatchers = 1 + (unsigned)below(DISPATCHERS_MAX);
@@ -339,15 +387,14 @@ static void cluster_begin(void)
 			      : cluster.drops ? QUEUE_NARROW
 					      : QUEUE_BYTES;
 	cluster.held_bytes = chance(300) ? HELD_FEW : HELD_BYTES;
-	/* Without it all that is lacking must be found by what links and
-	 * deliveries tell; what a full queue dropped is told by neither. */
+	cluster.quiet = chance(150);
+	cluster.stray = cluster.dispatchers > 2 && chance(300);
+	cluster.marks_loss = chance(100) ? 300 : 0;
+	/* Without it all that is lacking must be found by what links, marks and
+	 * other dispatchers tell. */
 	cluster.sweep_ms =
-		cluster.drops || chance(500) ? SWEEP_MS : SWEEP_NEVER;
-	/* An append that failed may have been done all the same: nobody is
-	 * told, and without the sweep it is gone unnoticed. */
-	store.goes &= cluster.sweep_ms == SWEEP_MS;
-	/* Nor is what was dropped known to be lost. */
-	store.rewinds &= !cluster.drops;
+		sweep_may_find() || chance(500) ? SWEEP_MS : SWEEP_NEVER;
+	draw_barred();
 	for (unsigned i = 0; i < cluster.dispatchers; i++) {
 		struct sim_dispatcher *d = &cluster.dispatcher[i];
 
@@ -355,7 +402,13 @@ static void cluster_begin(void)
 		snprintf(d->process.name, PROCESS_NAME, "d%u", i);
 		d->process.receive = dispatcher_receive;
 		d->process.event = dispatcher_event;
-		dispatcher_start(d);
+		/* The stray one comes later, mostly: who follows which store is
+		 * settled by then, but for workers that are started again. */
+		d->store = cluster.stray && i == cluster.dispatchers - 1;
+		if (d->store == 0 || chance(300))
+			dispatcher_start(d);
+		else
+			d->dead_until_ms = world.now_ms + STRAY_MS;
 	}
 	for (unsigned i = 0; i < cluster.workers; i++) {
 		struct sim_worker *w = &cluster.worker[i];

@@ -12,6 +12,7 @@
  *	stuck	 the wire pushes back for a time
  *	replay	 a frame that was delivered once comes again, perhaps to the
  *		 successor of the process it was meant for
+ *	barred	 there is no way from the one to the other, ever
  */
 #ifndef STENTOR_TESTS_SIM_NET_H
 #define STENTOR_TESTS_SIM_NET_H
@@ -58,7 +59,7 @@ struct wire {
 	struct process *from, *to;
 	void *owner; /* the dialling side's upstream or node_worker */
 	uint64_t to_instance;
-	bool connected, broken, closed;
+	bool connected, broken, closed, barred;
 	uint64_t event_at_ms; /* next dial, or when a loss is noticed */
 	uint64_t stuck_until_ms, hole_until_ms, stall_until_ms;
 	uint64_t last_at_ms;
@@ -188,7 +189,7 @@ static void net_replay(void)
 
 static void wire_dial(struct wire *w)
 {
-	if (!w->to->alive) {
+	if (!w->to->alive || w->barred) {
 		w->event_at_ms = world.now_ms + REDIAL_MS + below(900);
 		return;
 	}

@@ -11,16 +11,20 @@
  *	- of a reliable channel every worker passes on exactly what the store
  *	  has, in its order, without a hole or a double, from the moment on
  *	  at which its place is known, also when the store has gone back
- *	  (workers.h, on_worker_pass and _moved); in the end every message
- *	  that was acknowledged was passed on or told as a gap (check_owed)
+ *	  (tracks.h, on_worker_pass and _moved); in the end every message
+ *	  that was acknowledged was passed on or told as a gap (check_owed),
+ *	  also when its producer was told that nobody knows, and nothing of
+ *	  that was left to the sweep (check_sweep), except in runs in which
+ *	  things are lost that nobody can notice
  *	- a worker that has been silent for SILENT_MS is in no routing table
  *	- queues, credit and tables keep their limits
  *
  * Then the faults stop, and within CONVERGE_MS every dispatcher's table must
- * say exactly who has subscribers; nothing expected may be outstanding, every
- * worker must be where the store is, and a last message on each channel reaches
- * everyone in EXAM_MS. A check() that
- * trips fails the run, a leak shows when built with MODE=asan.
+ * say exactly who has subscribers, of those that it can dial and that follow its
+ * store, and it must know whether it has the majority; nothing expected may be
+ * outstanding, every worker must be where the store is, and a last message on
+ * each channel reaches everyone in EXAM_MS. A check() that trips fails the run,
+ * a leak shows when built with MODE=asan.
  *
  *	SIM_SEED=N	  this run only
  *	SIM_RUNS=N	  so many (default 200), from seed 1
@@ -28,6 +32,8 @@
  */
 #include "common/base/log.h"
 #include "tests/sim/cluster.h"
+
+#include <limits.h>
 
 #define RUNS	     200
 #define STEPS	     4000
@@ -40,6 +46,7 @@
 #define RESTART_MS   4000
 #define EXAM_BURST   20 /* of EXAM_BYTES: more than LINK_CREDIT */
 #define EXAM_BYTES   48000
+#define COUNTED	     UINT_MAX
 #define HOLD_MS	     1500
 #define CREDIT_SLACK 8192 /* control frames and headers */
 
@@ -80,7 +87,7 @@ static void check_invariants(void)
 			if (d->nodes.by_id[id] != NULL)
 				check_link(d, d->nodes.by_id[id]);
 		}
-		if (d->nodes.worker_count > WORKERS_MAX)
+		if (d->nodes.worker_count > ENTRIES_MAX)
 			fail("d%u knows too many workers", i);
 	}
 	for (unsigned i = 0; i < cluster.workers; i++) {
@@ -102,11 +109,20 @@ static void check_invariants(void)
 	}
 }
 
+/* Whether there is to be a link. */
+static bool belong(const struct sim_dispatcher *d, const struct sim_worker *w)
+{
+	return !d->barred[w->index] &&
+	       w->announcer.store == STORE_ID + d->store;
+}
+
 /* NULL, or what is wrong with a dispatcher's view of a worker. */
 static const char *view_fault(struct sim_dispatcher *d, struct sim_worker *w)
 {
 	const struct node_worker *side = linked(d, w);
 
+	if (!belong(d, w))
+		return side == NULL ? NULL : "a link too many";
 	if (side == NULL)
 		return "no link";
 	if (side->connections != w->count)
@@ -122,9 +138,16 @@ static const char *view_fault(struct sim_dispatcher *d, struct sim_worker *w)
 
 static const char *cluster_fault(void)
 {
+	for (unsigned i = 0; i < cluster.workers; i++) {
+		const struct sim_worker *w = &cluster.worker[i];
+
+		if (w->announcer.store == 0 && is_reachable(w))
+			return "a worker follows no store";
+	}
 	for (unsigned i = 0; i < cluster.dispatchers; i++) {
 		struct sim_dispatcher *d = &cluster.dispatcher[i];
 		uint64_t pairs = 0;
+		unsigned workers = 0;
 
 		for (unsigned j = 0; j < cluster.workers; j++) {
 			struct sim_worker *w = &cluster.worker[j];
@@ -132,15 +155,21 @@ static const char *cluster_fault(void)
 
 			if (fault != NULL)
 				return fault;
+			if (!belong(d, w))
+				continue;
+			workers++;
 			for (unsigned c = 0; c < CHANNELS; c++)
 				pairs += w->on_channel[c] > 0;
 		}
 		if (interest_entries(&d->nodes.interest) != pairs)
 			return "pairs of nobody";
-		if (d->nodes.worker_count != cluster.workers)
+		if (d->nodes.in_phase[NODE_WORKER_READY] != workers)
 			return "workers that are no more";
 		if (!d->publisher.open)
 			return "not open";
+		if (nodes_outvoted(&d->nodes) != is_outvoted(d))
+			return is_outvoted(d) ? "goes on against a majority"
+					      : "stopped by a minority";
 	}
 	return NULL;
 }
@@ -164,7 +193,7 @@ static void check_nothing_missed(void)
 			struct subscriber *s = container_of(
 				node, struct subscriber, in_worker);
 
-			if (!s->ready)
+			if (!s->ready && is_reachable(w))
 				fail("subscriber %llu was never ready",
 				     (unsigned long long)s->id);
 			for (unsigned j = 0; j < cluster.dispatchers; j++) {
@@ -268,6 +297,9 @@ static void kill_something(void)
 		struct sim_dispatcher *d =
 			&cluster.dispatcher[below(cluster.dispatchers)];
 
+		/* Who followed it follows others then. */
+		if (cluster.stray && chance(500))
+			d = &cluster.dispatcher[cluster.dispatchers - 1];
 		if (!d->process.alive)
 			return;
 		dispatcher_stop(d);
@@ -296,6 +328,10 @@ static void restart_the_dead(bool at_once)
 
 static void misfortune(void)
 {
+	if (cluster.quiet) {
+		store_fault();
+		return;
+	}
 	switch (below(12)) {
 	case 0:
 		kill_something();
@@ -331,7 +367,9 @@ static void turmoil(void)
 	static const unsigned fault_rates[] = {0, 2, 10, 30}; /* per mille */
 	unsigned faults = fault_rates[below(array_len(fault_rates))];
 
-	cluster.calm = faults == 0;
+	cluster.calm = faults == 0 && !cluster.barred && !cluster.stray &&
+		       news.loss == 0 && !sweep_may_find();
+	cluster.quiet |= faults == 0;
 	trace("%llu dispatchers, %llu workers, faults %llu, tight %llu",
 	      cluster.dispatchers, cluster.workers, faults, cluster.tight);
 	for (unsigned i = 0; i < STEPS; i++) {
@@ -373,16 +411,22 @@ static void converge(void)
 
 static void on_count(void *ctx, const struct count_result *r)
 {
-	unsigned channel = *(unsigned *)ctx;
+	unsigned channel = *(unsigned *)ctx % CHANNELS;
+	struct sim_dispatcher *d =
+		&cluster.dispatcher[*(unsigned *)ctx / CHANNELS];
 	uint64_t subscribers = 0;
 
-	for (unsigned i = 0; i < cluster.workers; i++)
-		subscribers += cluster.worker[i].on_channel[channel];
+	for (unsigned i = 0; i < cluster.workers; i++) {
+		struct sim_worker *w = &cluster.worker[i];
+
+		if (belong(d, w))
+			subscribers += w->on_channel[channel];
+	}
 	if (!r->complete || r->subscribers != subscribers)
 		fail("%llu subscribers counted on %s, complete=%d",
 		     (unsigned long long)r->subscribers, channel_names[channel],
 		     r->complete);
-	*(unsigned *)ctx = CHANNELS;
+	*(unsigned *)ctx = COUNTED;
 }
 
 static void wait_ms(uint64_t ms)
@@ -400,14 +444,16 @@ static void exam(void)
 {
 	unsigned asked[DISPATCHERS_MAX][CHANNELS];
 
-	wait_ms(SWEEP_MS + EXAM_MS);
+	wait_ms(2 * SWEEP_MS + EXAM_MS);
 	check_nothing_missed();
 	check_logs();
+	if (!cluster.quiet)
+		check_sweep_from_now();
 	for (unsigned i = 0; i < cluster.dispatchers; i++) {
 		struct sim_dispatcher *d = &cluster.dispatcher[i];
 
 		for (unsigned c = 0; c < CHANNELS; c++) {
-			asked[i][c] = c;
+			asked[i][c] = i * CHANNELS + c;
 			if (c >= RELIABLE || !cluster.tight)
 				publish(d, c, 100);
 			check(counts_ask(&d->counts, channel_names[c],
@@ -417,12 +463,13 @@ static void exam(void)
 		for (unsigned k = 0; k < EXAM_BURST; k++)
 			publish(d, CHANNELS - 1, EXAM_BYTES);
 	}
-	wait_ms(2 * EXAM_MS);
+	wait_ms(sweep_may_find() ? 2 * SWEEP_MS : 2 * EXAM_MS);
 	check_nothing_missed();
 	check_logs();
+	check_sweep();
 	for (unsigned i = 0; i < cluster.dispatchers; i++) {
 		for (unsigned c = 0; c < CHANNELS; c++) {
-			if (asked[i][c] != CHANNELS)
+			if (asked[i][c] != COUNTED)
 				fail("a count was never answered");
 		}
 	}
@@ -451,10 +498,12 @@ int main(void)
 	uint64_t runs = seed ? 1 : number_from("SIM_RUNS", RUNS);
 	uint64_t delivered = 0, confirmed = 0, expected = 0, links = 0;
 	uint64_t passed = 0, fetched = 0, appended = 0, rewinds = 0;
-	uint64_t owed = 0, late = 0;
+	uint64_t owed = 0, late = 0, switched = 0, overdue = 0, unknown = 0;
+	uint64_t marks = 0, marks_lost = 0, heard = 0, lost = 0, swept = 0;
 	uint64_t gaps[GAP_REASONS] = {0};
 
-	log_init("sim", LOG_ERROR, false);
+	/* Errors of a cluster that is configured wrongly are what is wanted. */
+	log_init("sim", (enum log_level)(LOG_ERROR + 1), false);
 	for (uint64_t i = 0; i < runs; i++) {
 		run(seed ? seed : i + 1);
 		delivered += cluster.total.delivered;
@@ -467,6 +516,14 @@ int main(void)
 		rewinds += store.total.rewinds;
 		owed += cluster.total.owed;
 		late += cluster.total.late;
+		switched += cluster.total.switched;
+		overdue += store.total.late;
+		unknown += store.total.unknown;
+		marks += cluster.total.marks;
+		marks_lost += cluster.total.marks_lost;
+		heard += news.heard;
+		lost += news.lost + news.forgotten;
+		swept += cluster.total.swept;
 		for (unsigned k = 0; k < GAP_REASONS; k++)
 			gaps[k] += cluster.total.gaps[k];
 	}
@@ -488,6 +545,13 @@ int main(void)
 			printf(" %llu %s", (unsigned long long)gaps[k],
 			       gap_names[k]);
 	}
-	printf("\n");
+	printf("\nappends: %llu answered late, %llu not known; news: %llu "
+	       "heard, "
+	       "%llu lost; moved: %llu told, %llu lost; %llu found by the "
+	       "sweep; %llu logs of another store\n",
+	       (unsigned long long)overdue, (unsigned long long)unknown,
+	       (unsigned long long)heard, (unsigned long long)lost,
+	       (unsigned long long)marks, (unsigned long long)marks_lost,
+	       (unsigned long long)swept, (unsigned long long)switched);
 	return 0;
 }

@@ -1,11 +1,15 @@
-/* store.h - the store that the dispatchers share, and the truth about it.
+/* store.h - the store that the dispatchers share, and the truth about it; in
+ * some runs a second one, of a minority that is configured wrongly.
  *
  * Operations take random time: each is *done* at one moment and answered at a
  * later one; a dispatcher that dies in between has appended a message that it
  * never routed. Each dispatcher's are done in order. What may go wrong:
  *
- *	down	 operations fail for a time; an append may be done all the same
- *	slow	 they take long
+ *	down	 operations fail for a time; an append may be done all the same,
+ *		 and then its reply is lost, or comes late
+ *	slow	 they take long, mostly longer than STORE_TIMEOUT_MS: an append
+ *		 fails, its producer is told UNAVAILABLE, and the reply comes
+ *		 late
  *	rewound	 the newest messages of a log are lost (only in some runs): it
  *		 gets a new epoch before anything is appended, or when somebody
  *		 has seen more than is left
@@ -22,19 +26,21 @@
 #include "common/codec/place.h"
 #include "common/ds/frame.h"
 #include "dispatcher/store/store.h"
-#include "tests/sim/net.h"
+#include "tests/sim/news.h"
 
-#define RELIABLE	2 /* channels, the first ones */
-#define DISPATCHERS_MAX 3
-#define HISTORY_SIZE	60
-#define HISTORY_TTL	2500 /* ms */
-#define LINGER_MS	7500
-#define SILENCE_MS	8192 /* of the producers of a channel, now and then */
-#define STORE_MS	8    /* an operation takes */
-#define STORE_SLOW_MS	600  /* sometimes */
-#define LOGS_MAX	64   /* of one channel, epochs counted */
-#define MESSAGES_MAX	65536
-#define STORE_ID	77
+#define RELIABLE	 2 /* channels, the first ones */
+#define STORES		 2
+#define LOGS		 (STORES * RELIABLE) /* by store, then by channel */
+#define HISTORY_SIZE	 60
+#define HISTORY_TTL	 2500 /* ms */
+#define LINGER_MS	 7500
+#define SILENCE_MS	 8192 /* of the producers of a channel, now and then */
+#define STORE_MS	 8    /* an operation takes */
+#define STORE_SLOW_MS	 600  /* sometimes */
+#define STORE_TIMEOUT_MS 500
+#define EPOCHS_MAX	 64 /* of one log */
+#define MESSAGES_MAX	 65536
+#define STORE_ID	 77 /* the second one: 78 */
 
 struct sim_log {
 	uint64_t epoch, top, used_ms;
@@ -49,36 +55,52 @@ struct sim_log {
 
 enum sim_op_kind { SIM_APPEND, SIM_READ, SIM_TOPS };
 
+/* What becomes known of an append. */
+enum sim_fate {
+	SIM_DONE,
+	SIM_REFUSED, /* certainly not done */
+	SIM_LATE,    /* done, but the reply takes longer than anyone waits */
+	SIM_UNKNOWN  /* the reply was lost with its connection */
+};
+
 struct sim_op {
 	struct list in_store;
 	enum sim_op_kind kind;
+	unsigned dispatcher, store;
 	void *op; /* struct store_append, _read or _tops */
-	uint64_t at_ms, answer_ms;
+	uint64_t at_ms, answer_ms, timeout_ms;
 	bool executed;
+	bool answered; /* an append's `done`; its `late` is to come */
+	enum sim_fate fate;
+	uint64_t message; /* that was appended; 0: none */
+	struct store_place place;
 	struct store_record *records;
 };
 
 static struct {
-	struct sim_log logs[RELIABLE][LOGS_MAX];
-	unsigned count[RELIABLE];
-	bool there[RELIABLE]; /* the newest one is not gone */
+	struct sim_log logs[LOGS][EPOCHS_MAX];
+	unsigned count[LOGS];
+	bool there[LOGS]; /* the newest one is not gone */
 	/* What this run has */
 	bool rewinds, goes, expires, short_of_room;
 	bool renews; /* a log that was rewound, also when its top is asked */
-	struct place acknowledged[RELIABLE]; /* the greatest, to a producer */
-	/* Of each message: where it was first, and whether its producer was
-	 * told that it is there. */
+	uint64_t least[LOGS]; /* epoch of the next one: of what was known */
+	/* Of each message: where it was first, and whether it is owed to
+	 * everybody. It is when its producer was told that it is there, when
+	 * its dispatcher heard so too late for that, and when that can't know
+	 * but lives on and can look. */
 	struct sim_message {
-		unsigned channel;
+		unsigned number; /* of its log */
 		struct place place;
-		bool acknowledged;
+		bool owed;
+		uint64_t doubt; /* instance of a dispatcher that has to look */
 		uint64_t lost_ms; /* when the store went back */
 	} messages[MESSAGES_MAX];
 	uint64_t message_count;
 	uint64_t down_until_ms, slow_until_ms;
 	struct list ops[DISPATCHERS_MAX]; /* struct sim_op.in_store */
 	struct {
-		uint64_t appended, epochs, rewinds, failed;
+		uint64_t appended, epochs, rewinds, failed, late, unknown;
 	} total;
 } store;
 
@@ -96,22 +118,27 @@ static unsigned channel_number(const char *name)
 	return i;
 }
 
-static struct sim_log *newest_log(unsigned channel)
+static unsigned log_number(const struct sim_op *op, const char *channel)
 {
-	return store.count[channel] > 0
-		       ? &store.logs[channel][store.count[channel] - 1]
+	return op->store * RELIABLE + channel_number(channel);
+}
+
+static struct sim_log *newest_log(unsigned number)
+{
+	return store.count[number] > 0
+		       ? &store.logs[number][store.count[number] - 1]
 		       : NULL;
 }
 
 /* The log that is there now, or NULL. */
-static struct sim_log *current_log(unsigned channel)
+static struct sim_log *current_log(unsigned number)
 {
-	struct sim_log *log = newest_log(channel);
+	struct sim_log *log = newest_log(number);
 
-	if (log == NULL || !store.there[channel])
+	if (log == NULL || !store.there[number])
 		return NULL;
 	if (store.goes && world.now_ms - log->used_ms >= LINGER_MS) {
-		store.there[channel] = false;
+		store.there[number] = false;
 		return NULL;
 	}
 	if (store.expires && world.now_ms - log->used_ms >= HISTORY_TTL)
@@ -119,32 +146,43 @@ static struct sim_log *current_log(unsigned channel)
 	return log;
 }
 
-static struct sim_log *log_of(unsigned channel, uint64_t epoch)
+/* The log's that has, or had, the epoch; NULL. */
+static struct sim_log *log_of(unsigned number, uint64_t epoch)
 {
-	for (unsigned i = 0; i < store.count[channel]; i++) {
-		if (store.logs[channel][i].epoch == epoch)
-			return &store.logs[channel][i];
+	for (unsigned i = 0; i < store.count[number]; i++) {
+		if (store.logs[number][i].epoch == epoch)
+			return &store.logs[number][i];
 	}
 	return NULL;
 }
 
-/* Where there is no log, a clock that is beyond all epochs there were. */
-static struct store_place store_top(unsigned channel)
+/* The same of all stores; LOGS: none. */
+static unsigned number_of(unsigned channel, uint64_t epoch)
 {
-	const struct sim_log *log = current_log(channel);
-	uint64_t epoch = world.now_ms;
+	for (unsigned i = channel; i < LOGS; i += RELIABLE) {
+		if (log_of(i, epoch) != NULL)
+			return i;
+	}
+	return LOGS;
+}
+
+/* Where there is no log, a clock that is beyond all epochs there were. */
+static struct store_place store_top(unsigned number)
+{
+	const struct sim_log *log = current_log(number);
+	uint64_t epoch = max_of(world.now_ms, store.least[number]);
 
 	if (log != NULL)
 		return (struct store_place){log->epoch, log->top};
-	if (newest_log(channel) != NULL)
-		epoch = max_of(epoch, newest_log(channel)->epoch + 1);
+	if (newest_log(number) != NULL)
+		epoch = max_of(epoch, newest_log(number)->epoch + 1);
 	return (struct store_place){epoch, 0};
 }
 
 /* The eras of the log that is there now. */
-static void store_eras_of(unsigned channel, struct store_eras *eras)
+static void store_eras_of(unsigned number, struct store_eras *eras)
 {
-	const struct sim_log *log = current_log(channel);
+	const struct sim_log *log = current_log(number);
 	uint64_t base = UINT64_MAX;
 
 	eras->count = 0;
@@ -169,17 +207,21 @@ static uint64_t store_common(const struct sim_log *a, const struct sim_log *b)
 	return base;
 }
 
-static struct sim_log *log_begin(unsigned channel, uint64_t after)
+static struct sim_log *log_begin(unsigned number, uint64_t after)
 {
-	struct sim_log *last = newest_log(channel), *log;
+	struct sim_log *last = newest_log(number), *log;
 
 	if (last != NULL)
 		after = max_of(after, last->epoch);
-	if (store.count[channel] == LOGS_MAX)
+	if (store.count[number] == EPOCHS_MAX)
 		fail("too many logs");
-	log = &store.logs[channel][store.count[channel]++];
-	*log = (struct sim_log){.epoch = max_of(world.now_ms, after + 1)};
-	store.there[channel] = true;
+	after = max_of(world.now_ms, max_of(after + 1, store.least[number]));
+	/* Two stores could have the same, and nobody could tell. */
+	while (number_of(number % RELIABLE, after) != LOGS)
+		after++;
+	log = &store.logs[number][store.count[number]++];
+	*log = (struct sim_log){.epoch = after};
+	store.there[number] = true;
 	store.total.epochs++;
 	return log;
 }
@@ -198,10 +240,10 @@ static void log_grow(struct sim_log *log, uint64_t room)
 }
 
 /* The log goes on in a new epoch, with all that it still has. */
-static struct sim_log *log_carry(unsigned channel, uint64_t after)
+static struct sim_log *log_carry(unsigned number, uint64_t after)
 {
-	struct sim_log *last = newest_log(channel);
-	struct sim_log *log = log_begin(channel, after);
+	struct sim_log *last = newest_log(number);
+	struct sim_log *log = log_begin(number, after);
 
 	log->carries = true;
 	log->base = log->top = log->ever = last->top;
@@ -210,19 +252,19 @@ static struct sim_log *log_carry(unsigned channel, uint64_t after)
 	log_grow(log, log->top);
 	for (uint64_t i = 0; i < log->top; i++)
 		log->records[i] = frame_hold(last->records[i]);
-	trace("store: channel %llu goes on at %llu:%llu", channel, log->epoch,
+	trace("store: channel %llu goes on at %llu:%llu", number, log->epoch,
 	      log->top);
 	return log;
 }
 
-static uint64_t message_new(unsigned channel, const struct sim_log *log)
+static uint64_t message_new(unsigned number, const struct sim_log *log)
 {
 	struct sim_message *m = &store.messages[store.message_count];
 
 	if (++store.message_count == MESSAGES_MAX)
 		fail("too many messages");
 	*m = (struct sim_message){
-		.channel = channel,
+		.number = number,
 		.place = {log->epoch, log->top},
 		.lost_ms = UINT64_MAX,
 	};
@@ -230,46 +272,47 @@ static uint64_t message_new(unsigned channel, const struct sim_log *log)
 }
 
 /* Of a position, or NULL. */
-static struct sim_message *message_at(unsigned channel, struct place at)
+static struct sim_message *message_at(unsigned number, struct place at)
 {
-	const struct sim_log *log = log_of(channel, at.epoch);
+	const struct sim_log *log = log_of(number, at.epoch);
 
 	if (log == NULL || at.offset == 0 || at.offset > log->ever)
 		return NULL;
 	return &store.messages[log->records[at.offset - 1]->accepted_us - 1];
 }
 
-static void do_append(struct store_append *a)
+static void do_append(struct sim_op *op, const struct store_append *a)
 {
-	unsigned channel = channel_number(a->channel);
-	struct sim_log *log = current_log(channel);
+	unsigned number = log_number(op, a->channel);
+	struct sim_log *log = current_log(number);
 
 	if (log == NULL)
-		log = log_begin(channel, 0);
+		log = log_begin(number, 0);
 	else if (log->suspect)
-		log = log_carry(channel, 0);
+		log = log_carry(number, 0);
 	log_grow(log, log->top + 1);
 	log->records[log->top] = frame_from(a->record, a->len);
 	log->ever = ++log->top;
-	log->records[log->top - 1]->accepted_us = message_new(channel, log);
+	op->message = message_new(number, log);
+	log->records[log->top - 1]->accepted_us = op->message;
 	log->used_ms = world.now_ms;
 	if (store.short_of_room && log->top - log->kept > HISTORY_SIZE)
 		log->kept = log->top - HISTORY_SIZE;
-	a->place = (struct store_place){log->epoch, log->top};
+	op->place = (struct store_place){log->epoch, log->top};
 	store.total.appended++;
-	trace("store: channel %llu has %llu:%llu", channel, log->epoch,
+	trace("store: channel %llu has %llu:%llu", number, log->epoch,
 	      log->top);
 }
 
 static void do_read(struct sim_op *op, struct store_read *r)
 {
-	unsigned channel = channel_number(r->channel);
-	const struct sim_log *log = current_log(channel);
+	unsigned number = log_number(op, r->channel);
+	const struct sim_log *log = current_log(number);
 	uint64_t from;
 	size_t bytes = 0;
 
-	r->top = store_top(channel);
-	store_eras_of(channel, &r->eras);
+	r->top = store_top(number);
+	store_eras_of(number, &r->eras);
 	r->first = log ? log->kept + 1 : 1;
 	r->count = 0;
 	if (log == NULL || (r->epoch != 0 && r->epoch != log->epoch))
@@ -288,55 +331,65 @@ static void do_read(struct sim_op *op, struct store_read *r)
 	}
 }
 
-/* What a worker says that it has seen must have been there. If it is there no
- * more, the log has gone back. */
-static void compare(unsigned channel, struct store_place known)
+/* What a worker says that it has seen must have been there, or in the other
+ * store. If it is there no more, the log has gone back. */
+static void compare(unsigned number, struct store_place known)
 {
-	const struct sim_log *seen = log_of(channel, known.epoch);
-	struct sim_log *log = current_log(channel);
+	unsigned in = number_of(number % RELIABLE, known.epoch);
+	const struct sim_log *seen = in < LOGS ? log_of(in, known.epoch) : NULL;
+	struct sim_log *log = current_log(number);
 
 	if (known.offset > (seen != NULL ? seen->ever : 0))
-		fail("channel %u: nobody has seen %llu:%llu", channel,
+		fail("channel %u: nobody has seen %llu:%llu", number,
 		     (unsigned long long)known.epoch,
 		     (unsigned long long)known.offset);
-	if (log != NULL &&
-	    (known.epoch > log->epoch ||
-	     (known.epoch == log->epoch && known.offset > log->top)))
-		log_carry(channel, known.epoch);
+	if (log == NULL)
+		store.least[number] =
+			max_of(store.least[number], known.epoch + 1);
+	else if ((known.epoch > log->epoch ||
+		  (known.epoch == log->epoch && known.offset > log->top)))
+		log_carry(number, known.epoch);
 }
 
-static void do_tops(struct store_tops *t)
+static void do_tops(const struct sim_op *op, struct store_tops *t)
 {
 	for (size_t i = 0; i < t->count; i++) {
-		unsigned channel = channel_number(t->channels[i]);
+		unsigned number = log_number(op, t->channels[i]);
 
 		if (t->known != NULL)
-			compare(channel, t->known[i]);
-		if (store.renews && current_log(channel) != NULL &&
-		    current_log(channel)->suspect)
-			log_carry(channel, 0);
-		t->places[i] = store_top(channel);
+			compare(number, t->known[i]);
+		if (store.renews && current_log(number) != NULL &&
+		    current_log(number)->suspect)
+			log_carry(number, 0);
+		t->places[i] = store_top(number);
 		if (t->eras != NULL)
-			store_eras_of(channel, &t->eras[i]);
+			store_eras_of(number, &t->eras[i]);
 	}
+}
+
+static void execute_append(struct sim_op *op, bool down)
+{
+	bool done = !down || chance(300);
+
+	op->fate = SIM_DONE;
+	if (down && done)
+		op->fate = chance(500) ? SIM_LATE : SIM_UNKNOWN;
+	else if (down)
+		op->fate = chance(500) ? SIM_REFUSED : SIM_UNKNOWN;
+	if (done)
+		do_append(op, op->op);
 }
 
 static void execute(struct sim_op *op)
 {
 	bool down = world.now_ms < store.down_until_ms;
 	int rc = down ? ERR_UNAVAILABLE : 0;
-	struct store_append *a = op->op;
-	struct store_tops *t = op->op;
 
 	op->executed = true;
 	store.total.failed += down;
 	switch (op->kind) {
 	case SIM_APPEND:
-		a->rc = rc;
-		a->definite = false;
-		a->duplicate = false;
-		if (!down || chance(300))
-			do_append(a);
+		execute_append(op, down);
 		break;
 	case SIM_READ:
 		((struct store_read *)op->op)->rc = rc;
@@ -344,23 +397,111 @@ static void execute(struct sim_op *op)
 			do_read(op, op->op);
 		break;
 	case SIM_TOPS:
-		t->rc = rc;
+		((struct store_tops *)op->op)->rc = rc;
 		if (!down)
-			do_tops(t);
+			do_tops(op, op->op);
 	}
 }
 
-static void answer(struct sim_op *op)
+static void op_free(struct sim_op *op)
 {
 	list_remove(&op->in_store);
-	if (op->kind == SIM_APPEND)
-		((struct store_append *)op->op)->done(op->op);
-	else if (op->kind == SIM_READ)
+	free(op->records);
+	free(op);
+}
+
+/* All that is heard of the append; for its caller, and for other dispatchers. */
+static void tell_append(struct sim_op *op)
+{
+	struct store_append *a = op->op;
+	struct store_place look = {0, 0};
+
+	a->duplicate = false;
+	a->place = op->place;
+	a->definite = op->fate == SIM_REFUSED;
+	a->rc = op->fate == SIM_DONE || op->fate == SIM_LATE ? 0
+							     : ERR_UNAVAILABLE;
+	if (a->rc == 0)
+		news_moved(op->dispatcher,
+			   channel_names[channel_number(a->channel)], a->place,
+			   0);
+	else if (!a->definite)
+		news_moved(op->dispatcher,
+			   channel_names[channel_number(a->channel)], look,
+			   store.down_until_ms);
+}
+
+/* It is not known yet what became of an append: its caller waits no more. */
+static void give_up(struct sim_op *op)
+{
+	struct store_append *a = op->op;
+
+	op->answered = true;
+	op->answer_ms =
+		max_of(op->answer_ms, world.now_ms + below(STORE_TIMEOUT_MS));
+	a->rc = ERR_UNAVAILABLE;
+	a->definite = a->duplicate = false;
+	a->done(a);
+}
+
+static void owe(const struct sim_op *op, bool known)
+{
+	struct sim_message *m;
+
+	if (op->message == 0)
+		return;
+	m = &store.messages[op->message - 1];
+	m->owed |= known;
+	if (!known)
+		m->doubt = news.desks[op->dispatcher].instance;
+}
+
+static void end_append(struct sim_op *op)
+{
+	struct store_append *a = op->op;
+
+	if (!op->answered &&
+	    (op->fate == SIM_LATE || op->fate == SIM_UNKNOWN)) {
+		give_up(op);
+		return;
+	}
+	tell_append(op);
+	if (!op->answered) {
+		a->done(a);
+	} else {
+		store.total.late += a->rc == 0;
+		store.total.unknown += a->rc != 0 && !a->definite;
+		owe(op, a->rc == 0);
+		a->late(a);
+	}
+	op_free(op);
+}
+
+static void end(struct sim_op *op)
+{
+	if (op->kind == SIM_APPEND) {
+		end_append(op);
+		return;
+	}
+	if (op->kind == SIM_READ)
 		((struct store_read *)op->op)->done(op->op);
 	else
 		((struct store_tops *)op->op)->done(op->op);
-	free(op->records);
-	free(op);
+	op_free(op);
+}
+
+/* It has taken too long. What only asks is over then. */
+static void time_out(struct sim_op *op)
+{
+	if (op->kind == SIM_APPEND) {
+		give_up(op);
+		return;
+	}
+	if (op->kind == SIM_READ)
+		((struct store_read *)op->op)->rc = ERR_UNAVAILABLE;
+	else
+		((struct store_tops *)op->op)->rc = ERR_UNAVAILABLE;
+	end(op);
 }
 
 static void store_submit(unsigned dispatcher, enum sim_op_kind kind, void *what)
@@ -371,9 +512,12 @@ static void store_submit(unsigned dispatcher, enum sim_op_kind kind, void *what)
 	uint64_t takes_ms = slow ? STORE_SLOW_MS : STORE_MS;
 
 	op->kind = kind;
+	op->dispatcher = dispatcher;
+	op->store = news.desks[dispatcher].store;
 	op->op = what;
 	op->at_ms = world.now_ms + below(takes_ms);
 	op->answer_ms = op->at_ms + below(takes_ms);
+	op->timeout_ms = world.now_ms + STORE_TIMEOUT_MS;
 	if (!list_empty(ops)) {
 		const struct sim_op *last =
 			container_of(ops->prev, struct sim_op, in_store);
@@ -397,20 +541,23 @@ static bool store_step(unsigned dispatcher)
 		if (!op->executed && op->at_ms <= world.now_ms)
 			execute(op);
 	}
-	while (!list_empty(ops)) {
-		struct sim_op *op =
-			container_of(ops->next, struct sim_op, in_store);
+	list_for_each_safe (node, ops) {
+		struct sim_op *op = container_of(node, struct sim_op, in_store);
 
-		if (!op->executed || op->answer_ms > world.now_ms)
-			break;
-		answer(op);
+		if (op->executed && op->answer_ms <= world.now_ms)
+			end(op);
+		else if (!op->answered && op->timeout_ms <= world.now_ms)
+			time_out(op);
+		else
+			continue;
 		answered = true;
 	}
 	return answered;
 }
 
 /* A dispatcher dies. What it has sent off is done or not; nobody is answered,
- * except that the operation's memory has to be given back. */
+ * except that the operation's memory has to be given back. Nobody looks any
+ * more, either, at what it could not know. */
 static void store_forsake(unsigned dispatcher)
 {
 	struct list *ops = &store.ops[dispatcher];
@@ -418,30 +565,36 @@ static void store_forsake(unsigned dispatcher)
 	while (!list_empty(ops)) {
 		struct sim_op *op =
 			container_of(ops->next, struct sim_op, in_store);
+		struct store_append *a = op->op;
 
-		if (op->kind == SIM_APPEND) {
-			struct store_append *a = op->op;
-
-			if (!op->executed && chance(500))
-				execute(op);
-			a->rc = ERR_UNAVAILABLE;
-		} else if (op->kind == SIM_READ) {
-			((struct store_read *)op->op)->rc = ERR_UNAVAILABLE;
-		} else {
-			((struct store_tops *)op->op)->rc = ERR_UNAVAILABLE;
+		if (op->kind != SIM_APPEND) {
+			time_out(op);
+			continue;
 		}
-		answer(op);
+		if (!op->executed && chance(500))
+			execute(op);
+		if (!op->answered) {
+			a->rc = ERR_UNAVAILABLE;
+			a->definite = true; /* that is, no `late` */
+			a->done(a);
+		}
+		op_free(op);
+	}
+	for (uint64_t i = 0; i < store.message_count; i++) {
+		struct sim_message *m = &store.messages[i];
+
+		if (m->doubt == news.desks[dispatcher].instance)
+			m->doubt = 0;
 	}
 }
 
 static void store_rewind(void)
 {
-	unsigned channel = (unsigned)below(RELIABLE);
-	struct sim_log *log = newest_log(channel);
-	struct place *acknowledged = &store.acknowledged[channel];
+	unsigned number = (unsigned)below(RELIABLE);
+	struct sim_log *log = newest_log(number);
 	uint64_t least;
 
-	if (log == NULL || store.count[channel] > LOGS_MAX / 2)
+	if (log == NULL || store.count[number] > EPOCHS_MAX / 2)
 		return;
 	/* A state from before the carry would be the epoch before. */
 	least = max_of(log->kept, log->carries ? log->base : 0);
@@ -451,17 +604,15 @@ static void store_rewind(void)
 	log->suspect = true;
 	for (uint64_t i = log->top; i < log->ever; i++) {
 		struct sim_message *m =
-			message_at(channel, (struct place){log->epoch, i + 1});
+			message_at(number, (struct place){log->epoch, i + 1});
 
 		m->lost_ms = min_of(m->lost_ms, world.now_ms);
 	}
-	if (acknowledged->epoch == log->epoch)
-		acknowledged->offset = min_of(acknowledged->offset, log->top);
 	store.total.rewinds++;
 	trace("store: the log %llu is rewound to %llu", log->epoch, log->top);
 }
 
-/* One random misfortune of the store. */
+/* One random misfortune of the stores. */
 static void store_fault(void)
 {
 	if (store.rewinds && chance(300)) {
@@ -494,7 +645,7 @@ static void store_begin(void)
 
 static void store_end(void)
 {
-	for (unsigned c = 0; c < RELIABLE; c++) {
+	for (unsigned c = 0; c < LOGS; c++) {
 		for (unsigned i = 0; i < store.count[c]; i++) {
 			struct sim_log *log = &store.logs[c][i];
 
