@@ -456,12 +456,12 @@ static void on_fetched(struct question *q, const HistoryAnswer *answer,
 /* --- tops -------------------------------------------------------------- */
 
 /* The sweep found a top beyond all that we know of. The messages may be on their
- * way: if they have not come when it looks again, nothing else would have found
- * them. */
+ * way: if nothing is known of them when it looks again, nothing else would have
+ * found them. What is known may still be lacking, while it is fetched. */
 static bool is_missed(struct log *log, uint64_t top)
 {
 	struct logs *l = log->logs;
-	bool missed = log->found > log->place.offset;
+	bool missed = log->found > log->seen.offset;
 
 	look_forget(log);
 	if (missed) {

@@ -295,6 +295,31 @@ static void test_epochs_swept(void **state)
 	assert_int_equal(f->logs.counters.behind, 2);
 }
 
+/* What it has found is known by other means when it looks again, though not all
+ * of that has come: it is being fetched, slowly. */
+static void test_epochs_swept_while_fetching(void **state)
+{
+	struct fixture *f = *state;
+
+	follow(f, 1, 5);
+	turn(f, SWEEP_MS);
+	answer_tops(f, 1, 7);
+	deliver(f, 1, 8);
+	turn(f, LOGS_HOLE_MS);
+	assert_int_equal(f->histories_asked, 1);
+	turn(f, LOGS_AGAIN_MS);
+	assert_int_equal(f->tops_asked, 2);
+	answer_tops(f, 1, 9);
+	assert_int_equal(f->logs.counters.swept, 0);
+	answer_history(f, 1, 9, 1, 6, 7);
+	expect(f, "p1:6 p1:7 p1:8 ");
+	/* The ninth may still be on its way. */
+	turn(f, LOGS_AGAIN_MS);
+	assert_int_equal(f->tops_asked, 3);
+	answer_tops(f, 1, 9);
+	assert_int_equal(f->logs.counters.swept, 1);
+}
+
 /* --- who was there before the log ----------------------------------------- */
 
 static void test_epochs_since(void **state)
@@ -432,6 +457,7 @@ int main(void)
 		TEST(test_epochs_moved_before_it_is_known),
 		TEST(test_epochs_moved_unnamed),
 		TEST(test_epochs_swept),
+		TEST(test_epochs_swept_while_fetching),
 		TEST(test_epochs_since),
 		TEST(test_epochs_too_great),
 		TEST(test_epochs_finish),
