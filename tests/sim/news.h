@@ -76,6 +76,8 @@ static void news_send(struct news_desk *from, struct news_item item,
 		if (to == from || to->moves == NULL || to->store != from->store)
 			continue;
 		if (chance(news.loss)) {
+			trace("news %llu of %llu are lost to d%llu",
+			      item.number, item.by, i);
 			news.lost++;
 			continue;
 		}
@@ -83,11 +85,11 @@ static void news_send(struct news_desk *from, struct news_item item,
 		*copy = item;
 		copy->at_ms = start_ms + 1 + below(LATENCY_MS);
 		if (!list_empty(&to->coming))
-			copy->at_ms = max_of(copy->at_ms,
-					     container_of(to->coming.prev,
-							  struct news_item,
-							  in_desk)
-						     ->at_ms);
+			copy->at_ms =
+				max_of(copy->at_ms,
+				       container_of(to->coming.prev,
+						    struct news_item, in_desk)
+					       ->at_ms);
 		list_push_back(&to->coming, &copy->in_desk);
 	}
 }
@@ -132,6 +134,7 @@ static void news_moved(unsigned dispatcher, const char *channel,
 	struct news_desk *desk = &news.desks[dispatcher];
 
 	if (chance(news.oblivion)) {
+		trace("news of %llu are forgotten", desk->instance);
 		news.forgotten++;
 		return;
 	}
@@ -144,6 +147,7 @@ static void news_moved(unsigned dispatcher, const char *channel,
 
 static void news_missed(struct news_desk *desk, uint64_t by)
 {
+	trace("%llu has missed news of %llu", desk->instance, by);
 	moves_heard(desk->moves, by, NULL, (struct store_place){0, 0});
 }
 
@@ -180,6 +184,9 @@ static void news_hear(struct news_desk *desk, const struct news_item *n)
 		desk->present_ms = world.now_ms;
 	if (missed)
 		news_missed(desk, n->by);
+	if (n->kind == NEWS_MOVED)
+		trace("%llu hears news %llu of %llu", desk->instance, n->number,
+		      n->by);
 	if (n->kind == NEWS_MOVED)
 		moves_heard(desk->moves, n->by, n->channel, n->top);
 }

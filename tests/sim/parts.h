@@ -14,7 +14,7 @@
 
 #define WORKERS_MAX	5
 #define ENTRIES_MAX	(3 * WORKERS_MAX) /* those that are refused, too */
-#define SUBSCRIBERS_MAX 24 /* of one worker */
+#define SUBSCRIBERS_MAX 24		  /* of one worker */
 #define TICK_MS		100
 #define SETTLE_MS	2000
 #define QUEUE_BYTES	(4u << 20)
@@ -71,8 +71,8 @@ struct sim_worker {
 	struct list subscribers;
 	unsigned count, on_channel[CHANNELS];
 	uint64_t tick_ms, dead_until_ms, held_until_ms;
-	uint64_t link; /* sender's epoch of the frame being received */
-	bool whole;    /* at the last tick */
+	uint64_t link;	/* sender's epoch of the frame being received */
+	bool whole;	/* at the last tick */
 	uint64_t swept; /* by the sweep alone, when the faults had ended */
 };
 
@@ -92,13 +92,13 @@ struct sim_dispatcher {
 
 static struct {
 	unsigned dispatchers, workers;
-	bool alias; /* workers know dispatcher 0 by two addresses */
-	bool calm;  /* nothing fails, and everybody is linked to all */
-	bool barred; /* some workers can't be dialled by somebody */
-	bool drops; /* queues so small that messages are dropped */
-	bool tight; /* so small that no answer from the store fits */
-	bool stray; /* the last dispatcher has a store of its own */
-	bool quiet; /* only stores and news fail */
+	bool alias;	     /* workers know dispatcher 0 by two addresses */
+	bool calm;	     /* nothing fails, and everybody is linked to all */
+	bool barred;	     /* some workers can't be dialled by somebody */
+	bool drops;	     /* queues so small that messages are dropped */
+	bool tight;	     /* so small that no answer from the store fits */
+	bool stray;	     /* the last dispatcher has a store of its own */
+	bool quiet;	     /* only stores and news fail */
 	unsigned marks_loss; /* per mille of "moved", beyond all promises */
 	size_t queue_bytes, held_bytes;
 	uint64_t sweep_ms;
@@ -109,7 +109,7 @@ static struct {
 		uint64_t late; /* told to be lost after the move */
 		uint64_t owed; /* acknowledged, and passed on or told */
 		uint64_t marks, marks_lost; /* frames of "moved" */
-		uint64_t swept;	  /* found by the sweep alone */
+		uint64_t swept;		    /* found by the sweep alone */
 		uint64_t switched; /* logs that went to the other store's */
 	} total;
 	struct sim_dispatcher dispatcher[DISPATCHERS_MAX];

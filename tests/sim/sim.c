@@ -437,6 +437,16 @@ static void wait_ms(uint64_t ms)
 		step(CALM_STEP_MS);
 }
 
+/* Until all is there. Lost news show by the next sign of life that is not lost;
+ * a sweep may come two times SWEEP_MS after a message, and looks again. */
+static uint64_t patience_ms(void)
+{
+	if (sweep_may_find())
+		return 2 * SWEEP_MS + LOGS_AGAIN_MS + EXAM_MS;
+	return news.loss > 0 ? SILENCE_LOST_MS + LOGS_LOOK_MS + EXAM_MS
+			     : 2 * EXAM_MS;
+}
+
 /* Everyone gets the next message of each channel, even behind more than the
  * credit of a link and the buffers of a wire allow at once, and counts are
  * right. */
@@ -444,7 +454,7 @@ static void exam(void)
 {
 	unsigned asked[DISPATCHERS_MAX][CHANNELS];
 
-	wait_ms(2 * SWEEP_MS + EXAM_MS);
+	wait_ms(patience_ms());
 	check_nothing_missed();
 	check_logs();
 	if (!cluster.quiet)
@@ -463,7 +473,7 @@ static void exam(void)
 		for (unsigned k = 0; k < EXAM_BURST; k++)
 			publish(d, CHANNELS - 1, EXAM_BYTES);
 	}
-	wait_ms(sweep_may_find() ? 2 * SWEEP_MS : 2 * EXAM_MS);
+	wait_ms(patience_ms());
 	check_nothing_missed();
 	check_logs();
 	check_sweep();

@@ -11,8 +11,8 @@
  *		 fails, its producer is told UNAVAILABLE, and the reply comes
  *		 late
  *	rewound	 the newest messages of a log are lost (only in some runs): it
- *		 gets a new epoch before anything is appended, or when somebody
- *		 has seen more than is left
+ *		 gets a new epoch before anything is appended or its top is
+ *		 told, or when somebody has seen more than is left
  *	gone	 a log that was silent for LINGER_MS is forgotten, and the next
  *		 message begins a new one (only in some runs)
  *
@@ -83,7 +83,6 @@ static struct {
 	bool there[LOGS]; /* the newest one is not gone */
 	/* What this run has */
 	bool rewinds, goes, expires, short_of_room;
-	bool renews; /* a log that was rewound, also when its top is asked */
 	uint64_t least[LOGS]; /* epoch of the next one: of what was known */
 	/* Of each message: where it was first, and whether it is owed to
 	 * everybody. It is when its producer was told that it is there, when
@@ -358,8 +357,7 @@ static void do_tops(const struct sim_op *op, struct store_tops *t)
 
 		if (t->known != NULL)
 			compare(number, t->known[i]);
-		if (store.renews && current_log(number) != NULL &&
-		    current_log(number)->suspect)
+		if (current_log(number) != NULL && current_log(number)->suspect)
 			log_carry(number, 0);
 		t->places[i] = store_top(number);
 		if (t->eras != NULL)
@@ -592,9 +590,14 @@ static void store_rewind(void)
 {
 	unsigned number = (unsigned)below(RELIABLE);
 	struct sim_log *log = newest_log(number);
+	struct store_eras eras;
 	uint64_t least;
 
 	if (log == NULL || store.count[number] > EPOCHS_MAX / 2)
+		return;
+	/* An epoch that is forgotten is as good as another log's. */
+	store_eras_of(number, &eras);
+	if (eras.count >= STORE_ERAS_MAX - 1)
 		return;
 	/* A state from before the carry would be the epoch before. */
 	least = max_of(log->kept, log->carries ? log->base : 0);
@@ -635,7 +638,6 @@ static void store_begin(void)
 {
 	memset(&store, 0, sizeof(store));
 	store.rewinds = chance(300);
-	store.renews = chance(500);
 	store.goes = chance(400);
 	store.expires = chance(300);
 	store.short_of_room = chance(300);

@@ -358,8 +358,7 @@ static void check_sweep(void)
 static void check_sweep_from_now(void)
 {
 	for (unsigned i = 0; i < cluster.workers; i++)
-		cluster.worker[i].swept =
-			cluster.worker[i].logs.counters.swept;
+		cluster.worker[i].swept = cluster.worker[i].logs.counters.swept;
 }
 
 #endif
