@@ -469,6 +469,7 @@ static bool is_missed(struct log *log, uint64_t top)
 		return true;
 	}
 	log->found = top;
+	log->found_ms = l->now_ms;
 	look_later(log);
 	return false;
 }
@@ -579,6 +580,11 @@ static void look_again(struct logs *l)
 		if (l->now_ms - log->look_ms < LOGS_AGAIN_MS)
 			return;
 		list_remove(&log->in_looks);
+		if (found && log->found > log->place.offset &&
+		    l->now_ms - log->found_ms < LOGS_FOUND_MS) {
+			look_later(log);
+			continue;
+		}
 		if ((found && log->found <= log->place.offset) || log->asked ||
 		    !list_empty(&log->in_asks)) {
 			log->found = 0; /* it has come, or others ask */

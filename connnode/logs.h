@@ -44,10 +44,12 @@
 #define LOGS_TOPS	 512 /* channels of one question */
 #define LOGS_FETCH	 256 /* messages of one question */
 #define LOGS_FETCH_BYTES (128u << 10)
-/* A top that is not as it is to be is asked for once more after that: what the
- * sweep found has come by itself until then, or is fetched; and messages came
- * of an epoch that is beyond the top. */
+/* A top that is not as it is to be is asked for once more after that: messages
+ * came of an epoch that is beyond it. */
 #define LOGS_AGAIN_MS 1000
+/* What the sweep found has come by itself until then, or by the end of a link
+ * that was silent (LINK_DEAD_MS), or it is fetched. */
+#define LOGS_FOUND_MS 6000
 /* What was appended before the epoch changed has been answered by then (late
  * answers take twice the store's time-out), and has come by a slower link, or
  * that link has ended (LINK_DEAD_MS). */
@@ -88,6 +90,7 @@ struct log {
 	uint64_t moved_ms;    /* to another epoch, the last time */
 	uint64_t looked_ms;   /* its top was answered, or the sweep was here */
 	uint64_t found;	      /* offset that the sweep found; 0: none */
+	uint64_t found_ms;
 	struct list in_looks; /* to be looked at again */
 	uint64_t look_ms;
 	struct list in_all;

@@ -442,7 +442,7 @@ static void wait_ms(uint64_t ms)
 static uint64_t patience_ms(void)
 {
 	if (sweep_may_find())
-		return 2 * SWEEP_MS + LOGS_AGAIN_MS + EXAM_MS;
+		return 2 * SWEEP_MS + LOGS_FOUND_MS + LOGS_AGAIN_MS + EXAM_MS;
 	return news.loss > 0 ? SILENCE_LOST_MS + LOGS_LOOK_MS + EXAM_MS
 			     : 2 * EXAM_MS;
 }

@@ -246,8 +246,8 @@ static void test_batches_abandoned(void **state)
 	settle(f);
 	assert_int_equal(f->calls[0].code, GRPC_UNAVAILABLE);
 	assert_false(f->calls[0].answered);
-	assert_int_equal(f->d.publisher.total[PRIORITY_NORMAL][GRPC_UNAVAILABLE],
-			 3);
+	assert_int_equal(
+		f->d.publisher.total[PRIORITY_NORMAL][GRPC_UNAVAILABLE], 3);
 	serve(f, "1");
 }
 
@@ -275,8 +275,8 @@ static void test_batches_given_up(void **state)
 	assert_false(c->answered);
 	assert_int_equal(c->code, GRPC_CANCELLED);
 	assert_int_equal(f->store.submitted, 2);
-	assert_int_equal(f->d.publisher.total[PRIORITY_NORMAL][GRPC_UNAVAILABLE],
-			 1);
+	assert_int_equal(
+		f->d.publisher.total[PRIORITY_NORMAL][GRPC_UNAVAILABLE], 1);
 }
 
 /* One that stands in line leaves it, and one that is not looked at yet. */
@@ -299,8 +299,8 @@ static void test_batches_given_up_in_line(void **state)
 	assert_true(f->calls[3].ended);
 	assert_int_equal(f->store.submitted, 1);
 	serve(f, "02");
-	assert_int_equal(f->d.publisher.total[PRIORITY_NORMAL][GRPC_UNAVAILABLE],
-			 0);
+	assert_int_equal(
+		f->d.publisher.total[PRIORITY_NORMAL][GRPC_UNAVAILABLE], 0);
 }
 
 int main(void)

@@ -265,9 +265,9 @@ static void test_epochs_swept(void **state)
 	turn(f, SWEEP_MS);
 	assert_int_equal(f->tops_asked, 2);
 	answer_tops(f, 1, 9);
-	turn(f, LOGS_AGAIN_MS - 1);
+	turn(f, LOGS_FOUND_MS - 1);
 	assert_int_equal(f->tops_asked, 2); /* it may be on its way */
-	turn(f, 1);
+	turn(f, LOGS_AGAIN_MS);
 	assert_int_equal(f->tops_asked, 3);
 	assert_int_equal(f->logs.counters.swept, 0);
 	answer_tops(f, 1, 9);
@@ -307,14 +307,14 @@ static void test_epochs_swept_while_fetching(void **state)
 	deliver(f, 1, 8);
 	turn(f, LOGS_HOLE_MS);
 	assert_int_equal(f->histories_asked, 1);
-	turn(f, LOGS_AGAIN_MS);
+	turn(f, LOGS_FOUND_MS);
 	assert_int_equal(f->tops_asked, 2);
 	answer_tops(f, 1, 9);
 	assert_int_equal(f->logs.counters.swept, 0);
 	answer_history(f, 1, 9, 1, 6, 7);
 	expect(f, "p1:6 p1:7 p1:8 ");
 	/* The ninth may still be on its way. */
-	turn(f, LOGS_AGAIN_MS);
+	turn(f, LOGS_FOUND_MS);
 	assert_int_equal(f->tops_asked, 3);
 	answer_tops(f, 1, 9);
 	assert_int_equal(f->logs.counters.swept, 1);

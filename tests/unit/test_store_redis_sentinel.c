@@ -321,7 +321,7 @@ static void test_redis_promoted_without(void **state)
 	start_replica(other[1], master);
 	loop_until(f->l, !store_state(f->store)->up);
 	for (unsigned ms = 0; replicas_of(other[1]) == 0; ms += 100) {
-		check(ms < 3 * REDIS_START_WAIT_MS);
+		check(ms < 12 * REDIS_START_WAIT_MS);
 		if (servers[other[0]].pid == 0)
 			start_replica(other[0], other[1]);
 		turn_for(f, 100);
