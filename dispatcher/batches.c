@@ -304,12 +304,6 @@ static void on_published(void *ctx, const struct publish_result *r)
 		wake_first(d);
 }
 
-static bool wants_store(const struct dispatcher *d,
-			const Stentor__V1__PublishRequest *q)
-{
-	return rule_reliable(rules_match(&d->rules, q->channel));
-}
-
 static void publish_next(struct batch *b, uint64_t now_ns)
 {
 	struct dispatcher *d = dispatcher_of(b);
@@ -326,7 +320,7 @@ static void publish_next(struct batch *b, uint64_t now_ns)
 		publish_refuse(&d->publisher, "", GRPC_INVALID_ARGUMENT,
 			       "not a valid stentor.v1.PublishRequest message",
 			       &r);
-	} else if (b->abandoned && wants_store(d, q)) {
+	} else if (b->abandoned) {
 		publish_refuse(&d->publisher, q->channel, GRPC_UNAVAILABLE,
 			       GIVEN_UP, &r);
 	} else if (!call_publish(b->call, q, &r, on_published, item)) {
@@ -335,7 +329,8 @@ static void publish_next(struct batch *b, uint64_t now_ns)
 		return;
 	}
 	/* At the store's door: what comes behind it must not overtake it. */
-	b->abandoned |= m != NULL && is_the_store(r.code) && wants_store(d, q);
+	b->abandoned |= m != NULL && is_the_store(r.code) &&
+			rule_reliable(rules_match(&d->rules, q->channel));
 	known(item, &r);
 }
 
