@@ -294,7 +294,7 @@ static void on_published(void *ctx, const struct publish_result *r)
 	all->window = min_of(all->window, (size_t)d->options.batch_pending_max);
 	all->pending--;
 	known(item, r);
-	/* The store has trouble. What waits here would wait in vain, and might
+	/* The store has trouble. What is for it would wait in vain, and might
 	 * overtake in its channel what failed. */
 	b->abandoned |= is_the_store(r->code);
 	/* Who stands in line keeps its place there. */
@@ -312,6 +312,7 @@ static void publish_next(struct batch *b, uint64_t now_ns)
 	const Stentor__V1__PublishRequest *q =
 		(const Stentor__V1__PublishRequest *)m;
 	struct publish_result r;
+	bool kept = m && rule_reliable(rules_match(&d->rules, q->channel));
 
 	item->batch = b;
 	item->known = false;
@@ -320,7 +321,7 @@ static void publish_next(struct batch *b, uint64_t now_ns)
 		publish_refuse(&d->publisher, "", GRPC_INVALID_ARGUMENT,
 			       "not a valid stentor.v1.PublishRequest message",
 			       &r);
-	} else if (b->abandoned) {
+	} else if (b->abandoned && kept) {
 		publish_refuse(&d->publisher, q->channel, GRPC_UNAVAILABLE,
 			       GIVEN_UP, &r);
 	} else if (!call_publish(b->call, q, &r, on_published, item)) {
@@ -329,8 +330,7 @@ static void publish_next(struct batch *b, uint64_t now_ns)
 		return;
 	}
 	/* At the store's door: what comes behind it must not overtake it. */
-	b->abandoned |= m != NULL && is_the_store(r.code) &&
-			rule_reliable(rules_match(&d->rules, q->channel));
+	b->abandoned |= kept && is_the_store(r.code);
 	known(item, &r);
 }
 

@@ -15,10 +15,11 @@
  * connections among themselves; the first one is woken when there is room, and
  * the next one if that has left some.
  *
- * A batch ends early where it can: when its call is given up, or when the store
- * has not taken one of its messages, what was not submitted never is. Of a
- * batch of which nothing was accepted, for a reason that is not its messages'
- * own, the call fails, so that clients retry it by its status.
+ * A batch ends early where it can: when its call is given up, what was not
+ * submitted never is; nor, when the store has not taken one of its messages,
+ * what the store would have to take. Of a batch of which nothing was accepted,
+ * for a reason that is not its messages' own, the call fails, so that clients
+ * retry it by its status.
  */
 #ifndef STENTOR_DISPATCHER_BATCHES_H
 #define STENTOR_DISPATCHER_BATCHES_H

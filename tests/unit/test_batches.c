@@ -15,6 +15,7 @@
 #define ITEMS_MAX 8
 
 static struct rule some_rules[] = {
+	{.pattern = "emoji", .priority = PRIORITY_DROPPABLE},
 	{.pattern = "*",
 	 .priority = PRIORITY_NORMAL,
 	 .history_size = 100,
@@ -67,7 +68,7 @@ static int set_up(void **state)
 	nodes_set_up((void **)&f->n);
 	fakestore_init(&f->store);
 	d->loop = &f->l->loop;
-	d->rules = (struct rules){.rule = some_rules, .count = 1};
+	d->rules = (struct rules){.rule = some_rules, .count = 2};
 	d->options.batch_bytes_max = 1u << 20;
 	d->options.batch_pending_max = 1;
 	metrics_init(&d->metrics, dispatcher_metrics, DM_COUNT, NULL);
@@ -103,7 +104,8 @@ static int tear_down(void **state)
 	return 0;
 }
 
-static struct items *request_of(unsigned channel, unsigned count)
+/* Messages of the channel; mixed: every other one of "emoji" instead. */
+static struct items *request_of(unsigned channel, unsigned count, bool mixed)
 {
 	const struct items_request r = {
 		.input = &stentor__v1__publish_batch_request__descriptor,
@@ -112,7 +114,7 @@ static struct items *request_of(unsigned channel, unsigned count)
 		.max = 1u << 20,
 	};
 	Stentor__V1__PublishBatchRequest m;
-	Stentor__V1__PublishRequest q, *list[ITEMS_MAX];
+	Stentor__V1__PublishRequest q, emoji, *list[ITEMS_MAX];
 	uint8_t bytes[1000];
 	char name[8];
 
@@ -120,8 +122,10 @@ static struct items *request_of(unsigned channel, unsigned count)
 	stentor__v1__publish_request__init(&q);
 	q.channel = name;
 	q.data = (char *)"x";
+	emoji = q;
+	emoji.channel = (char *)"emoji";
 	for (unsigned i = 0; i < count; i++)
-		list[i] = &q;
+		list[i] = mixed && i % 2 != 0 ? &emoji : &q;
 	stentor__v1__publish_batch_request__init(&m);
 	m.n_messages = count;
 	m.messages = list;
@@ -129,16 +133,22 @@ static struct items *request_of(unsigned channel, unsigned count)
 			 stentor__v1__publish_batch_request__pack(&m, bytes));
 }
 
-/* A call of so many messages, on the channel of its number. */
-static struct ended_call *call(struct fixture *f, unsigned peer, unsigned count)
+static struct ended_call *begin(struct fixture *f, unsigned peer,
+				unsigned count, bool mixed)
 {
 	static const char path[] = "/stentor.v1.PublisherService/PublishBatch";
 	struct ended_call *c = &f->calls[f->count];
 
 	rpc_begin(&c->call, rpc_table_find(&f->table, path, strlen(path)), NULL,
 		  f->peers[peer], &front);
-	c->call.method->on_list(&c->call, request_of(f->count++, count));
+	c->call.method->on_list(&c->call, request_of(f->count++, count, mixed));
 	return c;
+}
+
+/* A call of so many messages, on the channel of its number. */
+static struct ended_call *call(struct fixture *f, unsigned peer, unsigned count)
+{
+	return begin(f, peer, count, false);
 }
 
 /* Turns of the loop, until every batch waits for the store. */
@@ -251,6 +261,32 @@ static void test_batches_abandoned(void **state)
 	serve(f, "1");
 }
 
+/* What the store does not keep goes its way, whether that is known to be away
+ * or has not answered; and so the call has results. */
+static void test_batches_abandoned_but_for_others(void **state)
+{
+	struct fixture *f = *state;
+	const uint64_t *total = f->d.publisher.total[PRIORITY_NORMAL];
+	struct ended_call *c;
+
+	f->store.fault = "down";
+	c = begin(f, 0, 4, true);
+	settle(f);
+	assert_true(c->answered);
+	assert_int_equal(f->store.submitted, 0);
+	assert_int_equal(total[GRPC_UNAVAILABLE], 2);
+	assert_int_equal(f->d.publisher.total[PRIORITY_DROPPABLE][GRPC_OK], 2);
+	f->store.fault = NULL;
+	c = begin(f, 0, 4, true);
+	settle(f);
+	fakestore_appended(&f->store, ERR_UNAVAILABLE);
+	settle(f);
+	assert_true(c->answered);
+	assert_int_equal(f->store.submitted, 1);
+	assert_int_equal(total[GRPC_UNAVAILABLE], 4);
+	assert_int_equal(f->d.publisher.total[PRIORITY_DROPPABLE][GRPC_OK], 4);
+}
+
 /* Nobody waits for the answer: what the store has comes back, all else is free
  * at once, and is neither counted as refused nor answered. */
 static void test_batches_given_up(void **state)
@@ -311,6 +347,7 @@ int main(void)
 		TEST(test_batches_connections_take_turns),
 		TEST(test_batches_share_the_room),
 		TEST(test_batches_abandoned),
+		TEST(test_batches_abandoned_but_for_others),
 		TEST(test_batches_given_up),
 		TEST(test_batches_given_up_in_line),
 	};
