@@ -158,13 +158,17 @@ static void on_closed(void *ctx)
 	d->on_closed(d);
 }
 
-/* No publish waits for it; that some are late is not waited for for ever. */
+/* No publish waits for it; that some are late is not waited for for ever. What
+ * is in doubt then, or marked behind, or routed and not sent, may go untold: the
+ * links end after the store has closed, and each worker that we could tell asks
+ * for the tops of all its logs when its link ends, and when one comes back. */
 static void maybe_close(struct dispatcher *d, uint64_t now_ms)
 {
 	struct store *store = d->store;
 
 	if (publish_late(&d->publisher) > 0 && now_ms < d->store_end_ms)
 		return;
+	moves_close(&d->moves);
 	d->store = NULL;
 	store_close(store, on_closed, d);
 }
@@ -173,6 +177,7 @@ void storage_tick(struct dispatcher *d, uint64_t now_ms)
 {
 	if (d->store == NULL)
 		return;
+	moves_tick(&d->moves);
 	if (d->on_closed != NULL) {
 		maybe_close(d, now_ms);
 		return;
@@ -180,7 +185,6 @@ void storage_tick(struct dispatcher *d, uint64_t now_ms)
 	tell_identity(d);
 	if (store_state(d->store)->up)
 		d->store_up_ms = now_ms;
-	moves_tick(&d->moves);
 	if (now_ms - d->store_report_ms >= REPORT_MS) {
 		d->store_report_ms = now_ms;
 		exchange(d);
@@ -195,7 +199,6 @@ void storage_close(struct dispatcher *d, void (*closed)(struct dispatcher *d))
 {
 	check(publish_pending(&d->publisher) == 0 && d->channel_reads == 0);
 	history_close(&d->history);
-	moves_close(&d->moves);
 	d->on_closed = closed;
 	d->store_end_ms = uv_now(d->loop) + LATE_MAX_MS;
 	maybe_close(d, uv_now(d->loop));
