@@ -6,13 +6,24 @@
 
 #include <string.h>
 
+struct outcome outcome_of(const struct publish_result *r)
+{
+	struct outcome o = {
+		.code = r->code,
+		.nodes = r->nodes,
+		.place = r->place,
+		.error = r->code != GRPC_OK ? (char *)r->error : NULL,
+	};
+
+	memcpy(o.message_id, r->message_id, sizeof(o.message_id));
+	return o;
+}
+
 void outcome_keep(struct outcome *o, const struct publish_result *r)
 {
-	o->code = r->code;
-	o->nodes = r->nodes;
-	o->place = r->place;
-	memcpy(o->message_id, r->message_id, sizeof(o->message_id));
-	o->error = r->code != GRPC_OK ? xstrdup(r->error) : NULL;
+	*o = outcome_of(r);
+	if (o->error)
+		o->error = xstrdup(o->error);
 }
 
 void answer_response(struct answer *a, const char *message_id,
@@ -29,21 +40,15 @@ void answer_response(struct answer *a, const char *message_id,
 	a->response.position = &a->position;
 }
 
-void answer_failure(struct answer *a, enum grpc_code code, const char *error)
-{
-	stentor__v1__publish_result__init(&a->result);
-	a->result.code = code;
-	a->result.error = (char *)error;
-}
-
 void answer_result(struct answer *a, const struct outcome *o)
 {
+	stentor__v1__publish_result__init(&a->result);
 	if (o->code != GRPC_OK) {
-		answer_failure(a, o->code, o->error);
+		a->result.code = o->code;
+		a->result.error = o->error;
 		return;
 	}
 	answer_response(a, o->message_id, &o->place, o->nodes);
-	stentor__v1__publish_result__init(&a->result);
 	a->result.response = &a->response;
 }
 

@@ -17,6 +17,8 @@ struct outcome {
 	char *error; /* NULL: none; owned */
 };
 
+/* Borrows the result's text: to be answered now. */
+struct outcome outcome_of(const struct publish_result *r);
 void outcome_keep(struct outcome *o, const struct publish_result *r);
 
 /* One message's answer; borrows the texts of its outcome. */
@@ -28,7 +30,6 @@ struct answer {
 
 void answer_response(struct answer *a, const char *message_id,
 		     const struct store_place *place, uint32_t nodes);
-void answer_failure(struct answer *a, enum grpc_code code, const char *error);
 void answer_result(struct answer *a, const struct outcome *o);
 
 /* Publishes if the call's caller may, and counts what waits as its peer's.

@@ -136,18 +136,19 @@ static bool item_first(const struct stream_item *item)
 	return item->stream->waiting.next == &item->in_stream;
 }
 
-static void send_result(struct rpc_call *call, const struct publish_result *r)
+static void send_outcome(struct rpc_call *call, const struct outcome *o)
 {
 	struct answer answer;
 
-	if (r->code != GRPC_OK) {
-		answer_failure(&answer, r->code, r->error);
-	} else {
-		answer_response(&answer, r->message_id, &r->place, r->nodes);
-		stentor__v1__publish_result__init(&answer.result);
-		answer.result.response = &answer.response;
-	}
+	answer_result(&answer, o);
 	rpc_send(call, &answer.result.base);
+}
+
+static void send_result(struct rpc_call *call, const struct publish_result *r)
+{
+	struct outcome o = outcome_of(r);
+
+	send_outcome(call, &o);
 }
 
 /* Whether its connection may have more under way. */
@@ -193,12 +194,10 @@ static void stream_advance(struct stream *s)
 	while (!list_empty(&s->waiting)) {
 		struct stream_item *item = container_of(
 			s->waiting.next, struct stream_item, in_stream);
-		struct answer answer;
 
 		if (!item->known)
 			break;
-		answer_result(&answer, &item->outcome);
-		rpc_send(s->call, &answer.result.base);
+		send_outcome(s->call, &item->outcome);
 		free(item->outcome.error);
 		item_free(item);
 	}
