@@ -13,7 +13,6 @@
 
 #define IDENTITY_KEY "stentor:store"
 /* "stentor:{CHANNEL}:k:KEY" */
-#define KEY_SIZE    320
 #define NUMBER_SIZE REDIS_NUMBER_SIZE
 #define RUN_LEN	    8 /* of a run_id's 40: enough beside a replid's 16 */
 /* Pairs of numbers: a place, and epochs before it. */
@@ -33,13 +32,13 @@ static struct redis_arg number(char text[NUMBER_SIZE], uint64_t value)
 	return (struct redis_arg){text, (size_t)len};
 }
 
-static struct redis_arg key(char text[KEY_SIZE], const char *channel,
-			    const char *what, const char *rest)
+struct redis_arg redis_key(char text[REDIS_KEY_SIZE], const char *channel,
+			   const char *what, const char *rest)
 {
-	int len = snprintf(text, KEY_SIZE, "stentor:{%s}:%s%s", channel, what,
-			   rest);
+	int len = snprintf(text, REDIS_KEY_SIZE, "stentor:{%s}:%s%s", channel,
+			   what, rest);
 
-	check(len > 0 && len < KEY_SIZE);
+	check(len > 0 && len < REDIS_KEY_SIZE);
 	return (struct redis_arg){text, (size_t)len};
 }
 
@@ -62,7 +61,7 @@ static bool send_append(struct redis_op *op, struct redis_node *node)
 {
 	const struct store_append *a = op->append;
 	struct redis_store *s = op->s;
-	char keys[3][KEY_SIZE], numbers[6][NUMBER_SIZE];
+	char keys[3][REDIS_KEY_SIZE], numbers[6][NUMBER_SIZE];
 	struct redis_arg args[16];
 	bool answer = a->idempotency_key[0] != 0;
 	size_t n = 0;
@@ -71,10 +70,11 @@ static bool send_append(struct redis_op *op, struct redis_node *node)
 	args[n++] = (struct redis_arg){s->sha[REDIS_SCRIPT_APPEND],
 				       REDIS_SHA_SIZE - 1};
 	args[n++] = redis_arg_text(answer ? "3" : "2");
-	args[n++] = key(keys[0], a->channel, "meta", "");
-	args[n++] = key(keys[1], a->channel, "log", "");
+	args[n++] = redis_key(keys[0], a->channel, "meta", "");
+	args[n++] = redis_key(keys[1], a->channel, "log", "");
 	if (answer)
-		args[n++] = key(keys[2], a->channel, "k:", a->idempotency_key);
+		args[n++] = redis_key(keys[2], a->channel,
+				      "k:", a->idempotency_key);
 	args[n++] = number(numbers[0], s->epoch_floor);
 	args[n++] = run_of(node);
 	args[n++] = redis_arg_text(node->durable);
@@ -96,13 +96,13 @@ static bool send_append(struct redis_op *op, struct redis_node *node)
 static bool send_read(struct redis_op *op, struct redis_node *node)
 {
 	const struct store_read *r = op->read;
-	char keys[2][KEY_SIZE], numbers[4][NUMBER_SIZE];
+	char keys[2][REDIS_KEY_SIZE], numbers[4][NUMBER_SIZE];
 	const struct redis_arg args[] = {
 		redis_arg_text("EVALSHA"),
 		{op->s->sha[REDIS_SCRIPT_READ], REDIS_SHA_SIZE - 1},
 		redis_arg_text("2"),
-		key(keys[0], r->channel, "meta", ""),
-		key(keys[1], r->channel, "log", ""),
+		redis_key(keys[0], r->channel, "meta", ""),
+		redis_key(keys[1], r->channel, "log", ""),
 		number(numbers[0], r->epoch),
 		number(numbers[1], r->after),
 		number(numbers[2], min_of(r->records_max,
@@ -145,7 +145,7 @@ static bool send_tops(struct redis_op *op, struct redis_node *node)
 {
 	const struct redis_top *order = op->tops->order + op->first;
 	const struct store_tops *t = op->tops->tops;
-	char(*keys)[KEY_SIZE] = xmalloc((op->count + 1) * sizeof(*keys));
+	char(*keys)[REDIS_KEY_SIZE] = xmalloc((op->count + 1) * sizeof(*keys));
 	char(*places)[PLACE_SIZE] = xmalloc((op->count + 1) * sizeof(*places));
 	struct redis_arg args[7 + 2 * REDIS_TOPS_MAX];
 	char numbers[3][NUMBER_SIZE];
@@ -157,8 +157,8 @@ static bool send_tops(struct redis_op *op, struct redis_node *node)
 				       REDIS_SHA_SIZE - 1};
 	args[n++] = number(numbers[0], op->count);
 	for (size_t i = 0; i < op->count; i++)
-		args[n++] =
-			key(keys[i], t->channels[order[i].index], "meta", "");
+		args[n++] = redis_key(keys[i], t->channels[order[i].index],
+				      "meta", "");
 	args[n++] = number(numbers[1], op->s->epoch_floor);
 	args[n++] = run_of(node);
 	args[n++] = redis_arg_text(node->durable);
@@ -217,34 +217,6 @@ bool redis_op_send(struct redis_op *op, struct redis_node *node)
 
 /* --- what an answer means ------------------------------------------------- */
 
-/* A decimal number and what follows it: a space or the end. */
-static bool read_number(const char **at, uint64_t *out)
-{
-	const char *digit = *at;
-
-	*out = 0;
-	if (digit == NULL || *digit < '0' || *digit > '9')
-		return false;
-	for (; *digit >= '0' && *digit <= '9'; digit++)
-		if (__builtin_mul_overflow(*out, 10, out) ||
-		    __builtin_add_overflow(*out, *digit - '0', out))
-			return false;
-	if (*digit == ' ')
-		digit++;
-	else if (*digit != 0)
-		return false;
-	*at = digit;
-	return true;
-}
-
-static bool element_number(const struct redis_reply *reply, size_t i,
-			   uint64_t *out)
-{
-	const char *text = redis_element_text(reply, i);
-
-	return text != NULL && read_number(&text, out) && *text == 0;
-}
-
 /* New epochs are above it, unless it is nonsense that Lua could not count on
  * from. */
 static void note_epoch(struct redis_store *s, uint64_t epoch)
@@ -273,8 +245,8 @@ static bool read_eras(const char *text, struct store_eras *out)
 		struct store_era *era = &out->era[out->count];
 
 		if (out->count == STORE_ERAS_MAX ||
-		    !read_number(&text, &era->epoch) ||
-		    !read_number(&text, &era->offset))
+		    !redis_number(&text, &era->epoch) ||
+		    !redis_number(&text, &era->offset))
 			return false;
 		out->count++;
 	}
@@ -296,8 +268,8 @@ static int take_append(struct redis_op *op, const struct redis_reply *reply)
 	const char *text = count_era(op->s, reply->text);
 
 	if (reply->type != REDIS_REPLY_STRING ||
-	    !read_number(&text, &a->place.epoch) ||
-	    !read_number(&text, &a->place.offset) || a->place.offset == 0)
+	    !redis_number(&text, &a->place.epoch) ||
+	    !redis_number(&text, &a->place.offset) || a->place.offset == 0)
 		return ERR_MALFORMED;
 	/* The first one's id follows: it was there already. */
 	a->duplicate = *text != 0;
@@ -321,9 +293,10 @@ static int take_read(struct redis_op *op, const struct redis_reply *reply)
 	size_t count;
 
 	if (eras == NULL || reply->count % 2 != 0 ||
-	    !element_number(reply, 0, &r->top.epoch) ||
-	    !element_number(reply, 1, &r->top.offset) ||
-	    !element_number(reply, 2, &r->first) || !read_eras(eras, &r->eras))
+	    !redis_element_number(reply, 0, &r->top.epoch) ||
+	    !redis_element_number(reply, 1, &r->top.offset) ||
+	    !redis_element_number(reply, 2, &r->first) ||
+	    !read_eras(eras, &r->eras))
 		return ERR_MALFORMED;
 	note_epoch(op->s, r->top.epoch);
 	count = (reply->count - READ_HEAD) / 2;
@@ -333,7 +306,7 @@ static int take_read(struct redis_op *op, const struct redis_reply *reply)
 		const char *bytes = redis_element_text(reply, at + 1);
 
 		if (bytes == NULL ||
-		    !element_number(reply, at, &records[i].offset)) {
+		    !redis_element_number(reply, at, &records[i].offset)) {
 			free(records);
 			return ERR_MALFORMED;
 		}
@@ -366,8 +339,8 @@ static int take_top(struct redis_op *op, size_t index, uint64_t time_ms,
 		uint64_t known = known_of(t, index).epoch;
 
 		*place = (struct store_place){max_of(time_ms, known + 1), 0};
-	} else if (!read_number(&text, &place->epoch) ||
-		   !read_number(&text, &place->offset) ||
+	} else if (!redis_number(&text, &place->epoch) ||
+		   !redis_number(&text, &place->offset) ||
 		   !read_eras(text, &eras) || place->epoch == 0) {
 		return ERR_MALFORMED;
 	}
@@ -382,7 +355,7 @@ static int take_tops(struct redis_op *op, const struct redis_reply *reply)
 {
 	uint64_t time_ms;
 
-	if (!element_number(reply, 0, &time_ms) ||
+	if (!redis_element_number(reply, 0, &time_ms) ||
 	    reply->count != 1 + (size_t)op->count)
 		return ERR_MALFORMED;
 	note_epoch(op->s, time_ms);
@@ -404,7 +377,7 @@ static int take_identity(struct redis_op *op, const struct redis_reply *reply)
 
 	if (reply->type == REDIS_REPLY_NIL) /* it has no room for it */
 		return 0;
-	if (!read_number(&text, &identity) || identity == 0)
+	if (!redis_number(&text, &identity) || identity == 0)
 		return ERR_MALFORMED;
 	if (state->identity != 0 && state->identity != identity)
 		log_warn("STORE-IDENTITY", "was=%016" PRIx64 " is=%016" PRIx64,

@@ -115,25 +115,20 @@ static void ask_key(struct redis_node *node)
 
 /* --- what was last appended to -------------------------------------------- */
 
-static uint64_t element_number(const struct redis_reply *reply, size_t i)
-{
-	const char *text = redis_element_text(reply, i);
-
-	return text != NULL ? strtoull(text, NULL, 10) : 0;
-}
-
-/* epoch, top and eras of the log: as redis_script.c writes them. */
+/* epoch, top and eras of the log: as redis_script.c writes them. What is not
+ * there, or is no number, was lost. */
 static bool is_behind(const struct redis_reply *reply, struct store_place last)
 {
 	const char *eras = redis_element_text(reply, 2);
-	uint64_t epoch = element_number(reply, 0), began, present;
+	uint64_t epoch, top, began, present;
 
-	if (eras != NULL &&
-	    sscanf(eras, "%" SCNu64 " %" SCNu64, &began, &present) == 2 &&
+	if (!redis_element_number(reply, 0, &epoch) ||
+	    !redis_element_number(reply, 1, &top))
+		return true;
+	if (redis_number(&eras, &began) && redis_number(&eras, &present) &&
 	    began == epoch)
 		epoch = present;
-	return epoch < last.epoch ||
-	       (epoch == last.epoch && element_number(reply, 1) < last.offset);
+	return epoch < last.epoch || (epoch == last.epoch && top < last.offset);
 }
 
 static void on_last(struct redis_request *q UNUSED, struct redis_node *node,
@@ -153,11 +148,10 @@ static void on_last(struct redis_request *q UNUSED, struct redis_node *node,
 
 static void ask_last(struct redis_node *node)
 {
-	char key[sizeof(node->s->last_channel) + 32];
+	char key[REDIS_KEY_SIZE];
 	const struct redis_arg get[] = {
 		redis_arg_text("HMGET"),
-		{key, (size_t)snprintf(key, sizeof(key), "stentor:{%s}:meta",
-				       node->s->last_channel)},
+		redis_key(key, node->s->last_channel, "meta", ""),
 		redis_arg_text("epoch"),
 		redis_arg_text("top"),
 		redis_arg_text("eras"),

@@ -61,6 +61,7 @@ _Static_assert(STORE_ERAS_MAX == 8, "REDIS_ERAS_MAX");
 /* A server with more needs 4 KiB and more for a small channel. */
 #define REDIS_STREAM_NODE_BYTES 1024
 #define REDIS_NUMBER_SIZE	24
+#define REDIS_KEY_SIZE		320
 #define REDIS_SHA_SIZE		41
 #define REDIS_ADDRESS_SIZE	(REDIS_HOST_SIZE + 8)
 
@@ -90,6 +91,12 @@ bool redis_encode(struct buf *out, const struct redis_arg *args, size_t count);
 struct redis_arg redis_arg_text(const char *text);
 /* The reply is an array whose element `i` is a string. */
 const char *redis_element_text(const struct redis_reply *reply, size_t i);
+/* A decimal number and what follows it: a space, which is passed, or the end.
+ * False: there is none (also of NULL), or something else follows. */
+bool redis_number(const char **at, uint64_t *out);
+/* The element is a string that is one. */
+bool redis_element_number(const struct redis_reply *reply, size_t i,
+			  uint64_t *out);
 /* The error reply begins with this word. */
 bool redis_error_is(const struct redis_reply *reply, const char *word);
 /* The value of "name:value\r\n" in an INFO text; false if it is not there. */
@@ -117,7 +124,6 @@ enum redis_node_state {
 };
 
 struct redis_watch;
-struct redis_node;
 
 /* A connection's socket and parser. */
 struct redis_link {
@@ -390,6 +396,10 @@ void redis_handle_closed(struct redis_store *s);
 /* Who is master of what is to be asked again, of the Cluster or a Sentinel. */
 void redis_suspect(struct redis_store *s);
 /* The turn'th, counted round, of the nodes that are ready; NULL: none is. */
+/* The name of what is kept of a channel: its "meta", its "log", or "k:" and the
+ * `rest`, an idempotency key. */
+struct redis_arg redis_key(char text[REDIS_KEY_SIZE], const char *channel,
+			   const char *what, const char *rest);
 struct redis_node *redis_ready_node(struct redis_store *s, unsigned turn);
 void redis_cluster_tick(struct redis_store *s, uint64_t now_ms);
 /* The node of an address, made if it is new; NULL: REDIS_NODES_MAX. */

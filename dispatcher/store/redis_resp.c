@@ -129,6 +129,35 @@ bool redis_info_field(const char *info, const char *name, char *value,
 	return false;
 }
 
+/* --- numbers ------------------------------------------------------------- */
+
+bool redis_number(const char **at, uint64_t *out)
+{
+	const char *digit = *at;
+
+	*out = 0;
+	if (digit == NULL || *digit < '0' || *digit > '9')
+		return false;
+	for (; *digit >= '0' && *digit <= '9'; digit++)
+		if (__builtin_mul_overflow(*out, 10, out) ||
+		    __builtin_add_overflow(*out, *digit - '0', out))
+			return false;
+	if (*digit == ' ')
+		digit++;
+	else if (*digit != 0)
+		return false;
+	*at = digit;
+	return true;
+}
+
+bool redis_element_number(const struct redis_reply *reply, size_t i,
+			  uint64_t *out)
+{
+	const char *text = redis_element_text(reply, i);
+
+	return redis_number(&text, out) && *text == 0;
+}
+
 /* --- commands ------------------------------------------------------------ */
 
 struct redis_arg redis_arg_text(const char *text)
