@@ -253,7 +253,6 @@ static void arrive(struct log *log, struct place to, uint64_t top)
 		log->report_at = 0;
 	look_forget(log);
 	held_carry(&log->held, to.epoch, is_same, log);
-	log->moved_ms = log->logs->now_ms;
 }
 
 /* The log is in another epoch, E2, than our place, (E, p). With `last` the
@@ -274,10 +273,12 @@ static void move(struct log *log, LinkPlace *top)
 		.last = last,
 		.passed = log->place.offset,
 		.sure = is_sure(log, last, top),
+		.left_ms = l->now_ms,
 	};
 	struct place to = log->place;
 	struct gap gap;
 
+	from.exact = from.sure;
 	log->past = past_move(log->past, &from, top);
 	check(past_map(log->past, &to, &gap)); /* told to each reader */
 	/* The store is to hear of epochs that it has forgotten. */
@@ -340,7 +341,7 @@ static void was_there(struct log *log, struct place at)
 
 	if (e == NULL || at.offset > reached)
 		ask(log); /* or the store has gone back behind all of this */
-	if (e == NULL || !e->sure || at.offset <= reached) {
+	if (e == NULL || !e->exact || at.offset <= reached) {
 		l->counters.doubles++;
 		return;
 	}
@@ -350,21 +351,36 @@ static void was_there(struct log *log, struct place at)
 	l->ops->lost(l->ctx, log->channel, &gap);
 }
 
-/* A link has ended, by which messages of the epoch before this one may have
- * been on their way. */
+/* The oldest epoch of which something may still be on its way that nobody has
+ * been told of. Of one in which there was no log nothing is. */
+static struct past_epoch *oldest_exact(const struct log *log)
+{
+	struct past *p = log->past;
+	struct past_epoch *oldest = NULL;
+
+	for (unsigned i = 0; p != NULL && i < p->count; i++) {
+		struct past_epoch *e = &p->epoch[i];
+
+		if (e->exact && !(e->gone && e->last == 0) &&
+		    log->logs->now_ms - e->left_ms < LOGS_LATE_MS &&
+		    (oldest == NULL || e->epoch < oldest->epoch))
+			oldest = e;
+	}
+	return oldest;
+}
+
+/* A link has ended, by which messages of earlier epochs may have been on their
+ * way. */
 static void doubt_past(struct log *log)
 {
 	struct logs *l = log->logs;
-	struct past_epoch *e;
+	struct past_epoch *e = oldest_exact(log);
 	struct gap gap;
 
-	if (log->past == NULL || l->now_ms - log->moved_ms >= LOGS_LATE_MS)
-		return;
-	e = &log->past->epoch[0];
-	if (!e->sure || (e->gone && e->last == 0))
+	if (e == NULL)
 		return;
 	for (unsigned i = 0; i < log->past->count; i++)
-		log->past->epoch[i].sure = false;
+		log->past->epoch[i].sure = log->past->epoch[i].exact = false;
 	gap = (struct gap){
 		.reason = e->gone ? GAP_EPOCH : GAP_REWOUND,
 		.from = {e->epoch, max_of(e->last, e->base) + 1},

@@ -87,7 +87,6 @@ struct log {
 	bool report;	      /* `known` once more, at report_at */
 	uint64_t report_at;   /* offset; UINT64_MAX: not answered yet */
 	uint32_t asked_index; /* in the batch */
-	uint64_t moved_ms;    /* to another epoch, the last time */
 	uint64_t looked_ms;   /* its top was answered, or the sweep was here */
 	uint64_t found;	      /* offset that the sweep found; 0: none */
 	uint64_t found_ms;

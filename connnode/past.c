@@ -88,6 +88,8 @@ struct past *past_move(struct past *old, struct past_epoch *from,
 			e.last = known->last;
 			e.passed = known->passed;
 			e.sure = known->sure && whole;
+			e.exact = known->exact;
+			e.left_ms = known->left_ms;
 		}
 		add(p, &e);
 	}

@@ -53,7 +53,11 @@ struct past_epoch {
 	uint64_t passed; /* of it, to those who were level */
 	uint64_t last;	 /* the greatest offset known to have existed */
 	bool sure;	 /* nothing after `last` was ever there */
-	bool gone;	 /* of a log that is no more */
+	/* Those who were level when it was left, at `left_ms`, were told what
+	 * they miss of it up to `last`, and no more. */
+	bool exact;
+	uint64_t left_ms;
+	bool gone; /* of a log that is no more */
 };
 
 /* Of those that the store tells of, the newest first; then others. NULL stands

@@ -301,6 +301,44 @@ static void test_epochs_older_lost_with_its_link(void **state)
 	expect(f, "l4:9!rewound[3:9-4:8] ");
 }
 
+/* The store was emptied, and asked before it had anything again: that there was
+ * no log was an epoch too, but none that anything could be lost of. */
+static void test_epochs_older_lost_behind_none(void **state)
+{
+	struct fixture *f = *state;
+
+	follow(f, 1, 6);
+	logs_ask(&f->logs, f->a);
+	answered_new(f, 2, 0);
+	expect(f, "m2:0 k2:0 ");
+	deliver(f, 3, 1);
+	answered_new(f, 3, 1);
+	expect(f, "m3:0 p3:1 ");
+	logs_resync(&f->logs, true);
+	expect(f, "l3:1!epoch[1:7-3:0] ");
+	logs_resync(&f->logs, true); /* once */
+	expect(f, "");
+}
+
+/* What the later step has lost was told; of the one before it, more comes. */
+static void test_epochs_older_lost_by_two_steps(void **state)
+{
+	struct fixture *f = *state;
+
+	follow(f, 1, 6);
+	deliver(f, 2, 7);
+	answered(f, 2, 7, 1, 6);
+	deliver(f, 3, 7);
+	answered(f, 3, 7, 2, 6);
+	expect(f, "m2:6 p2:7 m3:6 p3:7 ");
+	deliver(f, 1, 7);
+	expect(f, "l3:7!rewound[1:7-1:7] ");
+	deliver(f, 1, 7);
+	expect(f, "");
+	logs_resync(&f->logs, true);
+	expect(f, "l3:7!rewound[1:8-3:6] ");
+}
+
 /* --- several epochs ------------------------------------------------------ */
 
 static struct gap mapped(struct fixture *f, struct place *at)
@@ -506,6 +544,8 @@ int main(void)
 		TEST(test_epochs_forgotten_by_the_store),
 		TEST(test_epochs_come_back),
 		TEST(test_epochs_older_lost_with_its_link),
+		TEST(test_epochs_older_lost_behind_none),
+		TEST(test_epochs_older_lost_by_two_steps),
 		TEST(test_epochs_places_of_long_ago),
 		TEST(test_epochs_before_our_time),
 		TEST(test_epochs_one_between),
