@@ -13,6 +13,7 @@
  *	rewound	 the newest messages of a log are lost (only in some runs): it
  *		 gets a new epoch before anything is appended or its top is
  *		 told, or when somebody has seen more than is left
+ *	emptied	 a log and all its messages are gone at once (likewise)
  *	gone	 a log that was silent for LINGER_MS is forgotten, and the next
  *		 message begins a new one (only in some runs)
  *
@@ -615,11 +616,35 @@ static void store_rewind(void)
 	trace("store: the log %llu is rewound to %llu", log->epoch, log->top);
 }
 
+/* Not a log so young that it may have come and gone between two looks at the
+ * channel: that messages live longer than that, a worker relies on. */
+static void store_empty(void)
+{
+	unsigned number = (unsigned)below(RELIABLE);
+	struct sim_log *log = current_log(number);
+
+	if (log == NULL || store.count[number] > EPOCHS_MAX / 2 ||
+	    world.now_ms - log->epoch < HISTORY_TTL)
+		return;
+	for (uint64_t i = 0; i < log->ever; i++) {
+		struct sim_message *m =
+			message_at(number, (struct place){log->epoch, i + 1});
+
+		m->lost_ms = min_of(m->lost_ms, world.now_ms);
+	}
+	store.there[number] = false;
+	store.total.rewinds++;
+	trace("store: the log %llu is emptied", log->epoch);
+}
+
 /* One random misfortune of the stores. */
 static void store_fault(void)
 {
 	if (store.rewinds && chance(300)) {
-		store_rewind();
+		if (chance(250))
+			store_empty();
+		else
+			store_rewind();
 	} else if (chance(500)) {
 		store.down_until_ms = world.now_ms + below(2500);
 		trace("store: down until %llu ms", store.down_until_ms);

@@ -127,14 +127,17 @@ static void take_gap(struct sim_worker *w, unsigned channel,
 		fail_log(w, channel, "no gap", gap->from);
 	for (uint64_t i = 0; i < store.message_count; i++) {
 		const struct sim_message *m = &store.messages[i];
-		struct place last = gap->to;
+		struct place last = gap->to, at = m->place;
 
+		/* It may have been carried into the epoch that is left. */
+		if (m->number == t->number && at.epoch < gap->from.epoch &&
+		    is_carried(t, gap->from.epoch, i))
+			at.epoch = gap->from.epoch;
 		/* The beginning of a later epoch is not missing. */
 		if (gap->to.epoch > gap->from.epoch)
 			last.offset = 0;
-		if (m->number != t->number ||
-		    place_before(m->place, gap->from) ||
-		    place_before(last, m->place))
+		if (m->number != t->number || place_before(at, gap->from) ||
+		    place_before(last, at))
 			continue;
 		if (t->got[i] != PASSED && !is_carried(t, present, i))
 			t->got[i] = TOLD;
