@@ -7,8 +7,8 @@
 static void test_resp_numbers(void **state)
 {
 	const char *at = "12 18446744073709551615";
-	const char *none[] = {"",    " 1", "-1", "1x", "0x1",
-			      "1.5", "18446744073709551616"};
+	const char *none[] = {
+		"", " 1", "-1", "1x", "0x1", "1.5", "18446744073709551616"};
 	uint64_t n;
 
 	(void)state;
