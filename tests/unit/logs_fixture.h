@@ -326,6 +326,17 @@ static UNUSED void answered(struct fixture *f, uint64_t epoch, uint64_t offset,
 	answer_era(f, epoch, offset, era, base);
 }
 
+/* The top is asked for, and answered by a log that is new. */
+static UNUSED void answered_new(struct fixture *f, uint64_t epoch,
+				uint64_t offset)
+{
+	unsigned before = f->tops_asked;
+
+	turn(f, 0);
+	assert_int_equal(f->tops_asked, before + 1);
+	answer_tops(f, epoch, offset);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 
 #endif

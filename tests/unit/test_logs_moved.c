@@ -2,16 +2,6 @@
  * the sweep finds it, and for readers who were there before it. */
 #include "tests/unit/logs_fixture.h"
 
-/* The top is asked for, and answered by a log that is new. */
-static void answered_new(struct fixture *f, uint64_t epoch, uint64_t offset)
-{
-	unsigned before = f->tops_asked;
-
-	turn(f, 0);
-	assert_int_equal(f->tops_asked, before + 1);
-	answer_tops(f, epoch, offset);
-}
-
 /* --- another log ---------------------------------------------------------- */
 
 static void test_epochs_new_log(void **state)
