@@ -21,13 +21,7 @@ struct backlog {
 	struct list by_size[BACKLOG_CLASSES];
 };
 
-struct backlog_entry {
-	struct list in_size;
-	uint8_t class; /* 0: on no list */
-};
-
 void backlog_init(struct backlog *b);
-void backlog_entry_init(struct backlog_entry *e);
 
 static inline uint8_t backlog_class(size_t bytes)
 {
@@ -37,19 +31,22 @@ static inline uint8_t backlog_class(size_t bytes)
 	return (uint8_t)(class < BACKLOG_CLASSES ? class : BACKLOG_CLASSES - 1);
 }
 
-void backlog_move(struct backlog *b, struct backlog_entry *e, uint8_t class);
+void backlog_move(struct backlog *b, struct list *in_size, uint8_t class);
 
-/* The stream's queue has so many bytes now. */
-static inline void backlog_set(struct backlog *b, struct backlog_entry *e,
-			       size_t bytes)
+/* The stream's queue has so many bytes now. `in_size` is its place in the
+ * lists and *class where that is: its owner's memory, 0 at first. */
+static inline void backlog_set(struct backlog *b, struct list *in_size,
+			       uint8_t *class, size_t bytes)
 {
-	uint8_t class = backlog_class(bytes);
+	uint8_t now = backlog_class(bytes);
 
-	if (class != e->class)
-		backlog_move(b, e, class);
+	if (now == *class)
+		return;
+	*class = now;
+	backlog_move(b, in_size, now);
 }
 
 /* One of the longest; NULL: none is long. */
-struct backlog_entry *backlog_longest(const struct backlog *b);
+struct list *backlog_longest(const struct backlog *b);
 
 #endif

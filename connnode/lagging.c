@@ -276,11 +276,11 @@ unsigned lagging_run(struct worker *w, unsigned budget)
 	unsigned gone = 0;
 
 	while (gone < budget && is_too_much(w)) {
-		struct backlog_entry *e = backlog_longest(&w->backlog);
+		struct list *longest = backlog_longest(&w->backlog);
 
-		if (e == NULL)
+		if (longest == NULL)
 			break;
-		give_way(container_of(e, struct session, backlog));
+		give_way(container_of(longest, struct session, in_backlog));
 		gone++;
 	}
 	return gone;

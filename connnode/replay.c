@@ -354,7 +354,7 @@ static void serve(struct worker *w, struct session *s)
 	while (!s->doomed && (r = next_replay(s)) != NULL && catch_up(w, r))
 		;
 	if (s->replay_bytes > 0) {
-		s->replay_since_ms = worker_now(w);
+		s->replay_since_ms = (uint32_t)worker_now(w);
 		wait_in(s, &w->replays.draining);
 	}
 }
@@ -440,7 +440,7 @@ void replays_tick(struct worker *w)
 		struct session *s =
 			container_of(node, struct session, in_replays);
 
-		if (now - s->replay_since_ms < REPLAY_DRAIN_MS)
+		if ((uint32_t)now - s->replay_since_ms < REPLAY_DRAIN_MS)
 			break;
 		session_doom(s, CLOSED_SLOW);
 		list_remove(&s->in_replays);

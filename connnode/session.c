@@ -148,7 +148,7 @@ void session_accept(struct worker *w)
 	list_init(&s->in_replays);
 	wheel_timer_init(&s->timer);
 	outq_init(&s->out);
-	backlog_entry_init(&s->backlog);
+	list_init(&s->in_backlog);
 	check(uv_tcp_init(w->loop, &s->tcp) == 0);
 	if (uv_accept((uv_stream_t *)&w->listener.tcp,
 		      (uv_stream_t *)&s->tcp) != 0 ||
@@ -268,7 +268,7 @@ static void session_close(struct session *s)
 		auth_token_release(w->auth, s->token);
 	s->token = NULL;
 	w->queued_bytes -= s->out.bytes;
-	backlog_set(&w->backlog, &s->backlog, 0);
+	backlog_set(&w->backlog, &s->in_backlog, &s->backlog_class, 0);
 	session_tls_free(s);
 	uv_close((uv_handle_t *)&s->tcp, on_closed);
 }
@@ -278,7 +278,8 @@ static void session_close(struct session *s)
 void session_requeued(struct session *s, size_t before)
 {
 	s->worker->queued_bytes += s->out.bytes - before;
-	backlog_set(&s->worker->backlog, &s->backlog, s->out.bytes);
+	backlog_set(&s->worker->backlog, &s->in_backlog, &s->backlog_class,
+		    s->out.bytes);
 }
 
 void session_push(struct session *s, struct frame *f)
@@ -387,7 +388,8 @@ static void on_unblocked(uv_write_t *req, int status)
  * less until it fires. */
 static void watch_stall(struct session *s)
 {
-	s->stuck_bytes = uv_stream_get_write_queue_size((uv_stream_t *)&s->tcp);
+	s->stuck_bytes = (uint32_t)uv_stream_get_write_queue_size(
+		(uv_stream_t *)&s->tcp);
 	session_arm(s, s->worker->options->stall_timeout_ms);
 }
 

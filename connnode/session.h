@@ -42,7 +42,7 @@ struct session {
 	struct session_tls *tls; /* session_tls.h; NULL: none yet, or plain */
 	struct wheel_timer timer;
 	struct outq out;
-	struct backlog_entry backlog;
+	struct list in_backlog; /* by the size of its queue: backlog.h */
 	union {
 		struct http1 *parser; /* HEAD; NULL before the first byte */
 		uv_write_t *blocked; /* STREAM, LEAVING: waits for the socket */
@@ -54,17 +54,18 @@ struct session {
 	uint64_t generation;		/* announcement to be confirmed */
 	uint64_t ready_by_ms;
 	uint64_t leave_at_ms; /* its age then is enough; 0: never */
-	size_t stuck_bytes;   /* blocked: left when the stall timer was armed */
 	int fd;
-	uint32_t list_hash; /* place_list_hash() of its channels */
+	uint32_t stuck_bytes; /* blocked: left when the stall timer was armed */
+	uint32_t list_hash;   /* place_list_hash() of its channels */
 	uint16_t subscriptions;
 	uint16_t replays; /* of its subscriptions, how many are held by one */
 	uint32_t replay_bytes; /* of a page, queued and not yet all taken */
-	uint64_t replay_since_ms;
-	uint32_t burst_ms;
-	uint16_t stray; /* bytes received after the request */
+	uint32_t replay_since_ms,
+		burst_ms; /* of the loop's time, the low half */
+	uint16_t stray;	  /* bytes received after the request */
 	uint8_t phase;
 	uint8_t cause; /* enum close_cause, once doomed */
+	uint8_t backlog_class;
 	bool json, doomed, last_words;
 	bool confirmed; /* all dispatchers know its channels */
 	bool ready;	/* it was told stentor.ready */

@@ -108,7 +108,7 @@ struct worker {
 	struct wheel wheel;	 /* heartbeats, head and stall timeouts */
 	struct frame *heartbeat; /* shared by all */
 	size_t queued_bytes;	 /* over all streams */
-	struct backlog backlog;	 /* struct session.backlog */
+	struct backlog backlog;	 /* struct session.in_backlog */
 	size_t queue_memory_max; /* that frames may take */
 	size_t memory_peak; /* that they took since memory was given back */
 	uint64_t memory_trim_ms;

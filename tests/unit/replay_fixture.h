@@ -228,7 +228,7 @@ static int set_up(void **state)
 		list_init(&s->in_replays);
 		wheel_timer_init(&s->timer);
 		outq_init(&s->out);
-		backlog_entry_init(&s->backlog);
+		list_init(&s->in_backlog);
 	}
 	*state = f;
 	return 0;

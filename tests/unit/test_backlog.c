@@ -5,28 +5,30 @@
 static void test_backlog_finds_the_longest(void **state)
 {
 	struct backlog b;
-	struct backlog_entry e[3];
+	struct list e[3];
+	uint8_t class[3] = {0};
 
 	(void)state;
 	backlog_init(&b);
 	for (unsigned i = 0; i < 3; i++)
-		backlog_entry_init(&e[i]);
+		list_init(&e[i]);
+#define set(i, bytes) backlog_set(&b, &e[i], &class[i], bytes)
 	assert_null(backlog_longest(&b));
-	backlog_set(&b, &e[0], BACKLOG_LEAST - 1);
+	set(0, BACKLOG_LEAST - 1);
 	assert_null(backlog_longest(&b));
-	backlog_set(&b, &e[0], BACKLOG_LEAST);
-	backlog_set(&b, &e[1], 40 * BACKLOG_LEAST);
-	backlog_set(&b, &e[2], 10 * BACKLOG_LEAST);
+	set(0, BACKLOG_LEAST);
+	set(1, 40 * BACKLOG_LEAST);
+	set(2, 10 * BACKLOG_LEAST);
 	assert_ptr_equal(backlog_longest(&b), &e[1]);
-	backlog_set(&b, &e[1], 41 * BACKLOG_LEAST);
+	set(1, 41 * BACKLOG_LEAST);
 	assert_ptr_equal(backlog_longest(&b), &e[1]);
-	backlog_set(&b, &e[1], 0);
+	set(1, 0);
 	assert_ptr_equal(backlog_longest(&b), &e[2]);
-	backlog_set(&b, &e[2], SIZE_MAX);
+	set(2, SIZE_MAX);
 	assert_ptr_equal(backlog_longest(&b), &e[2]);
-	backlog_set(&b, &e[2], 1);
+	set(2, 1);
 	assert_ptr_equal(backlog_longest(&b), &e[0]);
-	backlog_set(&b, &e[0], 0);
+	set(0, 0);
 	assert_null(backlog_longest(&b));
 }
 

@@ -77,7 +77,7 @@ static int set_up(void **state)
 		s->phase = SESSION_STREAM;
 		list_init(&s->in_dirty);
 		outq_init(&s->out);
-		backlog_entry_init(&s->backlog);
+		list_init(&s->in_backlog);
 	}
 	*state = f;
 	return 0;
