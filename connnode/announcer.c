@@ -314,9 +314,10 @@ static void settle_changes(struct announcer *a, struct list *changed)
 	}
 }
 
-static void announce_changes(struct announcer *a)
+static void announce_changes(struct announcer *a, uint64_t now_ms)
 {
 	struct list changed, *node;
+	uint64_t count = 0;
 	struct batch *b;
 
 	list_init(&changed);
@@ -342,9 +343,12 @@ static void announce_changes(struct announcer *a)
 		struct channel *ch =
 			container_of(node, struct channel, unannounced);
 
+		count++;
 		if (!ch->announced && ch->job == NULL)
 			channels_forget(a->channels, ch);
 	}
+	a->announce_at_ms = now_ms + min_of(count * ANNOUNCER_GATHER_MS,
+					    (uint64_t)ANNOUNCER_GATHER_MAX_MS);
 }
 
 /* --- life of a link ---------------------------------------------------- */
@@ -705,9 +709,15 @@ static bool ack_wanted(const struct announcer *a, const struct upstream *u)
 	return !a->hold_acks && link_state_owed(&u->link) >= LINK_ACK_BYTES;
 }
 
-void announcer_flush(struct announcer *a)
+uint64_t announcer_due_ms(const struct announcer *a)
 {
-	announce_changes(a);
+	return list_empty(&a->unannounced) ? UINT64_MAX : a->announce_at_ms;
+}
+
+void announcer_flush(struct announcer *a, uint64_t now_ms)
+{
+	if (now_ms >= a->announce_at_ms)
+		announce_changes(a, now_ms);
 	list_for_each (node, &a->upstreams) {
 		struct upstream *u =
 			container_of(node, struct upstream, in_announcer);

@@ -31,7 +31,11 @@
 #include <sys/uio.h>
 
 #define ANNOUNCER_KEYS_PER_FRAME 4096
-#define ANNOUNCER_QUEUE_MAX	 (16u << 20) /* memory waiting for one upstream */
+/* After n changes were announced, those that come are gathered for n times that,
+ * up to the second: a lone one goes at once, and of a crowd many in a frame. */
+#define ANNOUNCER_GATHER_MS	5
+#define ANNOUNCER_GATHER_MAX_MS 20
+#define ANNOUNCER_QUEUE_MAX	(16u << 20) /* memory waiting for one upstream */
 #define ANNOUNCER_GREETINGS_MAX \
 	20 /* unanswered, then the socket is redialled */
 
@@ -88,6 +92,7 @@ struct announcer {
 	struct announcer_identity identity;
 	struct list upstreams;	 /* struct upstream.in_announcer */
 	struct list unannounced; /* channels whose state may have changed */
+	uint64_t announce_at_ms; /* not before: more may come */
 	uint64_t generation;	 /* of the last flush that had changes */
 	/* Set by the owner, told in heartbeats, as is `draining`. */
 	uint64_t connections;
@@ -182,7 +187,9 @@ void announcer_tell(struct announcer *a, struct upstream *u,
 void announcer_touch(struct announcer *a, struct channel *ch);
 /* End of a loop turn: sends changes, acknowledgements and what was pushed
  * back. */
-void announcer_flush(struct announcer *a);
+void announcer_flush(struct announcer *a, uint64_t now_ms);
+/* When it has to be called at the latest; UINT64_MAX: nothing waits. */
+uint64_t announcer_due_ms(const struct announcer *a);
 /* Every 100 ms or so: greetings, heartbeats, silence. */
 void announcer_tick(struct announcer *a, uint64_t now_ms);
 

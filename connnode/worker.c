@@ -61,9 +61,9 @@ static void on_spin(uv_idle_t *idle UNUSED)
 	/* While it is active the loop does not sleep. */
 }
 
-static void on_hole(uv_timer_t *timer UNUSED)
+static void on_timer(uv_timer_t *timer UNUSED)
 {
-	/* The turn that it starts looks at the logs. */
+	/* The turn that it starts looks at what waits. */
 }
 
 static void on_accept(struct listener *l)
@@ -183,7 +183,7 @@ static unsigned run_links(void *ctx, unsigned budget UNUSED)
 
 	questions_run(&w->questions, worker_now(w));
 	w->announcer.hold_acks = w->fanout.backlog_bytes > FANOUT_BACKLOG_MAX;
-	announcer_flush(&w->announcer);
+	announcer_flush(&w->announcer, worker_now(w));
 	return 0;
 }
 
@@ -203,10 +203,15 @@ static const struct stage stages[] = {
 static void worker_turn(uv_prepare_t *prepare)
 {
 	struct worker *w = container_of(prepare, struct worker, turn);
+	uint64_t now = worker_now(w), due_ms;
 
 	turn_run(stages, array_len(stages), w);
+	due_ms = announcer_due_ms(&w->announcer);
 	if (logs_waiting(&w->logs) && !uv_is_active((uv_handle_t *)&w->hole))
-		uv_timer_start(&w->hole, on_hole, LOGS_HOLE_MS / 2, 0);
+		uv_timer_start(&w->hole, on_timer, LOGS_HOLE_MS / 2, 0);
+	if (due_ms != UINT64_MAX && due_ms > now &&
+	    !uv_is_active((uv_handle_t *)&w->gather))
+		uv_timer_start(&w->gather, on_timer, due_ms - now, 0);
 	if (turn_pending(stages, array_len(stages), w) != NULL)
 		uv_idle_start(&w->spin, on_spin);
 	else
@@ -513,6 +518,7 @@ static int start(struct worker *w, const char *link_url)
 	check(uv_idle_init(w->loop, &w->spin) == 0);
 	check(uv_timer_init(w->loop, &w->tick) == 0);
 	check(uv_timer_init(w->loop, &w->hole) == 0);
+	check(uv_timer_init(w->loop, &w->gather) == 0);
 	uv_prepare_start(&w->turn, worker_turn);
 	uv_timer_start(&w->tick, on_tick, 0, WORKER_TICK_MS);
 	w->tick_due_ms = w->started_ms = worker_now(w);

@@ -125,9 +125,10 @@ struct worker {
 	char *id;
 
 	uv_prepare_t turn;
-	unsigned accepts; /* in this turn */
-	uv_idle_t spin;	  /* active while a slice of work waits for its turn */
-	uv_timer_t hole;  /* while a log waits for a message overtaken */
+	unsigned accepts;  /* in this turn */
+	uv_idle_t spin;	   /* active while a slice of work waits for its turn */
+	uv_timer_t hole;   /* while a log waits for a message overtaken */
+	uv_timer_t gather; /* while an announcement waits for others */
 	uv_timer_t tick;
 	uint64_t tick_due_ms, started_ms;
 

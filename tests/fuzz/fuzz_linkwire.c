@@ -129,7 +129,7 @@ static void worker_frame(void *ctx, const uint8_t *bytes, size_t len,
 	struct fleet_heard fleet;
 
 	announcer_receive(&w->announcer, bytes, len, now_ms);
-	announcer_flush(&w->announcer);
+	announcer_flush(&w->announcer, now_ms);
 	announcer_tick(&w->announcer, now_ms);
 	fleet = announcer_fleet(&w->announcer);
 	(void)!pace_due(&w->pace, now_ms, 1000, &fleet);

@@ -358,7 +358,7 @@ static void worker_turn(struct sim_worker *w)
 	worker_confirm(w);
 	logs_run(&w->logs, world.now_ms);
 	questions_run(&w->questions, world.now_ms);
-	announcer_flush(&w->announcer);
+	announcer_flush(&w->announcer, world.now_ms);
 }
 
 #endif

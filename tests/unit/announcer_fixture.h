@@ -30,7 +30,15 @@ struct fixture {
 	uint64_t wall_us;			     /* our clock */
 	uint64_t published_us, kept_us, kept_ttl_ms; /* in what came last */
 	unsigned moved;
+	uint64_t flush_ms;
 };
+
+/* A turn of the loop, long after the one before. */
+static UNUSED void flush(struct fixture *f)
+{
+	f->flush_ms += ANNOUNCER_GATHER_MAX_MS;
+	announcer_flush(&f->a, f->flush_ms);
+}
 
 static int on_send(void *ctx, struct upstream *u, const struct iovec *pieces,
 		   size_t count)

@@ -43,7 +43,7 @@ static void test_announcer_snapshot_then_changes(void **state)
 
 	join_channel(f, &a, "a");
 	join_channel(f, &b, "b");
-	announcer_flush(&f->a);
+	flush(f);
 	u = link_up(f, "tcp://d:1", 1);
 	/* hello, snapshot */
 	assert_int_equal(f->sent.count, 2);
@@ -56,7 +56,7 @@ static void test_announcer_snapshot_then_changes(void **state)
 
 	join_channel(f, &c, "c");
 	leave_channel(f, &a);
-	announcer_flush(&f->a);
+	flush(f);
 	assert_int_equal(f->sent.count, 1);
 	frame = sent_decode(&f->sent, 0);
 	assert_int_equal(frame->seq, 2);
@@ -72,12 +72,12 @@ static void test_announcer_snapshot_then_changes(void **state)
 	join_channel(f, &b, "b");
 	join_channel(f, &a, "a");
 	leave_channel(f, &a);
-	announcer_flush(&f->a);
+	flush(f);
 	assert_int_equal(f->sent.count, 0);
 	assert_null(channels_find(&f->channels, "a", 1));
 	leave_channel(f, &b);
 	leave_channel(f, &c);
-	announcer_flush(&f->a);
+	flush(f);
 	assert_int_equal(f->channels.by_name.count, 0);
 }
 
@@ -92,7 +92,7 @@ static void test_announcer_confirms_what_all_acknowledged(void **state)
 	assert_int_equal(announcer_up(&f->a), 2);
 	ch = join_channel(f, &s, "a");
 	assert_true(ch->generation > announcer_confirmed(&f->a));
-	announcer_flush(&f->a);
+	flush(f);
 	assert_true(ch->generation > announcer_confirmed(&f->a));
 	speak(f, one, one->link.tx_seq, NULL, 1002);
 	assert_true(ch->generation > announcer_confirmed(&f->a));
@@ -118,7 +118,7 @@ static void test_announcer_confirms_a_new_link_anew(void **state)
 	struct channel *ch = join_channel(f, &s, "a");
 	uint8_t key[16] = {1};
 
-	announcer_flush(&f->a);
+	flush(f);
 	speak(f, u, u->link.tx_seq, NULL, 1002);
 	assert_int_equal(announcer_confirmed(&f->a), ch->generation);
 	announcer_connected(&f->a, u, 1003);
@@ -127,6 +127,46 @@ static void test_announcer_confirms_a_new_link_anew(void **state)
 	speak(f, u, u->link.tx_seq, NULL, 1005);
 	assert_int_equal(announcer_confirmed(&f->a), ch->generation);
 	leave_channel(f, &s);
+}
+
+/* A lone change goes at once; those that follow it soon are gathered. */
+static void test_announcer_gathers(void **state)
+{
+	struct fixture *f = *state;
+	uint64_t now = 10000;
+	struct subscription subs[14];
+	char name[16];
+
+	link_up(f, "tcp://d:1", 1);
+	sent_clear(&f->sent);
+	assert_true(announcer_due_ms(&f->a) == UINT64_MAX);
+	join_channel(f, &subs[0], "a");
+	announcer_flush(&f->a, now);
+	assert_int_equal(f->sent.count, 1);
+	join_channel(f, &subs[1], "b");
+	assert_true(announcer_due_ms(&f->a) == now + ANNOUNCER_GATHER_MS);
+	announcer_flush(&f->a, now + ANNOUNCER_GATHER_MS - 1);
+	assert_int_equal(f->sent.count, 1);
+	for (unsigned i = 0; i < 10; i++) {
+		sprintf(name, "c%u", i);
+		join_channel(f, &subs[2 + i], name);
+	}
+	now += ANNOUNCER_GATHER_MS;
+	announcer_flush(&f->a, now);
+	assert_int_equal(f->sent.count, 2);
+	join_channel(f, &subs[12], "d"); /* more are likely now */
+	announcer_flush(&f->a, now + ANNOUNCER_GATHER_MAX_MS - 1);
+	assert_int_equal(f->sent.count, 2);
+	now += ANNOUNCER_GATHER_MAX_MS;
+	announcer_flush(&f->a, now);
+	assert_int_equal(f->sent.count, 3);
+	assert_true(announcer_due_ms(&f->a) == UINT64_MAX);
+	/* Long after. */
+	join_channel(f, &subs[13], "e");
+	announcer_flush(&f->a, now + 1000);
+	assert_int_equal(f->sent.count, 4);
+	for (unsigned i = 0; i < 14; i++)
+		leave_channel(f, &subs[i]);
 }
 
 /* More generations under way than there are marks: confirmed late, never
@@ -143,7 +183,7 @@ static void test_announcer_many_generations(void **state)
 			join_channel(f, &s, "a");
 		else
 			leave_channel(f, &s);
-		announcer_flush(&f->a);
+		flush(f);
 		sent_before[i] = u->link.tx_seq;
 	}
 	for (unsigned i = 0; i < 2 * UPSTREAM_MARKS; i++) {
@@ -162,7 +202,7 @@ static void test_announcer_push_back(void **state)
 	uint64_t seq = u->link.tx_seq;
 
 	f->sent.answer = ERR_AGAIN;
-	announcer_flush(&f->a);
+	flush(f);
 	announcer_tick(&f->a, 1001); /* no heartbeat before what waits */
 	assert_int_equal(u->link.tx_seq, seq);
 	assert_true(u->queue_bytes > 0);
@@ -170,7 +210,7 @@ static void test_announcer_push_back(void **state)
 	assert_true(ch->generation > announcer_confirmed(&f->a));
 	f->sent.answer = 0;
 	sent_clear(&f->sent);
-	announcer_flush(&f->a);
+	flush(f);
 	assert_int_equal(f->sent.count, 1);
 	assert_int_equal(sent_decode(&f->sent, 0)->seq, seq + 1);
 	assert_int_equal(u->queue_bytes, 0);
@@ -285,15 +325,15 @@ static void test_announcer_delivers_and_acknowledges(void **state)
 	sent_clear(&f->sent);
 	speak(f, u, 0, &content, 1001);
 	assert_string_equal(f->delivered, "a");
-	announcer_flush(&f->a);
+	flush(f);
 	assert_int_equal(f->sent.count, 0); /* too little for an ack alone */
 	d.data.len = sizeof(data);
 	f->a.hold_acks = true;
 	speak(f, u, 0, &content, 1002);
-	announcer_flush(&f->a);
+	flush(f);
 	assert_int_equal(f->sent.count, 0);
 	f->a.hold_acks = false;
-	announcer_flush(&f->a);
+	flush(f);
 	assert_int_equal(f->sent.count, 1);
 	assert_int_equal(sent_decode(&f->sent, 0)->ack, 2);
 	assert_int_equal(sent_decode(&f->sent, 0)->ack_bytes, u->link.rx_bytes);
@@ -311,7 +351,7 @@ static void test_announcer_counts_subscribers(void **state)
 
 	join_channel(f, &s[0], "a");
 	join_channel(f, &s[1], "a");
-	announcer_flush(&f->a);
+	flush(f);
 	sent_clear(&f->sent);
 	content.count_queries = queries;
 	content.n_count_queries = 1;
@@ -321,7 +361,7 @@ static void test_announcer_counts_subscribers(void **state)
 	q.id = 6;
 	q.channel = (char *)"nobody";
 	speak(f, u, 0, &content, 1001);
-	announcer_flush(&f->a);
+	flush(f);
 	assert_int_equal(f->sent.count, 2);
 	assert_int_equal(sent_decode(&f->sent, 0)->count_answers[0]->id, 5);
 	assert_int_equal(
@@ -350,7 +390,7 @@ static void test_announcer_queue_is_bounded(void **state)
 	f->sent.answer = ERR_AGAIN;
 	for (unsigned i = 0; i < 1000 && u->phase == UPSTREAM_UP; i++) {
 		speak(f, u, 0, &content, 1001);
-		announcer_flush(&f->a);
+		flush(f);
 		announcer_tick(&f->a, 1001);
 	}
 	assert_int_equal(u->phase, UPSTREAM_DOWN);
@@ -386,7 +426,7 @@ static void test_announcer_asks_in_turn(void **state)
 	assert_ptr_equal(announcer_ask(&f->a, control, down), two);
 	assert_int_equal(control->refs, 9);
 	sent_clear(&f->sent);
-	announcer_flush(&f->a);
+	flush(f);
 	assert_int_equal(control->refs, 1);
 	assert_int_equal(f->sent.count, 8);
 	assert_int_equal(sent_decode(&f->sent, 7)->tops_queries[0]->id, 5);
@@ -647,6 +687,7 @@ int main(void)
 		TEST(test_announcer_snapshot_then_changes),
 		TEST(test_announcer_confirms_what_all_acknowledged),
 		TEST(test_announcer_confirms_a_new_link_anew),
+		TEST(test_announcer_gathers),
 		TEST(test_announcer_many_generations),
 		TEST(test_announcer_push_back),
 		TEST(test_announcer_gap),

@@ -95,7 +95,7 @@ static void test_peers_whole(void **state)
 	assert_false(announcer_whole(&f->a));
 	/* Told at once, ahead of what is asked then. */
 	sent_clear(&f->sent);
-	announcer_flush(&f->a);
+	flush(f);
 	assert_int_equal(sent_decode(&f->sent, 0)->heartbeat->n_instances, 1);
 	assert_int_equal(own_beat(f, 2800)->n_instances, 1);
 	/* It is named no more: it has gone. */

@@ -317,18 +317,21 @@ static void test_fanout_all_leave_during_a_walk(void **state)
 
 	for (unsigned i = 0; i < 2 * FANOUT_SLICE; i++)
 		join(f, i, "a", false);
-	announcer_flush(&f->w.announcer);
+	f->clock.time += ANNOUNCER_GATHER_MAX_MS;
+	announcer_flush(&f->w.announcer, worker_now(&f->w));
 	deliver(f, "a", "1");
 	assert_true(run(f));
 	deliver(f, "a", "2");
 	for (unsigned i = 0; i < 2 * FANOUT_SLICE; i++)
 		leave(f, i);
-	announcer_flush(&f->w.announcer);
+	f->clock.time += ANNOUNCER_GATHER_MAX_MS;
+	announcer_flush(&f->w.announcer, worker_now(&f->w));
 	assert_non_null(channels_find(&f->w.channels, "a", 1));
 	deliver(f, "a", "3"); /* for nobody */
 	while (run(f))
 		;
-	announcer_flush(&f->w.announcer);
+	f->clock.time += ANNOUNCER_GATHER_MAX_MS;
+	announcer_flush(&f->w.announcer, worker_now(&f->w));
 	assert_null(channels_find(&f->w.channels, "a", 1));
 	assert_int_equal(f->w.fanout.backlog_bytes, 0);
 }
