@@ -215,17 +215,17 @@ static void tell_batch(struct lmdb *m, struct batch *b)
 }
 
 /* Tops are not refused for want of room: they can be asked again. */
-static void tell_renewed(struct lmdb *m, int written)
+static void tell_renewed(struct lmdb *m)
 {
 	struct store_tops *told[BATCH_TOPS];
 	size_t count = m->renewing_count;
-	int rc = lmdblog_err(written);
 
 	memcpy(told, m->renewing, sizeof(told)); /* another job may begin */
 	m->renewing_count = 0;
 	begin_jobs(m);
 	for (size_t i = 0; i < count; i++) {
-		told[i]->rc = rc == ERR_FULL ? ERR_UNAVAILABLE : rc;
+		if (told[i]->rc == ERR_FULL)
+			told[i]->rc = ERR_UNAVAILABLE;
 		store_tops_done(&m->store, told[i]);
 	}
 }
@@ -252,7 +252,7 @@ static void after_write(uv_work_t *work, int status UNUSED)
 	count_history(m);
 	judge(m, m->written, true);
 	if (job == JOB_RENEW)
-		tell_renewed(m, m->written);
+		tell_renewed(m);
 	if (job == JOB_TRIM) {
 		m->trim_due = m->trim_more && m->written == 0;
 		store_trim_done(&m->store, m->writing_since_ns,

@@ -118,7 +118,9 @@ int lmdblog_tops(const struct lmdblog *l, MDB_txn *txn, struct store_tops *t,
 		 uint64_t made_ms, bool *behind);
 
 /* Gives the logs that have gone back new epochs, in one transaction for all,
- * and sets the operations' results. */
+ * and sets the operations' results, `rc` among them. Where the map is full that
+ * is tried by halves: what could be done then stays, also of an operation that
+ * failed. */
 int lmdblog_renew(struct lmdblog *l, struct store_tops *const *tops,
 		  size_t count, uint64_t now_ms);
 

@@ -502,22 +502,6 @@ static int append_batch(struct lmdblog *l, struct store_append *const *appends,
 	return rc;
 }
 
-/* LMDB uses pages again in the second transaction after the one that freed
- * them; while every append fails there would be none. */
-static void settle(struct lmdblog *l, uint64_t now_ms)
-{
-	for (unsigned i = 0; i < 2; i++) {
-		struct write_txn t;
-
-		if (write_begin(l, &t, now_ms) != 0)
-			return;
-		l->global.sequence++; /* something to commit */
-		if (write_end(l, &t, 0) != 0)
-			return;
-	}
-	l->unsettled = false;
-}
-
 /* Where the map is full all the same, halves are tried, down to single ones:
  * nothing is written for those that do not fit. */
 int lmdblog_append(struct lmdblog *l, struct store_append *const *appends,
@@ -529,7 +513,7 @@ int lmdblog_append(struct lmdblog *l, struct store_append *const *appends,
 	cache_bound(l);
 	rc = append_batch(l, appends, count, now_ms);
 	if (rc == MDB_MAP_FULL && l->unsettled) {
-		settle(l, now_ms);
+		write_settle(l, now_ms);
 		rc = append_batch(l, appends, count, now_ms);
 	}
 	if (rc == 0 || lmdblog_health(rc) != LMDBLOG_WELL)

@@ -65,18 +65,70 @@ static int renew_one(struct lmdblog *l, struct write_txn *t,
 	return 0;
 }
 
-int lmdblog_renew(struct lmdblog *l, struct store_tops *const *tops,
-		  size_t count, uint64_t now_ms)
+/* In one transaction: of each operation the channels `from` to `to`, or its
+ * last. */
+static int renew_in_one(struct lmdblog *l, struct store_tops *const *tops,
+			size_t count, size_t from, size_t to, uint64_t now_ms)
 {
 	struct write_txn t;
-	int rc;
+	int rc = write_begin(l, &t, now_ms);
 
-	cache_bound(l);
-	rc = write_begin(l, &t, now_ms);
 	if (rc != 0)
 		return rc;
 	for (size_t i = 0; i < count; i++)
-		for (size_t k = 0; k < tops[i]->count && rc == 0; k++)
+		for (size_t k = from; k < min_of(to, tops[i]->count) && rc == 0;
+		     k++)
 			rc = renew_one(l, &t, tops[i], k);
 	return write_end(l, &t, rc);
+}
+
+static int renew_batch(struct lmdblog *l, struct store_tops *const *tops,
+		       size_t count, size_t from, size_t to, uint64_t now_ms)
+{
+	int rc = renew_in_one(l, tops, count, from, to, now_ms);
+
+	if (rc != MDB_MAP_FULL || !l->unsettled)
+		return rc;
+	write_settle(l, now_ms);
+	return renew_in_one(l, tops, count, from, to, now_ms);
+}
+
+static bool is_full(int rc)
+{
+	return rc != 0 && lmdblog_health(rc) == LMDBLOG_WELL;
+}
+
+/* One operation, or by halves what of it fits. That stays: when the operation
+ * is asked again there is less to do. Ends at the first half that does not fit,
+ * for others would need as much. */
+static int renew_halves(struct lmdblog *l, struct store_tops *tops, size_t from,
+			size_t to, uint64_t now_ms)
+{
+	size_t half = from + (to - from) / 2;
+	int rc = renew_batch(l, &tops, 1, from, to, now_ms);
+
+	if (!is_full(rc) || to - from <= 1)
+		return rc;
+	rc = renew_halves(l, tops, from, half, now_ms);
+	return rc != 0 ? rc : renew_halves(l, tops, half, to, now_ms);
+}
+
+int lmdblog_renew(struct lmdblog *l, struct store_tops *const *tops,
+		  size_t count, uint64_t now_ms)
+{
+	bool full;
+	int rc;
+
+	cache_bound(l);
+	rc = renew_batch(l, tops, count, 0, SIZE_MAX, now_ms);
+	full = is_full(rc);
+	if (full)
+		rc = 0;
+	for (size_t i = 0; i < count; i++) {
+		if (full && rc == 0)
+			rc = renew_halves(l, tops[i], 0, tops[i]->count,
+					  now_ms);
+		tops[i]->rc = lmdblog_err(rc);
+	}
+	return rc;
 }

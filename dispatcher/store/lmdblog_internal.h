@@ -152,6 +152,9 @@ void history_commit(struct lmdblog *l, uint64_t now_ms);
  * empty and the globals are what they were. Returns what went wrong first. */
 int write_begin(struct lmdblog *l, struct write_txn *t, uint64_t now_ms);
 int write_end(struct lmdblog *l, struct write_txn *t, int rc);
+/* LMDB uses pages again in the second transaction after the one that freed
+ * them; while everything fails for a full map there would be none. */
+void write_settle(struct lmdblog *l, uint64_t now_ms);
 
 /* The log of a channel, from the cache or the file; MDB_NOTFOUND. */
 int log_load(struct lmdblog *l, struct write_txn *t, const char *channel,

@@ -458,6 +458,94 @@ static void test_lmdblog_renews(void **state)
 	assert_false(behind_at(f, T0, "a", known));
 }
 
+#define MANY 512 /* logs: their entries fill 20 pages or so */
+
+/* LMDB gets so many pages more than it has used. */
+static void leave_pages(struct fixture *f, size_t pages)
+{
+	MDB_envinfo info;
+	MDB_stat stat;
+
+	assert_int_equal(mdb_env_info(f->log.env, &info), 0);
+	assert_int_equal(mdb_env_stat(f->log.env, &stat), 0);
+	assert_int_equal(mdb_env_set_mapsize(f->log.env,
+					     (info.me_last_pgno + 1 + pages) *
+						     stat.ms_psize),
+			 0);
+}
+
+/* Two operations, all of whose logs have gone back. */
+struct many {
+	char names[MANY][64];
+	const char *channels[MANY];
+	struct store_place knowns[MANY], places[MANY];
+	struct store_tops tops[2], *all[2];
+};
+
+static struct many *many_new(struct fixture *f)
+{
+	struct many *m = xcalloc(1, sizeof(*m));
+
+	for (unsigned i = 0; i < MANY; i++) {
+		snprintf(m->names[i], sizeof(m->names[i]), "%060u", i);
+		append_at(f, T0, m->names[i], "", "x");
+		m->channels[i] = m->names[i];
+	}
+	for (unsigned i = 0; i < MANY; i++)
+		m->knowns[i] = (struct store_place){f->log.global.epoch + 1, 5};
+	for (unsigned i = 0; i < 2; i++) {
+		unsigned at = i * MANY / 2;
+
+		m->all[i] = &m->tops[i];
+		m->tops[i] = (struct store_tops){.channels = m->channels + at,
+						 .known = m->knowns + at,
+						 .places = m->places + at,
+						 .count = MANY / 2};
+	}
+	return m;
+}
+
+/* Of the operations, each log once. */
+static void assert_renewed(const struct fixture *f, const struct many *m)
+{
+	assert_int_equal(m->tops[0].rc, 0);
+	assert_int_equal(m->tops[1].rc, 0);
+	assert_int_equal(f->log.eras, MANY);
+	for (unsigned i = 0; i < MANY; i++)
+		assert_true(m->places[i].epoch > m->knowns[i].epoch);
+}
+
+/* The map has room for what they add, but not for all of it in one transaction,
+ * which writes every page anew. */
+static void test_lmdblog_renews_by_halves(void **state)
+{
+	struct fixture *f = *state;
+	struct many *m = many_new(f);
+
+	leave_pages(f, 12);
+	assert_int_equal(lmdblog_renew(&f->log, m->all, 2, T0), 0);
+	assert_renewed(f, m);
+	free(m);
+}
+
+/* It has none for what they add: what fits is done. When they are asked again
+ * there is less to do. */
+static void test_lmdblog_renews_what_fits(void **state)
+{
+	struct fixture *f = *state;
+	struct many *m = many_new(f);
+
+	leave_pages(f, 6);
+	lmdblog_renew(&f->log, m->all, 2, T0);
+	assert_int_equal(m->tops[0].rc, 0);
+	assert_int_equal(m->tops[1].rc, ERR_FULL);
+	assert_in_range(f->log.eras, MANY / 2 + 1, MANY - 1);
+	leave_pages(f, 12);
+	assert_int_equal(lmdblog_renew(&f->log, m->all, 2, T0), 0);
+	assert_renewed(f, m);
+	free(m);
+}
+
 /* Put back while the file was closed because of the disk. */
 static void test_lmdblog_recovers_gone_back(void **state)
 {
@@ -497,6 +585,8 @@ int main(void)
 		CASE(test_lmdblog_not_put_back),
 		CASE(test_lmdblog_history_spoilt),
 		CASE(test_lmdblog_renews),
+		CASE(test_lmdblog_renews_by_halves),
+		CASE(test_lmdblog_renews_what_fits),
 		CASE(test_lmdblog_recovers_gone_back),
 	};
 
