@@ -300,7 +300,7 @@ static int take_read(struct redis_op *op, const struct redis_reply *reply)
 		return ERR_MALFORMED;
 	note_epoch(op->s, r->top.epoch);
 	count = (reply->count - READ_HEAD) / 2;
-	records = count > 0 ? xcalloc(count, sizeof(*records)) : NULL;
+	records = xcalloc(max_of(count, (size_t)1), sizeof(*records));
 	for (size_t i = 0; i < count; i++) {
 		size_t at = READ_HEAD + 2 * i;
 		const char *bytes = redis_element_text(reply, at + 1);
