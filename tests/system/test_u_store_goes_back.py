@@ -109,11 +109,9 @@ def newest_part(redis):
 
 @pytest.mark.parametrize("keeps", ["dump", "everysec"])
 def test_redis_restarts_with_less(make_cluster, keeps):
-    everysec = ("--appendonly", "yes", "--appendfsync", "everysec",
-                "--auto-aof-rewrite-percentage", "0")
-    c = one_redis(make_cluster,
-                  *(everysec if keeps == "everysec" else ("--appendonly",
-                                                           "no")))
+    c = one_redis(make_cluster, *(killstores.RedisEverysec.args
+                                  if keeps == "everysec"
+                                  else killstores.RedisRdb.args))
     log, redis = Log(), c.redis
     log.publish(c.d, *names("a", 1, 6))
     away = follow(c.n)
@@ -338,12 +336,17 @@ def test_fail_back_to_a_server_whose_connection_stands(make_cluster):
 # --- what is remembered beside the log ----------------------------------------
 
 @pytest.mark.parametrize("first", ["the retry", "another"])
-def test_a_retry_after_the_master_has_died(make_cluster, first):
-    """It has appended the message, but nobody has heard so: the retry finds the
-    answer, and the message is where the answer says (D23)."""
+@pytest.mark.parametrize("kind", [killstores.OneRedis,
+                                  killstores.RedisEverysec])
+def test_a_retry_after_the_master_has_died(make_cluster, kind, first):
+    """It has appended the message, but nobody has heard so: the retry finds
+    the answer, and the message is where the answer says (D23). It has lost
+    nothing either way; without fsync nobody can know that."""
     with Relay() as relay:
         c = make_cluster(1, 1, 1, start=False, rules=RULES)
-        redis = add_redis(c)
+        redis = killstores.Redis(c, args=kind.args)
+        c.processes.append(redis)
+        redis.start().wait_ready()
         port = relay.add("store", (LOOPBACK, 0), (LOOPBACK, redis.port))
         c.d.options["store"] = f"redis://{LOOPBACK}:{port}"
         c.start()
