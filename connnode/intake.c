@@ -212,8 +212,22 @@ void intake_fini(struct worker *w)
 
 /* --- rules ------------------------------------------------------------- */
 
+/* Nobody waits for anything in its log. */
+static bool is_level(const struct channel *ch)
+{
+	if (!log_level(ch->log))
+		return false;
+	list_for_each (node, &ch->subscriptions) {
+		if (container_of(node, struct subscription, in_channel)
+			    ->replay != NULL)
+			return false;
+	}
+	return true;
+}
+
 /* A log that is there although neither the rules before nor these keep history
- * stays: others have newer ones than we. */
+ * stays: others have newer ones than we. So does one that somebody is behind:
+ * what is missing is still stored. */
 static void apply_rule(struct worker *w, struct channel *ch)
 {
 	bool reliable = rule_reliable(ch->rule);
@@ -222,8 +236,8 @@ static void apply_rule(struct worker *w, struct channel *ch)
 		return;
 	if (reliable && ch->log == NULL) {
 		intake_open_log(w, ch);
-	} else if (!reliable && ch->was_reliable && ch->log != NULL) {
-		logs_finish(&w->logs, ch);
+	} else if (!reliable && ch->was_reliable && ch->log != NULL &&
+		   is_level(ch)) {
 		ch->log_left = ch->log->place;
 		replays_log_closed(w, ch);
 		logs_close(&w->logs, ch);

@@ -689,9 +689,10 @@ void logs_close(struct logs *l, struct channel *ch)
 	ch->log = NULL;
 }
 
-void logs_finish(struct logs *l UNUSED, struct channel *ch)
+bool log_level(const struct log *log)
 {
-	skip_to(ch->log, ch->log->seen.offset);
+	return log_known(log) && !is_moving(log) &&
+	       log->place.offset >= log->seen.offset;
 }
 
 void logs_announced(struct logs *l UNUSED, struct channel *ch)

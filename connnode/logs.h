@@ -162,9 +162,8 @@ struct log *logs_open(struct logs *l, struct channel *ch, uint64_t since_ms);
 struct log *logs_open_at(struct logs *l, struct channel *ch,
 			 struct place place);
 void logs_close(struct logs *l, struct channel *ch);
-/* What is held is passed on, and what is known to be there but has not come is
- * told as skipped. Before a close, if there are subscribers. */
-void logs_finish(struct logs *l, struct channel *ch);
+/* All that is known to be in it has come. */
+bool log_level(const struct log *log);
 
 /* All live dispatchers know of our interest in the channel: what is published
  * from now on reaches us, so its top may be asked for. Idempotent. */

@@ -171,8 +171,8 @@ static void resolve_fresh(struct replay *r)
 	r->quiet = true;
 }
 
-/* What the client's place meant can't be known: our rules don't keep history of
- * the channel (any more), and no dispatcher has a store, or nobody asks it. */
+/* Our rules don't keep history of the channel, and no dispatcher has a store:
+ * what the client's place meant can't be known. */
 static void give_up(struct replay *r)
 {
 	struct subscription *sub = r->sub;
@@ -562,26 +562,12 @@ void replays_lost(struct worker *w, struct channel *ch, const struct gap *gap)
 	}
 }
 
-/* What it has not got of a log that is about to be closed, it will never get.
- */
-static void cut_short(struct replay *r)
-{
-	uint64_t to = r->sub->channel->messages;
-
-	if (r->claimed && !r->resolved)
-		give_up(r);
-	else if (r->resolved && r->at.offset < to)
-		tell_expired(r, to);
-}
-
 void replays_log_closed(struct worker *w, struct channel *ch)
 {
 	fanout_finish(&w->fanout, ch);
 	list_for_each (node, &ch->subscriptions) {
 		struct subscription *sub = subscription_of(node);
 
-		if (sub->replay != NULL)
-			cut_short(sub->replay);
 		replay_cancel(w, sub);
 		if (!sub->session->ready)
 			stream_placed(w, sub->session);

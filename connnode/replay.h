@@ -88,8 +88,8 @@ void replays_known(struct worker *w, struct channel *ch);
 void replays_skipped(struct worker *w, struct channel *ch, uint64_t to);
 void replays_moved(struct worker *w, struct channel *ch, struct place to);
 void replays_lost(struct worker *w, struct channel *ch, const struct gap *gap);
-/* The channel's log is about to be closed (new rules, or no subscriber): pages
- * go, what was held is told what it will not get and is live. */
+/* The channel's log is about to be closed (new rules, and nobody is behind; or no
+ * subscriber): its pages go. */
 void replays_log_closed(struct worker *w, struct channel *ch);
 
 #endif

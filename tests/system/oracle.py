@@ -249,11 +249,17 @@ class Life:
         """Messages without a place: ephemeral, at most once."""
         self.begin(None, t)
         for n in range(number, number + count):
-            if n in self.came:
+            if n in self.came and not self.tried_anew(n):
                 self.wrong("doubled", f"{n} without a place, again")
             self.came.setdefault(n, None)
         if not (self.rule.changes or self.rule.size == 0):
             self.wrong("unplaced", f"{number} has no place")
+
+    def tried_anew(self, number):
+        """What was published again may be there twice, if a key did not
+        count any more the second time, for the channel keeps nothing."""
+        ack = self.oracle.ack(self.channel, number)
+        return self.rule.changes and (ack is None or ack.tried > ack.sent)
 
     def order(self, epoch, offset, number, t):
         """Does the first of a run follow what came before?"""

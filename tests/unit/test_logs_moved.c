@@ -398,18 +398,21 @@ static void test_epochs_too_great(void **state)
 	assert_true(f->a->log->place.epoch == PLACE_EPOCH_MAX);
 }
 
-/* Before the channel keeps nothing any more, what did not come is told. */
-static void test_epochs_finish(void **state)
+static void test_epochs_level_or_not(void **state)
 {
 	struct fixture *f = *state;
 
+	logs_open(&f->logs, f->a, LOGS_SINCE_NOW);
+	assert_false(log_level(f->a->log));
+	logs_close(&f->logs, f->a);
 	follow(f, 1, 5);
-	deliver(f, 1, 8);
-	logs_moved(&f->logs, f->a, (struct place){1 + E, 9}, f->now_ms);
-	logs_finish(&f->logs, f->a);
-	expect(f, "s1:7 p1:8 s1:9 ");
-	logs_finish(&f->logs, f->a);
-	expect(f, "");
+	assert_true(log_level(f->a->log));
+	deliver(f, 1, 7);
+	assert_false(log_level(f->a->log)); /* behind a hole */
+	deliver(f, 1, 6);
+	assert_true(log_level(f->a->log));
+	deliver(f, 2, 8);
+	assert_false(log_level(f->a->log)); /* moving */
 }
 
 static void test_epochs_open_at(void **state)
@@ -450,7 +453,7 @@ int main(void)
 		TEST(test_epochs_swept_while_fetching),
 		TEST(test_epochs_since),
 		TEST(test_epochs_too_great),
-		TEST(test_epochs_finish),
+		TEST(test_epochs_level_or_not),
 		TEST(test_epochs_open_at),
 	};
 
