@@ -112,26 +112,51 @@ uint64_t admission_left_ms(const struct session *s)
 
 /* --- revocations ------------------------------------------------------- */
 
-/* Streams of such tokens end, and all dispatchers and the supervisor hear of
- * it. */
 static void on_revoked(void *ctx, const struct auth_revocation *r)
 {
 	struct worker *w = ctx;
-	struct frame *told;
 
-	if (w->uplink == NULL)
-		return; /* remembered: no news, and nobody is here yet */
-	told = gossip_one(r);
-	announcer_tell(&w->announcer, NULL, told);
-	frame_release(told);
-	shared_revoke(w->shared, r);
-	list_for_each_safe (node, &w->streams) {
-		struct session *s =
-			container_of(node, struct session, in_worker);
+	/* Else it is remembered, by what the ring tells. */
+	if (w->uplink != NULL)
+		shared_revoke(w->shared, r);
+}
 
-		if (s->token != NULL && auth_revoked(w->auth, s->token->claims))
+void admission_join(struct session *s)
+{
+	if (s->token != NULL)
+		list_push_back(&s->token->users, &s->in_token);
+}
+
+unsigned admission_run(struct worker *w, unsigned budget)
+{
+	unsigned most = min_of(budget, (unsigned)ADMISSION_SLICE), i;
+	struct frame *news;
+
+	if (w->auth == NULL)
+		return 0;
+	news = gossip_news(w->auth);
+	if (news != NULL) {
+		announcer_tell(&w->announcer, NULL, news);
+		frame_release(news);
+	}
+	for (i = 0; i < most; i++) {
+		struct auth_token *token = auth_next_revoked(w->auth);
+		struct session *s;
+
+		if (token == NULL)
+			break;
+		s = container_of(list_pop_front(&token->users), struct session,
+				 in_token);
+		if (s->phase == SESSION_STREAM && !s->doomed)
 			stream_send_away(s, "token_revoked", CLOSED_TOKEN);
 	}
+	return i;
+}
+
+bool admission_pending(const struct worker *w)
+{
+	return w->auth != NULL &&
+	       (auth_next_revoked(w->auth) != NULL || auth_has_news(w->auth));
 }
 
 /* What earlier processes of this worker have heard of: no dispatcher may be

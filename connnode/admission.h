@@ -15,6 +15,8 @@
 
 struct session;
 
+#define ADMISSION_SLICE 64 /* streams that end in one turn, revoked */
+
 /* Reads the keys and begins to watch them, unless --auth none. ERR_CONFIG after
  * a message on stderr. */
 int admission_start(struct worker *w) MUST_CHECK;
@@ -26,6 +28,13 @@ void admission_stop(struct worker *w);
 int admission_check(struct worker *w, const struct http1_request *r,
 		    const struct stream_request *want,
 		    struct auth_token **token);
+
+/* The session, a stream now, ends when its token is revoked. */
+void admission_join(struct session *s);
+/* A stage of the turn (turn.h): ends streams of revoked tokens and tells all
+ * dispatchers what is new, a slice of each. */
+unsigned admission_run(struct worker *w, unsigned budget);
+bool admission_pending(const struct worker *w);
 
 /* Milliseconds until the session's token ends; UINT64_MAX: never. 0: it has. */
 uint64_t admission_left_ms(const struct session *s);

@@ -219,6 +219,7 @@ static void admit(struct session *s, const struct http1_request *r,
 	switch (admission_check(s->worker, r, want, &s->token)) {
 	case 0:
 		stream_begin(s, want, cors);
+		admission_join(s);
 		return;
 	case 401: /* RFC 6750 3: no more detail, it would help a guesser */
 		snprintf(headers, sizeof(headers),

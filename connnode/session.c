@@ -145,7 +145,7 @@ void session_accept(struct worker *w)
 	list_init(&s->in_worker);
 	list_init(&s->in_dirty);
 	list_init(&s->in_waiting);
-	list_init(&s->in_replays);
+	list_init(&s->in_token);
 	wheel_timer_init(&s->timer);
 	outq_init(&s->out);
 	list_init(&s->in_backlog);
@@ -253,7 +253,6 @@ static void session_close(struct session *s)
 
 	list_remove(&s->in_dirty);
 	list_remove(&s->in_waiting);
-	list_remove(&s->in_replays);
 	wheel_cancel(&s->timer);
 	w->blocked -= session_blocked(s);
 	end_head(s);
@@ -264,6 +263,7 @@ static void session_close(struct session *s)
 	session_move(s, SESSION_CLOSING);
 	limits_leave(&w->limits, s->address);
 	s->address = NULL;
+	list_remove(&s->in_token);
 	if (s->token != NULL)
 		auth_token_release(w->auth, s->token);
 	s->token = NULL;

@@ -35,10 +35,12 @@ enum session_phase {
 struct session {
 	uv_tcp_t tcp;
 	struct worker *worker;
-	struct list in_worker;	 /* by phase: heads, streams, leaving */
-	struct list in_dirty;	 /* worker's dirty or doomed */
-	struct list in_waiting;	 /* for ready: see stream.h */
-	struct list in_replays;	 /* it has something to replay: replay.h */
+	struct list in_worker; /* by phase: heads, streams, leaving */
+	struct list in_dirty;  /* worker's dirty or doomed */
+	union {
+		struct list in_waiting; /* for ready: see stream.h */
+		struct list in_replays; /* after that: replay.h */
+	};
 	struct session_tls *tls; /* session_tls.h; NULL: none yet, or plain */
 	struct wheel_timer timer;
 	struct outq out;
@@ -51,6 +53,7 @@ struct session {
 	struct subscription *more;	/* the others, `subscriptions` - 1 */
 	struct limits_address *address; /* that the stream counts for */
 	struct auth_token *token;	/* that the stream lives by, or NULL */
+	struct list in_token;		/* its users */
 	uint64_t generation;		/* announcement to be confirmed */
 	uint64_t ready_by_ms;
 	uint64_t leave_at_ms; /* its age then is enough; 0: never */

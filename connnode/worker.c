@@ -110,6 +110,16 @@ static bool handshakes_pending(void *ctx)
 	       !list_empty(&w->tls.handshakes.waiting);
 }
 
+static unsigned run_admission(void *ctx, unsigned budget)
+{
+	return admission_run(ctx, budget);
+}
+
+static bool pending_admission(void *ctx)
+{
+	return admission_pending(ctx);
+}
+
 static unsigned run_readies(void *ctx, unsigned budget)
 {
 	return streams_ready(ctx, budget);
@@ -190,6 +200,7 @@ static unsigned run_links(void *ctx, unsigned budget UNUSED)
 static const struct stage stages[] = {
 	{"accepts", run_accepts, accepts_pending},
 	{"handshakes", run_handshakes, handshakes_pending},
+	{"admission", run_admission, pending_admission},
 	{"readies", run_readies, readies_pending},
 	{"replays", run_replays, pending_replays},
 	{"logs", run_logs, NULL},

@@ -87,14 +87,28 @@ bool access_lasts(const struct rpc_call *call)
 
 /* --- revocations ------------------------------------------------------- */
 
-static void on_revoked(void *ctx, const struct auth_revocation *r)
+static void on_revoked(void *ctx, const struct auth_revocation *r UNUSED)
 {
 	struct dispatcher *d = ctx;
-	struct frame *told = gossip_one(r);
 
-	nodes_tell(&d->nodes, told);
-	frame_release(told);
-	publisher_service_look(d);
+	d->revoked = true;
+}
+
+bool access_run(struct dispatcher *d)
+{
+	struct frame *news;
+
+	if (d->auth == NULL)
+		return false;
+	news = gossip_news(d->auth);
+	if (news != NULL) {
+		nodes_tell(&d->nodes, news);
+		frame_release(news);
+	}
+	if (d->revoked)
+		publisher_service_look(d);
+	d->revoked = false;
+	return auth_has_news(d->auth);
 }
 
 struct brief {

@@ -36,6 +36,10 @@ enum grpc_code access_publish(struct rpc_call *call, const char *channel,
 /* False when the token has expired or was revoked since the call began. */
 bool access_lasts(const struct rpc_call *call);
 
+/* Once a turn: tells all workers what was revoked, a slice, and ends the
+ * publish streams that it means. True while there is more to tell. */
+bool access_run(struct dispatcher *d);
+
 /* nodes_ops.brief and .revocations. */
 void access_brief(void *ctx, struct node_worker *w);
 void access_heard(void *ctx, const LinkFrame *f);

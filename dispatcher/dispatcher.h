@@ -46,6 +46,7 @@ struct dispatcher {
 	struct publisher publisher;
 	struct auth *auth;	  /* NULL: --auth none */
 	uint64_t rate_limited;	  /* messages, by access.c */
+	bool revoked;		  /* something, in this turn: likewise */
 	struct list streams;	  /* service_publisher.c: PublishStream calls */
 	uint64_t token_end_s;	  /* when the first of their tokens expires */
 	struct slab stream_items; /* and results that wait */

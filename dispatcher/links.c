@@ -145,8 +145,9 @@ static void on_batch_timer(uv_timer_t *timer UNUSED)
 static void on_flush(uv_prepare_t *prepare)
 {
 	struct dispatcher *d = prepare->data;
-	bool waiting = nodes_flush(&d->nodes, now_ms(d));
+	bool waiting = access_run(d);
 
+	waiting |= nodes_flush(&d->nodes, now_ms(d));
 	if (waiting && !uv_is_active((uv_handle_t *)&d->batch))
 		uv_timer_start(&d->batch, on_batch_timer, 1, 0);
 }

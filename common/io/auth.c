@@ -25,18 +25,10 @@ struct auth {
 	struct hmap by_hash; /* struct checked */
 	struct list by_use;  /* the longest unused first */
 	struct revocations revocations;
+	struct token_index index;
 	void (*on_revoked)(void *ctx, const struct auth_revocation *r);
 	void *ctx;
 	uint64_t faults[TOKEN_FAULTS];
-};
-
-/* A good token. The cache holds one reference. */
-struct checked {
-	struct auth_token token;
-	struct token_claims *claims;
-	uint64_t compare;
-	struct hmap_node by_hash;
-	struct list in_use;
 };
 
 static uint64_t now_s(void)
@@ -74,6 +66,7 @@ static void release(struct checked *c)
 	check(c->token.refs > 0);
 	if (--c->token.refs > 0)
 		return;
+	index_remove(c);
 	token_claims_free(c->claims);
 	free(c);
 }
@@ -118,6 +111,8 @@ static struct checked *cache_add(struct auth *a, uint64_t hash,
 					   in_use));
 	c->token.refs = 1;
 	c->token.claims = c->claims = claims;
+	list_init(&c->token.users);
+	index_add(&a->index, c);
 	c->compare = compare;
 	hmap_insert(&a->by_hash, &c->by_hash, hash);
 	list_push_back(&a->by_use, &c->in_use);
@@ -191,6 +186,7 @@ int auth_start(uv_loop_t *loop, const struct auth_config *config,
 	hmap_init(&a->by_hash);
 	list_init(&a->by_use);
 	revocations_init(&a->revocations);
+	index_init(&a->index);
 	a->on_revoked = on_revoked;
 	a->ctx = ctx;
 	use_keys(a, keys);
@@ -209,6 +205,7 @@ static void on_watch_closed(uv_handle_t *handle)
 	cache_forget(a, UINT64_MAX);
 	hmap_fini(&a->by_hash);
 	revocations_fini(&a->revocations);
+	index_fini(&a->index);
 	token_keys_free(a->keys);
 	auth_config_free(&a->config);
 	free(a);
@@ -291,9 +288,36 @@ int auth_revoke(struct auth *a, const struct auth_revocation *r)
 	const struct auth_revocation *kept;
 	int rc = revocations_add(&a->revocations, r, now_s(), &kept);
 
-	if (rc == 0 && a->on_revoked != NULL)
+	if (rc != 0)
+		return rc;
+	index_revoke(&a->index, kept);
+	if (a->on_revoked != NULL)
 		a->on_revoked(a->ctx, kept);
-	return rc;
+	return 0;
+}
+
+struct auth_token *auth_next_revoked(struct auth *a)
+{
+	while (!list_empty(&a->index.revoked)) {
+		struct checked *c =
+			container_of(a->index.revoked.next, struct checked,
+				     indexed.in_revoked);
+
+		if (!list_empty(&c->token.users))
+			return &c->token;
+		list_remove(&c->indexed.in_revoked);
+	}
+	return NULL;
+}
+
+const struct auth_revocation *auth_news_take(struct auth *a)
+{
+	return revocations_news(&a->revocations);
+}
+
+bool auth_has_news(const struct auth *a)
+{
+	return !list_empty(&a->revocations.news);
 }
 
 bool auth_revoked(const struct auth *a, const struct token_claims *claims)

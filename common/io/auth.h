@@ -7,6 +7,10 @@
  * until no token that they mean can be valid any more, at most
  * AUTH_REVOCATIONS_MAX; processes tell them to one another over the links.
  *
+ * A revocation costs what it ends: tokens in use are found by sub and by jti,
+ * and what was revoked is collected by the owner of the loop at its own pace
+ * (auth_next_revoked(), auth_news_take()), however many come at once.
+ *
  * Tokens are never logged, nor kept: the cache knows their keyed hash.
  */
 #ifndef STENTOR_IO_AUTH_H
@@ -14,6 +18,7 @@
 
 #include "common/base/config.h"
 #include "common/codec/token.h"
+#include "common/ds/list.h"
 
 #include <uv.h>
 
@@ -24,10 +29,12 @@
 struct auth;
 
 /* Claims shared by all who came with the same token; the last release frees.
- * `bucket` is for whoever limits rates by token. */
+ * `bucket` is for whoever limits rates by token; `users` are the holders' own
+ * list nodes, of those who want to hear that it was revoked. */
 struct auth_token {
 	uint32_t refs;
 	const struct token_claims *claims;
+	struct list users;
 	uint64_t bucket, bucket_ms;
 };
 
@@ -46,8 +53,8 @@ int auth_config_check(const struct auth_config *config,
 /* Reads keys, copies the configuration; on a fault (a file that can't be used,
  * or no keys at all) it is logged, which is on stderr, and ERR_CONFIG.
  * `on_revoked` (or NULL) runs for each new revocation, whoever told it, from
- * within auth_revoke(): streams end, and links pass it on. It must not revoke
- * others. Does not keep the loop alive. */
+ * within auth_revoke(): it must be cheap, and not revoke others. Does not keep
+ * the loop alive. */
 int auth_start(uv_loop_t *loop, const struct auth_config *config,
 	       void (*on_revoked)(void *ctx, const struct auth_revocation *r),
 	       void *ctx, struct auth **out) MUST_CHECK;
@@ -67,6 +74,12 @@ void auth_token_release(struct auth *a, struct auth_token *token);
  * ERR_STALE: its time is over. ERR_MALFORMED: not one of sub and jti. */
 int auth_revoke(struct auth *a, const struct auth_revocation *r) MUST_CHECK;
 bool auth_revoked(const struct auth *a, const struct token_claims *claims);
+/* A token that was revoked and has users, whom the caller is to take off its
+ * list; the same one until they are gone. NULL: there is none. */
+struct auth_token *auth_next_revoked(struct auth *a);
+/* The next revocation that is new since it was taken last; NULL: none. */
+const struct auth_revocation *auth_news_take(struct auth *a);
+bool auth_has_news(const struct auth *a);
 /* All that are kept, the oldest first: start with NULL. The list must not
  * change in between. */
 const struct auth_revocation *

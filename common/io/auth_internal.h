@@ -27,6 +27,8 @@ struct revocations {
 	struct hash_key key;
 	struct hmap by_id;  /* of sub or jti */
 	struct list by_age; /* the oldest first */
+	struct list news;   /* not taken yet */
+	uint64_t forgot_s;  /* when the old ones were looked for last */
 };
 
 void revocations_init(struct revocations *r);
@@ -41,5 +43,41 @@ bool revocations_mean(const struct revocations *r,
 const struct auth_revocation *
 revocations_next(const struct revocations *r,
 		 const struct auth_revocation *after);
+const struct auth_revocation *revocations_news(struct revocations *r);
+
+/* --- tokens by whom they name (auth_index.c) ---------------------------- */
+
+struct named; /* a sub or a jti, and the tokens that say it */
+
+struct token_index {
+	struct hash_key key;
+	struct hmap by_id;   /* struct named */
+	struct list revoked; /* struct indexed.in_revoked: they have users */
+};
+
+/* A token's places in the index; all empty once it was revoked. */
+struct indexed {
+	struct named *sub, *jti;
+	struct list in_sub, in_jti, in_revoked;
+};
+
+/* A good token. The cache holds one reference. */
+struct checked {
+	struct auth_token token;
+	struct token_claims *claims;
+	struct indexed indexed;
+	uint64_t compare;
+	struct hmap_node by_hash;
+	struct list in_use;
+};
+
+void index_init(struct token_index *ix);
+/* The tokens that are left are in no index any more. */
+void index_fini(struct token_index *ix);
+void index_add(struct token_index *ix, struct checked *c);
+/* Also after index_fini(). */
+void index_remove(struct checked *c);
+/* Takes out all that it means; those with users are `revoked` then. */
+void index_revoke(struct token_index *ix, const struct auth_revocation *r);
 
 #endif

@@ -14,7 +14,7 @@
 struct kept {
 	struct auth_revocation r;
 	struct hmap_node by_id;
-	struct list in_age;
+	struct list in_age, in_news;
 };
 
 void revocations_init(struct revocations *r)
@@ -22,12 +22,15 @@ void revocations_init(struct revocations *r)
 	r->key = hash_key_random();
 	hmap_init(&r->by_id);
 	list_init(&r->by_age);
+	list_init(&r->news);
+	r->forgot_s = 0;
 }
 
 static void forget(struct revocations *r, struct kept *k)
 {
 	hmap_remove(&r->by_id, &k->by_id);
 	list_remove(&k->in_age);
+	list_remove(&k->in_news);
 	free(k);
 }
 
@@ -68,7 +71,9 @@ static bool widen(struct revocations *r, struct kept *k,
 	k->r.before_s = max_of(k->r.before_s, add->before_s);
 	k->r.until_s = max_of(k->r.until_s, add->until_s);
 	list_remove(&k->in_age);
+	list_remove(&k->in_news);
 	list_push_back(&r->by_age, &k->in_age);
+	list_push_back(&r->news, &k->in_news);
 	return true;
 }
 
@@ -86,7 +91,9 @@ int revocations_add(struct revocations *r, const struct auth_revocation *add,
 		*kept = &k->r;
 		return widen(r, k, add) ? 0 : ERR_EXISTS;
 	}
-	if (r->by_id.count >= AUTH_REVOCATIONS_MAX)
+	/* None ends within a second, so a flood over a full table looks for
+	 * old ones once a second, not each time. */
+	if (r->by_id.count >= AUTH_REVOCATIONS_MAX && r->forgot_s != now_s)
 		revocations_forget(r, now_s);
 	if (r->by_id.count >= AUTH_REVOCATIONS_MAX)
 		return ERR_FULL;
@@ -95,12 +102,14 @@ int revocations_add(struct revocations *r, const struct auth_revocation *add,
 	hmap_insert(&r->by_id, &k->by_id,
 		    hash_id(r, *add->sub != '\0' ? add->sub : add->jti));
 	list_push_back(&r->by_age, &k->in_age);
+	list_push_back(&r->news, &k->in_news);
 	*kept = &k->r;
 	return 0;
 }
 
 void revocations_forget(struct revocations *r, uint64_t now_s)
 {
+	r->forgot_s = now_s;
 	list_for_each_safe (node, &r->by_age) {
 		struct kept *k = container_of(node, struct kept, in_age);
 
@@ -134,4 +143,12 @@ revocations_next(const struct revocations *r,
 	if (node->next == &r->by_age)
 		return NULL;
 	return &container_of(node->next, struct kept, in_age)->r;
+}
+
+const struct auth_revocation *revocations_news(struct revocations *r)
+{
+	struct list *node = list_pop_front(&r->news);
+
+	return node != NULL ? &container_of(node, struct kept, in_news)->r
+			    : NULL;
 }

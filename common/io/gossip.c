@@ -29,12 +29,15 @@ static struct frame *encode(Revocation *list, size_t count)
 	return link_control_encode(&f);
 }
 
-struct frame *gossip_one(const struct auth_revocation *r)
+struct frame *gossip_news(struct auth *a)
 {
-	Revocation w;
+	const struct auth_revocation *r;
+	Revocation list[GOSSIP_PER_FRAME];
+	size_t count = 0;
 
-	to_wire(r, &w);
-	return encode(&w, 1);
+	while (count < GOSSIP_PER_FRAME && (r = auth_news_take(a)) != NULL)
+		to_wire(r, &list[count++]);
+	return count > 0 ? encode(list, count) : NULL;
 }
 
 void gossip_all(const struct auth *a,
@@ -75,13 +78,16 @@ static bool from_wire(const Revocation *w, struct auth_revocation *r)
 
 void gossip_take(struct auth *a, const LinkFrame *f)
 {
+	size_t lost = 0;
+
 	for (size_t i = 0; i < f->n_revocations; i++) {
 		struct auth_revocation r;
 
-		if (from_wire(f->revocations[i], &r) &&
-		    auth_revoke(a, &r) == ERR_FULL)
-			log_warn("REVOCATION-LOST",
-				 "what=\"too many are kept\" max=%d",
-				 AUTH_REVOCATIONS_MAX);
+		if (from_wire(f->revocations[i], &r))
+			lost += auth_revoke(a, &r) == ERR_FULL;
 	}
+	if (lost > 0)
+		log_warn("REVOCATION-LOST",
+			 "count=%zu what=\"too many are kept\" max=%d", lost,
+			 AUTH_REVOCATIONS_MAX);
 }

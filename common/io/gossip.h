@@ -13,8 +13,11 @@
 
 #define GOSSIP_PER_FRAME 128
 
-/* A control frame that tells one; one reference, the caller's. */
-struct frame *gossip_one(const struct auth_revocation *r);
+/* A control frame that tells up to GOSSIP_PER_FRAME that are new; one
+ * reference, the caller's. NULL: nothing is new. To be called once a turn, and
+ * again in the next while auth_has_news(): a frame for each revocation would
+ * cost each link a message of its own. */
+struct frame *gossip_news(struct auth *a);
 
 /* All that are kept, for a link that came up: `tell` gets each control frame
  * (borrowed). */

@@ -509,6 +509,32 @@ def test_revoked_everywhere():
             s.close()
 
 
+def test_a_crowd_is_revoked_at_once(c):
+    """More streams, and more revocations, than one turn of a worker ends and
+    tells: all that are meant end, no other does, and all are told on."""
+    count = 150
+    crowd = [c.auth.token(sub="crowd", subscribe=["*"]) for _ in range(5)]
+    each = [c.auth.token(sub=f"one:{i}", subscribe=["*"])
+            for i in range(count)]
+    other = c.auth.token(sub="nobody", subscribe=["*"])
+    before = c.d.metric("stentor_auth_revocations")
+    with contextlib.ExitStack() as stack:
+        meant = [stack.enter_context(Sse(c.n.port, "a", headers=bearer(t)))
+                 for t in crowd * (count // 5) + each]
+        stays = stack.enter_context(Sse(c.n.port, "a", headers=bearer(other)))
+        for s in meant + [stays]:
+            s.wait_ready()
+        revoke(c.d, sub="crowd")
+        for i in range(count):
+            revoke(c.d, sub=f"one:{i}")
+        for s in meant:
+            event = s.wait_event("stentor.closing", 5)
+            assert event.json() == {"reason": "token_revoked"}
+        assert c.d.metric("stentor_auth_revocations") == before + count + 1
+        publish(c.d.api_port, c.auth.admin(), "a", "still here")
+        stays.wait_data("still here")
+
+
 def test_a_worker_remembers_what_was_revoked():
     """Started again while no dispatcher is there to tell it."""
     with cluster_of(1, 1, 1, rules="") as c:

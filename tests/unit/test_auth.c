@@ -4,11 +4,13 @@
 #include "common/base/err.h"
 #include "common/base/log.h"
 #include "common/io/auth_internal.h"
+#include "common/io/gossip.h"
 #include "tests/unit/loop_fixture.h"
 #include "tests/unit/token_fixture.h"
 #include "tests/unit/unit.h"
 
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #define OTHER_SECRET "fedcba9876543210fedcba9876543210"
@@ -93,6 +95,16 @@ static int tear_down(void **state)
 static uint64_t now_s(void)
 {
 	return clock_wall_ms() / 1000;
+}
+
+static int ban(struct fixture *f, const char *sub, const char *jti,
+	       uint64_t before_s, uint64_t until_s)
+{
+	struct auth_revocation r = {.before_s = before_s, .until_s = until_s};
+
+	strcpy(r.sub, sub);
+	strcpy(r.jti, jti);
+	return auth_revoke(f->auth, &r);
 }
 
 /* A token that ends in `seconds`, with `more` behind its exp. */
@@ -229,13 +241,17 @@ static void test_auth_token_outlives_the_module(void **state)
 {
 	struct fixture *f = *state;
 	struct auth_token *token;
+	struct list user;
 
 	make(f, 100, ",\"sub\":\"u\"");
 	assert_int_equal(
 		auth_check(f->auth, f->token, strlen(f->token), &token),
 		TOKEN_OK);
+	list_push_back(&token->users, &user);
+	assert_int_equal(ban(f, "u", "", now_s(), now_s() + 100), 0);
 	auth_close(f->auth);
 	assert_true(loop_drain(f->l));
+	list_remove(&user);
 	assert_string_equal(token->claims->sub, "u");
 	auth_token_release(NULL, token);
 	f->auth = NULL;
@@ -388,16 +404,6 @@ static void test_auth_start_needs_usable_keys(void **state)
 
 /* --- revocations ------------------------------------------------------- */
 
-static int ban(struct fixture *f, const char *sub, const char *jti,
-	       uint64_t before_s, uint64_t until_s)
-{
-	struct auth_revocation r = {.before_s = before_s, .until_s = until_s};
-
-	strcpy(r.sub, sub);
-	strcpy(r.jti, jti);
-	return auth_revoke(f->auth, &r);
-}
-
 static void test_auth_revokes_by_sub(void **state)
 {
 	struct fixture *f = *state;
@@ -504,6 +510,157 @@ static void test_auth_revocations_are_bounded(void **state)
 	assert_int_equal(f->told_count, AUTH_REVOCATIONS_MAX + 1);
 }
 
+/* --- who is meant ------------------------------------------------------ */
+
+struct user {
+	struct auth_token *token;
+	struct list in_token;
+};
+
+static void use(struct fixture *f, struct user *u, const char *more)
+{
+	make(f, 100, more);
+	assert_int_equal(
+		auth_check(f->auth, f->token, strlen(f->token), &u->token),
+		TOKEN_OK);
+	list_push_back(&u->token->users, &u->in_token);
+}
+
+static void drop(struct fixture *f, struct user *u)
+{
+	list_remove(&u->in_token);
+	auth_token_release(f->auth, u->token);
+}
+
+/* The next user of a revoked token; NULL: there is none. */
+static struct user *next_meant(struct fixture *f)
+{
+	struct auth_token *t = auth_next_revoked(f->auth);
+
+	return t != NULL ? container_of(list_pop_front(&t->users), struct user,
+					in_token)
+			 : NULL;
+}
+
+static void test_auth_finds_who_is_meant(void **state)
+{
+	struct fixture *f = *state;
+	struct user a, b, old, new, id, like, none;
+	uint64_t now = now_s();
+	char more[128];
+
+	use(f, &a, ",\"sub\":\"u\"");
+	use(f, &b, ",\"sub\":\"u\""); /* the same token */
+	snprintf(more, sizeof(more), ",\"sub\":\"u\",\"iat\":%llu",
+		 (unsigned long long)now - 5);
+	use(f, &old, more);
+	snprintf(more, sizeof(more), ",\"sub\":\"u\",\"iat\":%llu",
+		 (unsigned long long)now + 5);
+	use(f, &new, more);
+	use(f, &id, ",\"sub\":\"w\",\"jti\":\"t\"");
+	use(f, &like, ",\"sub\":\"t\",\"jti\":\"u\"");
+	use(f, &none, "");
+	assert_null(next_meant(f));
+
+	assert_int_equal(ban(f, "stranger", "", now, now + 100), 0);
+	assert_null(next_meant(f));
+	assert_int_equal(ban(f, "u", "", now, now + 100), 0);
+	assert_ptr_equal(next_meant(f), &a);
+	assert_ptr_equal(next_meant(f), &b);
+	assert_ptr_equal(next_meant(f), &old);
+	assert_null(next_meant(f));
+	assert_int_equal(ban(f, "", "t", now, now + 100), 0);
+	assert_ptr_equal(next_meant(f), &id);
+	assert_null(next_meant(f));
+	/* Who was newer than the first is not newer than the second. */
+	assert_int_equal(ban(f, "u", "", now + 5, now + 100), 0);
+	assert_ptr_equal(next_meant(f), &new);
+	assert_null(next_meant(f));
+	assert_int_equal(ban(f, "w", "", now, now + 100), 0);
+	assert_null(next_meant(f)); /* it was ended by its jti */
+
+	/* One that goes while it waits to be ended. */
+	assert_int_equal(ban(f, "t", "", now, now + 100), 0);
+	drop(f, &like);
+	assert_null(next_meant(f));
+	drop(f, &a);
+	drop(f, &b);
+	drop(f, &old);
+	drop(f, &new);
+	drop(f, &id);
+	drop(f, &none);
+}
+
+#define CROWD	  4000 /* fits into the cache */
+#define STRANGERS (AUTH_REVOCATIONS_MAX / 2)
+
+/* CPU time for that many revocations; a third round finds no room. */
+static clock_t ban_strangers(struct fixture *f, const char *prefix)
+{
+	clock_t start = clock();
+	uint64_t now = now_s();
+	char id[32];
+
+	for (unsigned i = 0; i < STRANGERS; i++) {
+		int rc;
+
+		snprintf(id, sizeof(id), "%s%u", prefix, i);
+		rc = ban(f, i % 2 ? id : "", i % 2 ? "" : id, now, now + 1000);
+		assert_true(rc == 0 || rc == ERR_FULL);
+	}
+	return clock() - start;
+}
+
+/* Each costs what it ends, which is nothing: with a crowd of others there, and
+ * also where no more are kept. */
+static void test_auth_revocations_of_strangers_are_cheap(void **state)
+{
+	struct fixture *f = *state;
+	struct user *crowd = calloc(CROWD, sizeof(*crowd));
+	clock_t alone = ban_strangers(f, "r"), beside, full;
+	clock_t slack = CLOCKS_PER_SEC / 100;
+	char more[64];
+
+	for (unsigned i = 0; i < CROWD; i++) {
+		snprintf(more, sizeof(more), ",\"sub\":\"u%u\",\"jti\":\"j%u\"",
+			 i % 7 ? i : 0, i);
+		use(f, &crowd[i], more);
+	}
+	beside = ban_strangers(f, "s");
+	full = ban_strangers(f, "t");
+	/* It would be 20 and 50 million looks at others. */
+	assert_true(beside < 4 * alone + slack);
+	assert_true(full < 4 * alone + slack);
+	assert_null(next_meant(f));
+	for (unsigned i = 0; i < CROWD; i++)
+		drop(f, &crowd[i]);
+	free(crowd);
+}
+
+static void test_auth_news_come_in_slices(void **state)
+{
+	struct fixture *f = *state;
+	uint64_t now = now_s();
+	struct frame *news;
+	char id[16];
+
+	assert_null(gossip_news(f->auth));
+	for (unsigned i = 0; i < GOSSIP_PER_FRAME + 2; i++) {
+		snprintf(id, sizeof(id), "%u", i);
+		assert_int_equal(ban(f, id, "", now, now + 100), 0);
+	}
+	/* Known, and told again because it says more: once. */
+	assert_int_equal(ban(f, "0", "", now, now + 200), 0);
+	news = gossip_news(f->auth);
+	assert_non_null(news);
+	frame_release(news);
+	assert_true(auth_has_news(f->auth));
+	assert_string_equal(auth_news_take(f->auth)->sub, "129");
+	assert_string_equal(auth_news_take(f->auth)->sub, "0");
+	assert_false(auth_has_news(f->auth));
+	assert_null(gossip_news(f->auth));
+}
+
 #define CASE(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 
 int main(void)
@@ -523,6 +680,9 @@ int main(void)
 		CASE(test_auth_revocations_widen),
 		CASE(test_auth_revocations_are_forgotten),
 		CASE(test_auth_revocations_are_bounded),
+		CASE(test_auth_finds_who_is_meant),
+		CASE(test_auth_revocations_of_strangers_are_cheap),
+		CASE(test_auth_news_come_in_slices),
 	};
 
 	log_init("test", LOG_INFO, false);
