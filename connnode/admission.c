@@ -8,47 +8,74 @@
 
 #include <string.h>
 #include <strings.h>
+#include <sys/socket.h>
 
 #define COOKIE "stentor_token"
 
-/* --- where the token stands -------------------------------------------- */
+/* --- where tokens stand -------------------------------------------------- */
 
-static size_t bearer(const char *header, const char **token)
+/* More of them are not looked at. */
+#define CREDENTIALS_MAX 4
+
+struct credential {
+	const char *text;
+	size_t len;
+	bool in_url;
+};
+
+struct credentials {
+	struct credential all[CREDENTIALS_MAX];
+	size_t count;
+};
+
+static void credential_add(struct credentials *found, const char *text,
+			   size_t len, bool in_url)
 {
-	if (header == NULL || strncasecmp(header, "Bearer ", 7) != 0)
-		return 0;
-	*token = header + 7 + strspn(header + 7, " ");
-	return strcspn(*token, " \t");
+	if (len > 0 && found->count < CREDENTIALS_MAX)
+		found->all[found->count++] =
+			(struct credential){text, len, in_url};
 }
 
-/* RFC 6265 4.2.1: name=value pairs, "; " between them. */
-static size_t cookie(const char *header, const char **token)
+static void find_bearer(struct credentials *found, const char *header)
+{
+	if (strncasecmp(header, "Bearer ", 7) != 0)
+		return;
+	header += 7 + strspn(header + 7, " ");
+	credential_add(found, header, strcspn(header, " \t"), false);
+}
+
+/* RFC 6265 4.2.1: name=value pairs, "; " between them; a name may be there
+ * twice, from two paths or domains. */
+static void find_cookies(struct credentials *found, const char *header)
 {
 	size_t name = strlen(COOKIE);
 
-	while (header != NULL && *header != '\0') {
+	while (*header != '\0') {
 		header += strspn(header, " ;");
-		if (strncmp(header, COOKIE, name) == 0 && header[name] == '=') {
-			*token = header + name + 1;
-			return strcspn(*token, "; ");
-		}
+		if (strncmp(header, COOKIE, name) == 0 && header[name] == '=')
+			credential_add(found, header + name + 1,
+				       strcspn(header + name + 1, "; "), false);
 		header += strcspn(header, ";");
 	}
-	return 0;
 }
 
-static size_t find_token(const struct http1_request *r,
-			 const struct stream_request *want, const char **token)
+/* What the page says comes before what its browser adds: a cookie may be a
+ * left-over of somebody who has gone. */
+static void find_credentials(const struct http1_request *r,
+			     const struct stream_request *want,
+			     struct credentials *found)
 {
-	size_t len = bearer(http1_get(r, "authorization"), token);
+	const char *header;
+	size_t at = 0;
 
-	if (len == 0)
-		len = cookie(http1_get(r, "cookie"), token);
-	if (len == 0 && want->token != NULL) {
-		*token = want->token;
-		len = strlen(want->token);
-	}
-	return len;
+	found->count = 0;
+	while ((header = http1_next(r, "authorization", &at)) != NULL)
+		find_bearer(found, header);
+	if (want->token != NULL)
+		credential_add(found, want->token, strlen(want->token), true);
+	at = 0;
+	while ((header = http1_next(r, "cookie", &at)) != NULL)
+		find_cookies(found, header);
 }
 
 /* --- what it allows ---------------------------------------------------- */
@@ -79,23 +106,54 @@ static bool covers(const struct worker *w, const struct token_claims *claims,
 	return true;
 }
 
-int admission_check(struct worker *w, const struct http1_request *r,
-		    const struct stream_request *want,
-		    struct auth_token **token)
+/* Only what has to be verified costs the budget. 0, or as admission_check().
+ */
+static int verify(struct session *s, const struct credential *c)
 {
-	const char *text = NULL;
-	size_t len;
+	struct worker *w = s->worker;
+	struct sockaddr_storage peer = {.ss_family = AF_INET};
+	const struct sockaddr *address = (struct sockaddr *)&peer;
+	socklen_t len = sizeof(peer);
 
-	*token = NULL;
+	if (c->len > TOKEN_BYTES_MAX)
+		return c->in_url ? 414 : 431;
+	if (auth_remembers(w->auth, c->text, c->len))
+		return auth_check(w->auth, c->text, c->len, &s->token) ==
+				       TOKEN_OK
+			       ? 0
+			       : 401;
+	(void)getpeername(s->fd, (struct sockaddr *)&peer, &len);
+	if (!scrutiny_take(&w->scrutiny, address, worker_now(w)))
+		return 503;
+	if (auth_check(w->auth, c->text, c->len, &s->token) == TOKEN_OK)
+		return 0;
+	scrutiny_failed(&w->scrutiny, address);
+	return 401;
+}
+
+int admission_check(struct session *s, const struct http1_request *r,
+		    const struct stream_request *want)
+{
+	struct worker *w = s->worker;
+	struct credentials found;
+	int status = 401;
+
 	if (w->auth == NULL || !any_needs_token(w, want))
 		return 0;
-	len = find_token(r, want, &text);
-	if (len == 0 || auth_check(w->auth, text, len, token) != TOKEN_OK)
-		return 401;
-	if (covers(w, (*token)->claims, want))
+	find_credentials(r, want, &found);
+	for (size_t i = 0; i < found.count && s->token == NULL; i++) {
+		int fault = verify(s, &found.all[i]);
+
+		/* Who has a chance later is not told that there is none. */
+		if (status != 503 && fault != 401)
+			status = fault;
+	}
+	if (s->token == NULL)
+		return status;
+	if (covers(w, s->token->claims, want))
 		return 0;
-	auth_token_release(w->auth, *token);
-	*token = NULL;
+	auth_token_release(w->auth, s->token);
+	s->token = NULL;
 	return 403;
 }
 

@@ -8,7 +8,7 @@
 static const char *const reject_names[] = {
 	"full",		  "draining",  "bad_request", "not_found", "method",
 	"not_acceptable", "timeout",   "address",     "rate",	   "heads",
-	"unauthorized",	  "forbidden", NULL};
+	"unauthorized",	  "forbidden", "token_rate",  NULL};
 static const char *const close_names[] = {"client",    "slow",	   "stalled",
 					  "drain",     "shutdown", "token",
 					  "rebalance", "age",	   NULL};
@@ -28,7 +28,8 @@ const struct metric_desc node_metrics[NM_COUNT] = {
 	[NM_REJECTED] = {"connections_rejected_total", METRIC_COUNTER, "reason",
 			 reject_names,
 			 "Requests that did not become an event stream; full, "
-			 "draining, address and rate are told to come back."},
+			 "draining, address, rate and token_rate are told to "
+			 "come back."},
 	[NM_CLOSED] = {"connections_closed_total", METRIC_COUNTER, "reason",
 		       close_names, "Event streams ended, by cause."},
 	[NM_SUBSCRIPTIONS] = {"subscriptions", METRIC_GAUGE, PLAIN,

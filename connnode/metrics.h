@@ -75,6 +75,7 @@ enum reject_reason {
 	REJECT_HEADS,	     /* gave way to a newer connection */
 	REJECT_UNAUTHORIZED, /* no token, or none that is good */
 	REJECT_FORBIDDEN,    /* the token is not for these channels */
+	REJECT_TOKEN_RATE,   /* too many tokens are verified in this second */
 };
 
 enum close_cause {

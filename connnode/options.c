@@ -47,6 +47,10 @@ static const struct option options[] = {
 		 "1/s",
 		 "event streams that may begin in each worker in a second; "
 		 "others are told to come back; 0: any"),
+	ROW_UINT("token-rate-max", AT(token_rate_max), "20000", 0, 1000000,
+		 "1/s",
+		 "tokens not seen lately that each worker verifies in a "
+		 "second; others are told to come back; 0: any"),
 	ROW_UINT("subscriptions-max", AT(subscriptions_max), "2000000", 1,
 		 1000000000, NULL,
 		 "most subscriptions in each worker, over all streams"),

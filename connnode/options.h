@@ -11,6 +11,7 @@ struct connnode_options {
 	char *dispatchers, *link_advertise;
 	uint64_t workers, connections_max, tls_handshakes_max;
 	uint64_t per_address_max, rate_max, subscriptions_max, heads_max;
+	uint64_t token_rate_max;
 	uint64_t channels_max, head_bytes_max, url_bytes_max;
 	uint64_t head_timeout_ms, heartbeat_ms, stall_timeout_ms, ready_ms;
 	uint64_t queue_burst_bytes, queue_grace_ms, memory_max;

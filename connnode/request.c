@@ -70,6 +70,13 @@ void request_cors(const struct connnode_options *o, const char *origin,
 		strcpy(out, "Vary: Origin\r\n");
 }
 
+/* What is no stream does not count for its address. */
+static void uncount(struct session *s)
+{
+	limits_leave(&s->worker->limits, s->address);
+	s->address = NULL;
+}
+
 /* Answers and leaves. */
 static void answer(struct session *s, int status, const char *type,
 		   const char *headers, const void *body, size_t len, bool head)
@@ -77,6 +84,7 @@ static void answer(struct session *s, int status, const char *type,
 	struct frame *f;
 	struct buf out;
 
+	uncount(s);
 	buf_init(&out, ANSWER_MAX);
 	if (http1_respond(&out, status, type, headers, body, len, false,
 			  head) != 0) {
@@ -122,7 +130,11 @@ static void turn_away(struct session *s, const struct http1_request *r,
 	if (reason == REJECT_FULL || reason == REJECT_RATE)
 		retry_ms = comeback_ms(&w->comeback, worker_now(w),
 				       worker_room_per_second(w), retry_ms);
-	if (http1_accepts(http1_get(r, "accept"), "text/event-stream")) {
+	if (reason == REJECT_TOKEN_RATE)
+		retry_ms = scrutiny_later_ms(&w->scrutiny, worker_now(w),
+					     retry_ms);
+	uncount(s);
+	if (http1_accepts(r, "text/event-stream")) {
 		metric_add(&w->metrics, NM_REJECTED, reason, 1);
 		stream_refuse(s, retry_ms, cors);
 		return;
@@ -210,27 +222,63 @@ static bool count_address(struct session *s)
 			    &s->address);
 }
 
-/* The last question: may it? */
-static void admit(struct session *s, const struct http1_request *r,
-		  const struct stream_request *want, const char *cors)
+static void begin(struct session *s, const struct stream_request *want,
+		  const char *cors)
 {
-	char headers[REQUEST_CORS_MAX + 64];
+	stream_begin(s, want, cors);
+	admission_join(s);
+}
 
-	switch (admission_check(s->worker, r, want, &s->token)) {
-	case 0:
-		stream_begin(s, want, cors);
-		admission_join(s);
-		return;
+static void deny(struct session *s, const struct http1_request *r, int status,
+		 const char *cors)
+{
+	char headers[REQUEST_CORS_MAX + 64], text[FAULT_MAX];
+
+	switch (status) {
 	case 401: /* RFC 6750 3: no more detail, it would help a guesser */
 		snprintf(headers, sizeof(headers),
 			 "%sWWW-Authenticate: Bearer\r\n", cors);
 		reject(s, REJECT_UNAUTHORIZED, 401, headers,
 		       "a token is needed");
 		return;
-	default:
+	case 403:
 		reject(s, REJECT_FORBIDDEN, 403, cors,
 		       "the token is not for these channels");
+		return;
+	case 503:
+		turn_away(s, r, REJECT_TOKEN_RATE, cors);
+		return;
+	default:
+		snprintf(text, sizeof(text), "token: at most %d bytes",
+			 TOKEN_BYTES_MAX);
+		reject(s, REJECT_BAD_REQUEST, status, cors, text);
 	}
+}
+
+/* Who asks is known before anything is spent on it that others wait for: room,
+ * this second's share of new streams, a place in the queue of those who are to
+ * come back. */
+static void admit(struct session *s, const struct http1_request *r,
+		  const struct stream_request *want, const char *cors)
+{
+	struct worker *w = s->worker;
+	bool stream = http1_accepts(r, "text/event-stream");
+	int status = admission_check(s, r, want);
+
+	if (status != 0)
+		deny(s, r, status, cors);
+	else if (w->stream_count >= w->connections_max ||
+		 w->channels.subscriptions + want->count >
+			 w->options->subscriptions_max)
+		turn_away(s, r, REJECT_FULL, cors);
+	else if (stream ? !limits_take(&w->limits, worker_now(w))
+			: !limits_left(&w->limits, worker_now(w)))
+		turn_away(s, r, REJECT_RATE, cors);
+	else if (!stream)
+		reject(s, REJECT_NOT_ACCEPTABLE, 406, cors,
+		       "this resource is text/event-stream");
+	else
+		begin(s, want, cors);
 }
 
 static void subscribe(struct session *s, const struct http1_request *r)
@@ -252,17 +300,8 @@ static void subscribe(struct session *s, const struct http1_request *r)
 		reject(s, REJECT_BAD_REQUEST, 400, cors, fault);
 	else if (w->draining)
 		turn_away(s, r, REJECT_DRAINING, cors);
-	else if (w->stream_count >= w->connections_max ||
-		 w->channels.subscriptions + want->count >
-			 w->options->subscriptions_max)
-		turn_away(s, r, REJECT_FULL, cors);
-	else if (!limits_take(&w->limits, worker_now(w)))
-		turn_away(s, r, REJECT_RATE, cors);
 	else if (!count_address(s))
 		turn_away(s, r, REJECT_ADDRESS, cors);
-	else if (!http1_accepts(http1_get(r, "accept"), "text/event-stream"))
-		reject(s, REJECT_NOT_ACCEPTABLE, 406, cors,
-		       "this resource is text/event-stream");
 	else
 		admit(s, r, want, cors);
 }

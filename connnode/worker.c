@@ -502,6 +502,8 @@ static void init_tables(struct worker *w)
 	limits_init(&w->limits, w->options->per_address_max,
 		    w->options->rate_max, worker_now(w));
 	comeback_init(&w->comeback, w->options->retry_window_ms, worker_now(w));
+	scrutiny_init(&w->scrutiny, w->options->token_rate_max,
+		      w->options->retry_window_ms, worker_now(w));
 	pace_init(&w->pace, worker_now(w));
 	init_load(w);
 	channels_init(&w->channels, w->rules);
@@ -576,6 +578,7 @@ static void stop(struct worker *w)
 	announcer_fini(&w->announcer);
 	channels_fini(&w->channels);
 	limits_fini(&w->limits);
+	scrutiny_fini(&w->scrutiny);
 	slab_fini(&w->sessions);
 	tls_context_free(w->tls.context);
 	wheel_fini(&w->wheel);

@@ -37,6 +37,7 @@
 #include "connnode/pace.h"
 #include "connnode/questions.h"
 #include "connnode/replay.h"
+#include "connnode/scrutiny.h"
 #include "connnode/shared.h"
 
 #include <uv.h>
@@ -104,6 +105,7 @@ struct worker {
 	uint64_t stream_count, head_count;
 	struct limits limits;
 	struct comeback comeback; /* of those who are not let in */
+	struct scrutiny scrutiny; /* of tokens */
 	struct load load;
 	struct wheel wheel;	 /* heartbeats, head and stall timeouts */
 	struct frame *heartbeat; /* shared by all */

@@ -68,6 +68,9 @@ bool http1_started(const struct http1 *p);
 
 /* Value of a header (name in lower case), or NULL. The first of several. */
 const char *http1_get(const struct http1_request *r, const char *name);
+/* The next one of several: start with *at = 0; NULL: no more. */
+const char *http1_next(const struct http1_request *r, const char *name,
+		       size_t *at);
 
 /* Walks the query: each call decodes the pair at *cursor into name and value
  * (percent-decoding, '+' is a space). Start with *cursor = r->query. Returns 1
@@ -87,8 +90,9 @@ int http1_respond(struct buf *out, int status, const char *content_type,
 		  const char *extra, const void *body, size_t body_len,
 		  bool keep_alive, bool head) MUST_CHECK;
 
-/* Does an Accept header's value admit `type` ("text/event-stream")? NULL and
- * "" admit everything; q=0 refuses. */
-bool http1_accepts(const char *accept, const char *type);
+/* Do the Accept headers, several of which are one list (RFC 9110 5.3), admit
+ * `type` ("text/event-stream")? None, or empty ones, admit everything; q=0
+ * refuses. */
+bool http1_accepts(const struct http1_request *r, const char *type);
 
 #endif

@@ -8,13 +8,23 @@
 #include <string.h>
 #include <strings.h>
 
-const char *http1_get(const struct http1_request *r, const char *name)
+const char *http1_next(const struct http1_request *r, const char *name,
+		       size_t *at)
 {
-	for (size_t i = 0; i < r->header_count; i++) {
-		if (strcmp(r->headers[i].name, name) == 0)
-			return r->headers[i].value;
+	while (*at < r->header_count) {
+		const struct http1_header *h = &r->headers[(*at)++];
+
+		if (strcmp(h->name, name) == 0)
+			return h->value;
 	}
 	return NULL;
+}
+
+const char *http1_get(const struct http1_request *r, const char *name)
+{
+	size_t at = 0;
+
+	return http1_next(r, name, &at);
 }
 
 /* --- query ------------------------------------------------------------- */
@@ -105,27 +115,31 @@ static bool refused(const char *text, const char *end)
 	return false;
 }
 
-bool http1_accepts(const char *accept, const char *type)
+bool http1_accepts(const struct http1_request *r, const char *type)
 {
+	bool admitted = false, any = false;
+	const char *accept;
+	size_t at = 0;
 	int best = -1;
-	bool admitted = false;
 
-	if (!accept || accept[strspn(accept, " \t")] == '\0')
-		return true;
-	while (*accept) {
-		const char *range = accept + strspn(accept, " \t,");
-		const char *end = range + strcspn(range, ",");
-		size_t len = strcspn(range, ";, \t");
-		int match = range_matches(range, len, type);
+	while ((accept = http1_next(r, "accept", &at)) != NULL) {
+		any |= accept[strspn(accept, " \t")] != '\0';
+		while (*accept) {
+			const char *range = accept + strspn(accept, " \t,");
+			const char *end = range + strcspn(range, ",");
+			size_t len = strcspn(range, ";, \t");
+			int match = range_matches(range, len, type);
 
-		/* The closest range decides, not the first (RFC 9110). */
-		if (match > best) {
-			best = match;
-			admitted = !refused(range + len, end);
+			/* The closest range decides, not the first (RFC 9110).
+			 */
+			if (match > best) {
+				best = match;
+				admitted = !refused(range + len, end);
+			}
+			accept = end;
 		}
-		accept = end;
 	}
-	return admitted;
+	return admitted || !any;
 }
 
 /* --- answers ----------------------------------------------------------- */

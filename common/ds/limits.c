@@ -34,7 +34,7 @@ void limits_fini(struct limits *l)
 	hmap_fini(&l->by_address);
 }
 
-static void address_bytes(const struct sockaddr *address, uint8_t bytes[8])
+void limits_address_bytes(const struct sockaddr *address, uint8_t bytes[8])
 {
 	const struct sockaddr_in *v4 = (const struct sockaddr_in *)address;
 	const struct sockaddr_in6 *v6 = (const struct sockaddr_in6 *)address;
@@ -71,7 +71,7 @@ bool limits_enter(struct limits *l, const struct sockaddr *address,
 	*entry = NULL;
 	if (l->per_address_max == 0)
 		return true;
-	address_bytes(address, bytes);
+	limits_address_bytes(address, bytes);
 	hash = hash_bytes(&l->key, bytes, sizeof(bytes));
 	a = find(l, bytes, hash);
 	if (a == NULL) {
@@ -94,7 +94,7 @@ void limits_leave(struct limits *l, struct limits_address *entry)
 	free(entry);
 }
 
-bool limits_take(struct limits *l, uint64_t now_ms)
+bool limits_left(struct limits *l, uint64_t now_ms)
 {
 	uint64_t full = l->rate_max * WHOLE;
 	uint64_t ms = now_ms - l->filled_ms;
@@ -105,8 +105,14 @@ bool limits_take(struct limits *l, uint64_t now_ms)
 	l->tokens = min_of(full, l->tokens + min_of(ms, (uint64_t)1000) *
 						     l->rate_max);
 	l->filled_ms = now_ms;
-	if (l->tokens < WHOLE)
+	return l->tokens >= WHOLE;
+}
+
+bool limits_take(struct limits *l, uint64_t now_ms)
+{
+	if (!limits_left(l, now_ms))
 		return false;
-	l->tokens -= WHOLE;
+	if (l->rate_max != 0)
+		l->tokens -= WHOLE;
 	return true;
 }

@@ -32,12 +32,17 @@ void limits_init(struct limits *l, uint64_t per_address_max, uint64_t rate_max,
 /* Every stream must have left. */
 void limits_fini(struct limits *l);
 
+/* What counts as one address: an IPv4 address, or an IPv6 network. */
+void limits_address_bytes(const struct sockaddr *address, uint8_t bytes[8]);
+
 /* A stream of this address begins: false if it has as many as it may. *entry is
  * for limits_leave(); NULL where addresses are not counted. */
 bool limits_enter(struct limits *l, const struct sockaddr *address,
 		  struct limits_address **entry);
 void limits_leave(struct limits *l, struct limits_address *entry);
 
+/* Whether limits_take() would. */
+bool limits_left(struct limits *l, uint64_t now_ms);
 /* Takes one stream out of this second's; false: it is used up. A burst may
  * take a whole second's at once. */
 bool limits_take(struct limits *l, uint64_t now_ms);

@@ -283,6 +283,12 @@ void auth_token_release(struct auth *a UNUSED, struct auth_token *token)
 	release(container_of(token, struct checked, token));
 }
 
+bool auth_remembers(const struct auth *a, const char *token, size_t len)
+{
+	return cache_find(a, hash_bytes(&a->find_key, token, len),
+			  hash_bytes(&a->compare_key, token, len)) != NULL;
+}
+
 int auth_revoke(struct auth *a, const struct auth_revocation *r)
 {
 	const struct auth_revocation *kept;

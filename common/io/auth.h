@@ -68,6 +68,9 @@ void auth_reload(struct auth *a, const struct auth_config *config);
 enum token_fault auth_check(struct auth *a, const char *token, size_t len,
 			    struct auth_token **out) MUST_CHECK;
 void auth_token_release(struct auth *a, struct auth_token *token);
+/* Whether auth_check() would find it among those checked lately, so that no
+ * signature would have to be verified. */
+bool auth_remembers(const struct auth *a, const char *token, size_t len);
 
 /* One that says more than what is kept of the same sub or jti widens that and
  * is new again. ERR_FULL: too many are kept. ERR_EXISTS: known already.

@@ -88,8 +88,11 @@ static void try_query(const char *text, size_t len)
 
 static void try_accept(const char *text, size_t len UNUSED)
 {
-	(void)http1_accepts(text, "text/event-stream");
-	(void)http1_accepts(text, "application/json");
+	const struct http1_request r = {.header_count = 1,
+					.headers = {{"accept", text}}};
+
+	(void)http1_accepts(&r, "text/event-stream");
+	(void)http1_accepts(&r, "application/json");
 }
 
 static void try_redis_url(const char *text, size_t len UNUSED)

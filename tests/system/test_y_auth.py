@@ -582,12 +582,89 @@ def test_where_a_subscriber_shows_it(c):
     assert subscribe(c, "score:1", **cookie)[0] == 200
     assert subscribe(c, "score:1", query={"token": good})[0] == 200
     assert subscribe(c, "score:1", Cookie=f"xstentor_token={good}")[0] == 401
-    # The header counts before the cookie, that before the query.
+    # The header counts before the query, that before the cookie.
     assert subscribe(c, "score:1", query={"token": good},
                      **bearer(little))[0] == 403
     assert subscribe(c, "score:1", **bearer(little), **cookie)[0] == 403
-    assert subscribe(c, "score:1", query={"token": little}, **cookie)[0] == 200
+    assert subscribe(c, "score:1", query={"token": little}, **cookie)[0] == 403
     assert subscribe(c, "score:1", query={"token": little})[0] == 403
+    # One that is no good counts for nothing, wherever it stands.
+    stale = c.auth.token(ttl=-10, subscribe=["score:*"])
+    assert subscribe(c, "score:1", query={"token": stale}, **cookie)[0] == 200
+    assert subscribe(c, "score:1", **bearer(stale), **cookie)[0] == 200
+    assert subscribe(c, "score:1", Cookie=f"stentor_token={stale}",
+                     query={"token": good})[0] == 200
+    assert subscribe(c, "score:1", Cookie=f"stentor_token={stale}; "
+                     f"stentor_token={good}")[0] == 200
+    assert subscribe(c, "score:1", **bearer(stale))[0] == 401
+
+
+def test_a_token_that_is_too_long(c):
+    """Told apart from one that is no good: a server that makes such tokens
+    has to find out."""
+    good = c.auth.token(subscribe=["score:*"])
+    long = c.auth.token(subscribe=["score:*"], more="x" * 8192)
+    status, _, text = subscribe(c, "score:1", **bearer(long))
+    assert (status, text.strip()) == (431, "token: at most 8192 bytes")
+    assert subscribe(c, "score:1", **bearer(long),
+                     Cookie=f"stentor_token={good}")[0] == 200
+    assert subscribe(c, "score:1", query={"token": long})[0] == 414
+    with cluster_of(1, 1, 1, auth=Auth(), node={"url_bytes_max": 16384}) as big:
+        long = big.auth.token(subscribe=["*"], more="x" * 8192)
+        status, _, text = subscribe(big, "score:1", query={"token": long})
+        assert (status, text.strip()) == (414, "token: at most 8192 bytes")
+
+
+def rejected(c, reason):
+    return c.n.metric("stentor_connections_rejected_total", reason=reason)
+
+
+def test_strangers_use_up_nothing():
+    """A flood without tokens takes no share of new streams from those who have
+    one, nor a place in the queue of those who are to come back."""
+    rate = 10
+    with cluster_of(1, 1, 1, node={"connection_rate_max": rate}) as c:
+        tokens_ = [c.auth.token(subscribe=["*"]) for _ in range(rate)]
+        for _ in range(20 * rate):
+            assert subscribe(c, "score:1")[0] == 401
+        assert rejected(c, "rate") == 0
+        with contextlib.ExitStack() as stack:
+            for token in tokens_:
+                s = stack.enter_context(Sse(c.n.port, "a",
+                                            headers=bearer(token)))
+                assert s.wait_head().status == 200
+                s.wait_ready()
+        assert rejected(c, "unauthorized") == 20 * rate
+    # Nor does it in a node that is full.
+    with cluster_of(1, 1, 1, node={"max_connections": 1, "retry_min_ms": 1000,
+                                   "retry_max_ms": 1000}) as c:
+        token = c.auth.token(subscribe=["*"])
+        with Sse(c.n.port, "a", headers=bearer(token)) as s:
+            s.wait_ready()
+            for _ in range(20 * rate):
+                assert subscribe(c, "score:1")[0] == 401
+            with Sse(c.n.port, "a", headers=bearer(token)) as away:
+                away.wait_end()
+                assert away.status == 200
+                assert away.retries[0] < 2000
+
+
+def test_forged_tokens_are_verified_at_a_bounded_rate():
+    rate = 10
+    with cluster_of(1, 1, 1, node={"token_rate_max": rate}) as c:
+        known = c.auth.token(subscribe=["*"])
+        with Sse(c.n.port, "a", headers=bearer(known)) as s:
+            s.wait_ready()
+        got = [subscribe(c, "score:1", **bearer(
+                   c.auth.token(key=SecretKey("k0"), subscribe=["*"])))[0]
+               for _ in range(10 * rate)]
+        away = got.count(200)  # with a retry
+        assert away + got.count(401) == len(got) and got.count(401) >= rate / 2
+        assert rejected(c, "token_rate") == away > len(got) / 4
+        # Who was seen lately needs no budget.
+        for _ in range(2 * rate):
+            with Sse(c.n.port, "a", headers=bearer(known)) as s:
+                s.wait_ready()
 
 
 def test_public_channels_need_none(c):

@@ -549,7 +549,11 @@ static void test_auth_finds_who_is_meant(void **state)
 	uint64_t now = now_s();
 	char more[128];
 
+	make(f, 100, ",\"sub\":\"u\"");
+	assert_false(auth_remembers(f->auth, f->token, strlen(f->token)));
 	use(f, &a, ",\"sub\":\"u\"");
+	assert_true(auth_remembers(f->auth, f->token, strlen(f->token)));
+	assert_false(auth_remembers(f->auth, f->token, strlen(f->token) - 1));
 	use(f, &b, ",\"sub\":\"u\""); /* the same token */
 	snprintf(more, sizeof(more), ",\"sub\":\"u\",\"iat\":%llu",
 		 (unsigned long long)now - 5);

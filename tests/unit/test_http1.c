@@ -494,11 +494,40 @@ static void test_http1_accept(void **state)
 		{"*", false},
 	};
 
+	struct http1_request r = {.headers = {{"accept", NULL}}};
+
 	(void)state;
-	for (size_t i = 0; i < array_len(cases); i++)
-		assert_int_equal(
-			http1_accepts(cases[i].accept, "text/event-stream"),
-			cases[i].admitted);
+	for (size_t i = 0; i < array_len(cases); i++) {
+		r.headers[0].value = cases[i].accept;
+		r.header_count = cases[i].accept != NULL;
+		assert_int_equal(http1_accepts(&r, "text/event-stream"),
+				 cases[i].admitted);
+	}
+}
+
+/* Several lines are one list. */
+static void test_http1_accept_lines(void **state)
+{
+	struct http1_request r = {
+		.header_count = 4,
+		.headers = {{"accept", "text/html"},
+			    {"host", "x"},
+			    {"accept", "image/*;q=0.5"},
+			    {"accept", "text/event-stream"}},
+	};
+	size_t at = 0;
+
+	(void)state;
+	assert_true(http1_accepts(&r, "text/event-stream"));
+	assert_true(http1_accepts(&r, "image/png"));
+	assert_false(http1_accepts(&r, "application/json"));
+	r.headers[2].value = "*/*";
+	r.headers[3].value = "text/event-stream;q=0";
+	assert_false(http1_accepts(&r, "text/event-stream"));
+	r.headers[0].value = r.headers[2].value = r.headers[3].value = "";
+	assert_true(http1_accepts(&r, "text/event-stream"));
+	assert_string_equal(http1_next(&r, "host", &at), "x");
+	assert_null(http1_next(&r, "host", &at));
 }
 
 static void test_http1_answers(void **state)
@@ -557,6 +586,7 @@ int main(void)
 		cmocka_unit_test(test_http1_query_walk),
 		cmocka_unit_test(test_http1_query_refuses),
 		cmocka_unit_test(test_http1_accept),
+		cmocka_unit_test(test_http1_accept_lines),
 		cmocka_unit_test(test_http1_answers),
 	};
 

@@ -95,6 +95,10 @@ static void test_limits_rate(void **state UNUSED)
 	assert_int_equal(taken(&l, 5099), 0);
 	assert_int_equal(taken(&l, 5100), 1);
 	assert_int_equal(taken(&l, 5600), 5);
+	assert_false(limits_left(&l, 5600));
+	assert_true(limits_left(&l, 5700));
+	assert_true(limits_left(&l, 5700)); /* it takes nothing */
+	assert_int_equal(taken(&l, 5700), 1);
 	/* However long nobody came. */
 	assert_int_equal(taken(&l, 5000000000), 10);
 	limits_fini(&l);
