@@ -54,6 +54,7 @@ struct channel *channels_get(struct channels *c, const char *name, size_t len)
 	list_init(&ch->subscriptions);
 	list_init(&ch->unannounced);
 	list_init(&ch->pages);
+	list_init(&ch->unplaced);
 	ch->list_hash = place_list_hash(&(const char *){ch->name}, 1);
 	hmap_insert(&c->by_name, &ch->by_name, hash);
 	return ch;

@@ -49,6 +49,7 @@ struct channel {
 	bool was_reliable;	 /* by the rules before these */
 	struct log *log;	 /* NULL: ephemeral */
 	struct list pages;	 /* of its log, being replayed: pages.h */
+	struct list unplaced;	 /* replays that wait for its log: replay.c */
 	struct fanout_job *job;	 /* a fan-out under way, or NULL */
 	/* Delivered here so far; or the log's place, as far as subscriptions
 	 * have been told: its epoch (0: not known, or no log) and offset. */

@@ -140,8 +140,10 @@ static void on_known(void *ctx, struct channel *ch)
 {
 	struct worker *w = ctx;
 
-	if (ch->epoch == 0)
+	if (ch->epoch == 0) {
+		fanout_finish(&w->fanout, ch); /* whose marker is in the list */
 		level(ch);
+	}
 	replays_known(w, ch);
 }
 
@@ -234,6 +236,8 @@ static void apply_rule(struct worker *w, struct channel *ch)
 
 	if (ch->subscribers == 0)
 		return;
+	if (ch->was_reliable != reliable)
+		fanout_finish(&w->fanout, ch);
 	if (reliable && ch->log == NULL) {
 		intake_open_log(w, ch);
 	} else if (!reliable && ch->was_reliable && ch->log != NULL &&

@@ -185,8 +185,8 @@ static void settle(struct log *log)
 	if (!log_known(log))
 		return;
 	pass_held(log);
-	if (log->report && log->place.offset >= log->report_at) {
-		log->report = false;
+	if (log_tells(log)) {
+		log->reported = log->answered;
 		l->ops->known(l->ctx, log->channel);
 	}
 	if (log->place.offset >= log->seen.offset) {
@@ -248,9 +248,7 @@ static void arrive(struct log *log, struct place to, uint64_t top)
 		log->seen.offset = max_of(log->seen.offset, log->next.offset);
 	if (!is_moving(log))
 		log->next = (struct place){0, 0};
-	/* It was counted in the epoch that is left. */
-	if (log->report_at != UINT64_MAX)
-		log->report_at = 0;
+	log->report_at = 0; /* it was counted in the epoch that is left */
 	look_forget(log);
 	held_carry(&log->held, to.epoch, is_same, log);
 }
@@ -326,7 +324,6 @@ static void become_known(struct log *log, const LinkPlace *top)
 
 	if (top->n_eras > 0)
 		log->past = past_move(NULL, &none, top);
-	log->report = false;
 	arrive(log, beginning(log, top), top->offset);
 	l->ops->known(l->ctx, log->channel);
 }
@@ -492,8 +489,6 @@ static bool is_missed(struct log *log, uint64_t top)
 
 static void take_top(struct log *log, LinkPlace *top)
 {
-	bool report = log_known(log) && log->report && !log->again;
-
 	if (!log_known(log)) {
 		become_known(log, top);
 	} else if (top->epoch > log->place.epoch) {
@@ -508,8 +503,9 @@ static void take_top(struct log *log, LinkPlace *top)
 	/* Of an earlier epoch: it was read before we moved. */
 	if (top->epoch == log->place.epoch)
 		log->doubt = log->doubt && log->again;
-	if (report)
-		log->report_at = log->seen.offset;
+	if (!log->again) /* nothing was learned since it was asked */
+		log->answered = log->asks;
+	log->report_at = log->seen.offset;
 	log->looked_ms = log->logs->now_ms;
 	list_remove(&log->in_all);
 	list_push_back(&log->logs->all, &log->in_all);
@@ -538,7 +534,7 @@ static void on_tops(struct question *q, const HistoryAnswer *history UNUSED,
 			take_top(log, answer->tops[log->asked_index]);
 		else
 			l->counters.malformed++;
-		again = log->again;
+		again = log->again || log->wanted > log->asks;
 		log->again = false;
 		if (again)
 			ask(log);
@@ -569,6 +565,7 @@ static void ask_batch(struct logs *l)
 
 		list_push_back(&b->asked, node);
 		log->asked = true;
+		log->asks++;
 		log->asked_index = (uint32_t)b->count;
 		stentor__link__v1__place__init(&places[b->count]);
 		places[b->count].epoch = seen.epoch;
@@ -649,7 +646,6 @@ struct log *logs_open(struct logs *l, struct channel *ch, uint64_t since_ms)
 	log->logs = l;
 	log->since_ms = since_ms;
 	log->unasked = true;
-	log->report_at = UINT64_MAX;
 	log->looked_ms = l->now_ms;
 	held_init(&log->held, &l->held_bytes);
 	list_init(&log->in_holes);
@@ -703,11 +699,14 @@ void logs_announced(struct logs *l UNUSED, struct channel *ch)
 	ask(ch->log);
 }
 
-void logs_ask(struct logs *l UNUSED, struct channel *ch)
+uint64_t logs_ask(struct logs *l UNUSED, struct channel *ch)
 {
-	ch->log->report = true;
-	ch->log->report_at = UINT64_MAX;
-	ask(ch->log);
+	struct log *log = ch->log;
+
+	if (!log->asked)
+		ask(log);
+	log->sweeping = false;
+	return log_want(log);
 }
 
 void logs_deliver(struct logs *l, struct channel *ch,

@@ -78,14 +78,16 @@ struct log {
 	struct question fetch;
 	struct place fetch_from, fetch_seen; /* when it was asked */
 	/* Its top */
-	struct list in_asks;  /* to be asked, or in a batch that is */
-	bool unasked;	      /* not before it is announced */
-	bool asked;	      /* in a batch */
-	bool again;	      /* once more after that */
-	bool sweeping;	      /* asked by the sweep alone */
-	bool doubt;	      /* we may have missed the log's end */
-	bool report;	      /* `known` once more, at report_at */
-	uint64_t report_at;   /* offset; UINT64_MAX: not answered yet */
+	struct list in_asks; /* to be asked, or in a batch that is */
+	bool unasked;	     /* not before it is announced */
+	bool asked;	     /* in a batch */
+	bool again;	     /* once more after that */
+	bool sweeping;	     /* asked by the sweep alone */
+	bool doubt;	     /* we may have missed the log's end */
+	/* Questions for its top: sent, the last that somebody waits for, the
+	 * last that was answered, and that `known` was called for, which it is
+	 * when the place is at report_at. */
+	uint64_t asks, wanted, answered, reported, report_at;
 	uint32_t asked_index; /* in the batch */
 	uint64_t looked_ms;   /* its top was answered, or the sweep was here */
 	uint64_t found;	      /* offset that the sweep found; 0: none */
@@ -94,6 +96,23 @@ struct log {
 	uint64_t look_ms;
 	struct list in_all;
 };
+
+/* Somebody waits for the next question that is sent: one that is under way may
+ * have been answered before this moment. Returns its number. */
+static inline uint64_t log_want(struct log *log)
+{
+	if (log->wanted <= log->reported)
+		log->reported = log->asks; /* nobody waits for these */
+	log->wanted = log->asks + 1;
+	return log->wanted;
+}
+
+/* Whether `known` is to be called for somebody who waits. */
+static inline bool log_tells(const struct log *log)
+{
+	return log->wanted > log->reported && log->answered > log->reported &&
+	       log->place.offset >= log->report_at;
+}
 
 static inline bool log_known(const struct log *log)
 {
@@ -169,8 +188,14 @@ bool log_level(const struct log *log);
  * from now on reaches us, so its top may be asked for. Idempotent. */
 void logs_announced(struct logs *l, struct channel *ch);
 /* Asks for the top though the place is known: a client claims to be ahead. When
- * the place has reached what is answered, `known` is called again. */
-void logs_ask(struct logs *l, struct channel *ch);
+ * the place has reached what is answered, `known` is called again, and
+ * logs_told() the number that is returned. Whoever asks later, however often,
+ * does not put that off. */
+uint64_t logs_ask(struct logs *l, struct channel *ch);
+static inline bool logs_told(const struct log *log, uint64_t ask)
+{
+	return log->reported >= ask;
+}
 
 /* A delivery with a position, for a channel that has a log. */
 void logs_deliver(struct logs *l, struct channel *ch, const LinkDelivery *d,

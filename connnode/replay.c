@@ -14,8 +14,10 @@ enum phase {
 
 struct replay {
 	struct subscription *sub;
+	struct list in_unplaced; /* the channel's, in every phase but RUNNING */
 	struct page_reader reader;
 	struct place at; /* the claim, then: it has everything up to here */
+	uint64_t ask;	 /* ASKED: logs_ask() */
 	uint8_t phase;
 	bool claimed;
 	bool resolved;
@@ -73,6 +75,23 @@ static struct worker *worker_of(const struct replay *r)
 	return r->sub->session->worker;
 }
 
+static void run(struct replay *r)
+{
+	r->phase = PHASE_RUNNING;
+	list_remove(&r->in_unplaced);
+}
+
+/* Asks where the log is now, and waits for that. */
+static void ask_again(struct replay *r)
+{
+	struct channel *ch = r->sub->channel;
+
+	r->phase = PHASE_ASKED;
+	list_remove(&r->in_unplaced);
+	list_push_back(&ch->unplaced, &r->in_unplaced);
+	r->ask = logs_ask(&worker_of(r)->logs, ch);
+}
+
 static void leave_page(struct replay *r)
 {
 	pages_leave(&worker_of(r)->replays.pages, &r->reader);
@@ -89,6 +108,7 @@ void replay_begin(struct worker *w, struct subscription *sub,
 	if (claim != NULL)
 		r->at = *claim;
 	list_init(&r->reader.in_page);
+	list_push_back(&sub->channel->unplaced, &r->in_unplaced);
 	sub->replay = r;
 	sub->at = SUBSCRIPTION_HELD;
 	sub->session->replays++;
@@ -102,6 +122,7 @@ void replay_cancel(struct worker *w, struct subscription *sub)
 	if (r == NULL)
 		return;
 	leave_page(r);
+	list_remove(&r->in_unplaced);
 	sub->replay = NULL;
 	sub->at = sub->channel->messages;
 	sub->session->replays--;
@@ -210,8 +231,7 @@ bool replays_placed(struct session *s)
 		if (log_known(ch->log) && r->phase == PHASE_CLAIMED &&
 		    r->claimed && claim_ahead(&r->at, ch->log)) {
 			/* It may have been faster than we were. */
-			r->phase = PHASE_ASKED;
-			logs_ask(&w->logs, ch);
+			ask_again(r);
 		}
 		placed &= log_known(ch->log) && r->phase != PHASE_ASKED;
 	}
@@ -232,7 +252,7 @@ void replays_resolve(struct session *s)
 		else
 			resolve_fresh(r);
 		r->resolved = true;
-		r->phase = PHASE_RUNNING;
+		run(r);
 	}
 }
 
@@ -252,7 +272,7 @@ static void tell_expired(struct replay *r, uint64_t to)
 }
 
 /* The store had nothing after the client's place. True if that is settled. */
-static bool give_nothing(struct worker *w, struct replay *r)
+static bool give_nothing(struct replay *r)
 {
 	struct page *p = r->reader.page;
 	struct place top = p->top;
@@ -264,8 +284,7 @@ static bool give_nothing(struct worker *w, struct replay *r)
 	}
 	/* Less than was delivered here. It was read before that, or the store
 	 * has lost it: logs.c finds out. */
-	r->phase = PHASE_ASKED;
-	logs_ask(&w->logs, r->sub->channel);
+	ask_again(r);
 	return false;
 }
 
@@ -323,7 +342,7 @@ static bool catch_up(struct worker *w, struct replay *r)
 		if (r->reader.page->state != PAGE_LOADED)
 			return false;
 		if (r->reader.page->count == 0) {
-			if (!give_nothing(w, r))
+			if (!give_nothing(r))
 				return false;
 		} else if (has_room(w, r->reader.page->bytes)) {
 			give(w, r);
@@ -454,12 +473,11 @@ static struct subscription *subscription_of(struct list *node)
 	return container_of(node, struct subscription, in_channel);
 }
 
-static void on_known(struct worker *w, struct subscription *sub)
+static void on_known(struct worker *w, struct replay *r)
 {
-	struct session *s = sub->session;
-	struct replay *r = sub->replay;
+	struct session *s = r->sub->session;
 
-	if (r == NULL || r->phase == PHASE_RUNNING)
+	if (r->phase == PHASE_ASKED && !logs_told(r->sub->channel->log, r->ask))
 		return;
 	if (!s->ready) {
 		if (r->phase == PHASE_ASKED)
@@ -469,16 +487,17 @@ static void on_known(struct worker *w, struct subscription *sub)
 	}
 	/* Resolved before, or the channel has just become reliable. */
 	if (r->phase == PHASE_ASKED)
-		r->phase = PHASE_RUNNING;
+		run(r);
 	replays_resolve(s);
 	replays_start(s);
 }
 
+/* Whoever comes with a place that we don't know makes this happen, so it
+ * concerns those alone who wait: no other subscriber, and no fan-out. */
 void replays_known(struct worker *w, struct channel *ch)
 {
-	fanout_finish(&w->fanout, ch); /* whose marker is in the list */
-	list_for_each_safe (node, &ch->subscriptions)
-		on_known(w, subscription_of(node));
+	list_for_each_safe (node, &ch->unplaced)
+		on_known(w, container_of(node, struct replay, in_unplaced));
 }
 
 /* Where it is, if that is decided; else it is judged later, by the new place.
@@ -502,7 +521,7 @@ static void begin_anew(struct replay *r)
 	struct session *s = r->sub->session;
 
 	leave_page(r);
-	r->phase = PHASE_RUNNING;
+	run(r);
 	run_later(s);
 }
 

@@ -36,8 +36,8 @@ static uint8_t *slot_of(struct scrutiny *s, const struct sockaddr *address)
 /* A byte is zero after eight halvings, however long ago the last one was. */
 static void halve(struct scrutiny *s, uint64_t now_ms)
 {
-	unsigned times = (unsigned)min_of((now_ms - s->halved_ms) / 1000,
-					  (uint64_t)8);
+	unsigned times =
+		(unsigned)min_of((now_ms - s->halved_ms) / 1000, (uint64_t)8);
 
 	if (times == 0)
 		return;

@@ -286,6 +286,7 @@ static void test_logs_resync_finds_the_tail(void **state)
 static void test_logs_ask(void **state)
 {
 	struct fixture *f = *state;
+	uint64_t first, second;
 
 	follow(f, 0, 10);
 	logs_ask(&f->logs, f->a);
@@ -293,18 +294,24 @@ static void test_logs_ask(void **state)
 	assert_int_equal(f->tops_asked, 1);
 	answer_tops(f, 0, 10);
 	expect(f, "k0:10 ");
-	logs_ask(&f->logs, f->a);
+	first = logs_ask(&f->logs, f->a);
 	turn(f, 0);
-	logs_ask(&f->logs, f->a); /* it may have been read before this one */
+	/* It may have been read before this one, who does not hold up the
+	 * first. */
+	second = logs_ask(&f->logs, f->a);
 	answer_tops(f, 0, 10);
-	expect(f, "");
+	expect(f, "k0:10 ");
+	assert_true(logs_told(f->a->log, first));
+	assert_false(logs_told(f->a->log, second));
 	turn(f, 0);
 	answer_tops(f, 0, 12);
 	expect(f, "");
+	assert_false(logs_told(f->a->log, second));
 	deliver(f, 0, 11);
 	deliver(f, 0, 12);
 	deliver(f, 0, 13);
 	expect(f, "p0:11 p0:12 k0:12 p0:13 ");
+	assert_true(logs_told(f->a->log, second));
 	logs_ask(&f->logs, f->a);
 	turn(f, 0);
 	answer_tops(f, 0, 9);

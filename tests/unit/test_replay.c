@@ -141,6 +141,76 @@ static void test_replay_client_ahead(void **state)
 	assert_string_equal(taken(f, 0), "m8 ");
 }
 
+#define CROWD 200 /* more than a fan-out serves at once */
+
+/* Who comes with a place that nobody knows concerns nobody else: a fan-out
+ * under way goes on as it was, and others don't wait longer. */
+static void test_replay_forged_places(void **state)
+{
+	struct fixture *f = *state;
+	struct channel *ch;
+
+	f->top.offset = 5;
+	for (unsigned i = 0; i < CROWD; i++)
+		join(f, i, "a", NULL);
+	for (unsigned i = 0; i < CROWD; i++)
+		settled(f, i);
+	ch = channels_find(&f->w.channels, "a", 1);
+	join(f, CROWD, "a", id_of(EPOCH, 7)); /* ahead, and true */
+	streams_ready(&f->w, TURN_BUDGET);
+	logs_run(&f->w.logs, worker_now(&f->w));
+	questions_run(&f->w.questions, worker_now(&f->w));
+	assert_int_equal(f->asked_count, 1);
+	/* Another before each answer. */
+	for (unsigned i = 1; i <= 5; i++) {
+		join(f, CROWD + i, "a", id_of(EPOCH, 1000000));
+		streams_ready(&f->w, TURN_BUDGET);
+		f->top.offset = 7;
+		if (i == 1) {
+			deliver(f, "a", 6);
+			assert_non_null(ch->job);
+		}
+		answer(f);
+		assert_non_null(ch->job);
+		if (i == 2)
+			deliver(f, "a", 7);
+		logs_run(&f->w.logs, worker_now(&f->w));
+		questions_run(&f->w.questions, worker_now(&f->w));
+	}
+	streams_ready(&f->w, TURN_BUDGET);
+	assert_true(f->sessions[CROWD].ready);
+	assert_string_equal(taken(f, 0), "");
+	turn(f);
+	assert_string_equal(taken(f, 0), "m6 m7 ");
+	assert_string_equal(taken(f, CROWD), "ready ");
+	assert_string_equal(last_id, id_of(EPOCH, 7));
+	answer(f);
+	turn(f);
+	for (unsigned i = 1; i <= 5; i++)
+		assert_non_null(strstr(settled(f, CROWD + i), "unknown"));
+}
+
+/* A message without a position, of a dispatcher with other rules, is on its
+ * way when the log's place becomes known: the fan-out's marker is no
+ * subscription. */
+static void test_replay_known_during_a_fanout(void **state)
+{
+	struct fixture *f = *state;
+	struct channel *ch;
+
+	for (unsigned i = 0; i < SESSIONS; i++)
+		join(f, i, "a", NULL);
+	turn(f);
+	ch = channels_find(&f->w.channels, "a", 1);
+	deliver_at(f, "a", 0, 0);
+	fanout_run(&f->w.fanout, TURN_BUDGET); /* not all at once */
+	assert_non_null(ch->job);
+	answer(f);
+	assert_null(ch->job);
+	for (unsigned i = 0; i < SESSIONS; i++)
+		assert_string_equal(settled(f, i), "m0 ready ");
+}
+
 static void test_replay_expired(void **state)
 {
 	struct fixture *f = *state;
@@ -316,6 +386,8 @@ int main(void)
 		TEST(test_replay_many_pages),
 		TEST(test_replay_claims_that_fail),
 		TEST(test_replay_client_ahead),
+		TEST(test_replay_forged_places),
+		TEST(test_replay_known_during_a_fanout),
 		TEST(test_replay_expired),
 		TEST(test_replay_before_the_first),
 		TEST(test_replay_latest),
