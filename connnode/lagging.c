@@ -71,12 +71,13 @@ static void tell_loss(struct session *s, const struct channel *ch,
 {
 	struct gap gap = {GAP_LAGGING, loss->from, loss->to};
 	struct frame *f = stream_gap(s, ch, &gap);
+	size_t before = s->out.bytes;
 
 	f->channel = ch;
 	f->epoch = gap.from.epoch;
 	f->offset = gap.from.offset;
-	outq_push_front(&s->out, f, session_kept(s));
-	session_requeued(s, s->out.bytes - f->len);
+	outq_push_front(&s->out, session_on_wire(s, f), session_kept(s));
+	session_requeued(s, before);
 	frame_release(f);
 }
 

@@ -56,7 +56,8 @@ static const struct option options[] = {
 		 "most subscriptions in each worker, over all streams"),
 	ROW_UINT("heads-max", AT(heads_max), "4096", 16, 1000000, NULL,
 		 "most connections of each worker that have not sent their "
-		 "request yet; the oldest gives way"),
+		 "request yet, and most that still take the end of their "
+		 "answer; the oldest gives way"),
 	ROW_UINT("channels-max", AT(channels_max), "64", 1, 1000, NULL,
 		 "most channels of one event stream"),
 	ROW_SIZE("head-bytes-max", AT(head_bytes_max), "16KiB", 512,

@@ -115,8 +115,27 @@ static void reject(struct session *s, enum reject_reason reason, int status,
 #define PREFLIGHT                                                      \
 	"Access-Control-Allow-Methods: GET, HEAD, OPTIONS\r\n"         \
 	"Access-Control-Allow-Headers: Last-Event-ID, Authorization, " \
-	"Cache-Control\r\n"                                            \
-	"Access-Control-Max-Age: 86400\r\n"
+	"Cache-Control%s\r\n"                                          \
+	"Access-Control-Max-Age: 86400\r\n"                            \
+	"Vary: Access-Control-Request-Headers\r\n"
+#define ASKED_MAX 512 /* bytes of header names that a page asks for */
+
+/* What else the page's scripts send (traceparent, a tracker's own) is no reason
+ * to keep it out: we don't look at it. `out` gets ", names", or nothing if they
+ * are no names. */
+static void asked_headers(const struct http1_request *r,
+			  char out[ASKED_MAX + 3])
+{
+	static const char names[] = "abcdefghijklmnopqrstuvwxyz"
+				    "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+				    "0123456789-_., ";
+	const char *asked = http1_get(r, "access-control-request-headers");
+
+	out[0] = '\0';
+	if (asked != NULL && asked[0] != '\0' && strlen(asked) <= ASKED_MAX &&
+	    asked[strspn(asked, names)] == '\0')
+		snprintf(out, ASKED_MAX + 3, ", %s", asked);
+}
 
 /* No room, or on the way out: the client is to come back, elsewhere or later.
  */
@@ -136,7 +155,7 @@ static void turn_away(struct session *s, const struct http1_request *r,
 	uncount(s);
 	if (http1_accepts(r, "text/event-stream")) {
 		metric_add(&w->metrics, NM_REJECTED, reason, 1);
-		stream_refuse(s, retry_ms, cors);
+		stream_refuse(s, retry_ms, cors, r->http10);
 		return;
 	}
 	snprintf(headers, sizeof(headers), "%sRetry-After: %u\r\n", cors,
@@ -281,17 +300,18 @@ static void admit(struct session *s, const struct http1_request *r,
 		begin(s, want, cors);
 }
 
-static void subscribe(struct session *s, const struct http1_request *r)
+static void subscribe(struct session *s, const struct http1_request *r,
+		      const char *cors)
 {
 	struct worker *w = s->worker;
 	struct stream_request *want = &w->wanted;
-	char cors[REQUEST_CORS_MAX], text[FAULT_MAX];
+	char text[FAULT_MAX];
 	const char *fault;
 
 	want->count = 0;
 	want->json = false;
+	want->http10 = r->http10;
 	want->last_event_id = want->token = NULL;
-	request_cors(w->options, http1_get(r, "origin"), cors);
 	fault = read_query(w, r, want, text);
 	/* A browser's own, when it comes back, is newer than the page's. */
 	if (http1_get(r, "last-event-id") != NULL)
@@ -306,75 +326,114 @@ static void subscribe(struct session *s, const struct http1_request *r)
 		admit(s, r, want, cors);
 }
 
-static void on_subscribe(struct session *s, const struct http1_request *r)
+static void preflight(struct session *s, const struct http1_request *r,
+		      const char *cors)
 {
-	char headers[REQUEST_CORS_MAX + sizeof(PREFLIGHT) + 64];
-	char cors[REQUEST_CORS_MAX];
+	char headers[REQUEST_CORS_MAX + sizeof(PREFLIGHT) + ASKED_MAX];
+	char asked[ASKED_MAX + 3];
 
-	request_cors(s->worker->options, http1_get(r, "origin"), cors);
+	asked_headers(r, asked);
+	snprintf(headers, sizeof(headers), "%s" PREFLIGHT, cors, asked);
+	answer(s, 204, NULL, headers, NULL, 0, false);
+}
+
+static void wrong_method(struct session *s, const char *cors,
+			 const char *allowed)
+{
+	char headers[REQUEST_CORS_MAX + 64];
+
+	snprintf(headers, sizeof(headers), "%sAllow: %s\r\n", cors, allowed);
+	reject(s, REJECT_METHOD, 405, headers, "method not allowed");
+}
+
+static void on_subscribe(struct session *s, const struct http1_request *r,
+			 const char *cors)
+{
+	char headers[REQUEST_CORS_MAX + sizeof(STREAM_HEADERS)];
+
 	if (strcmp(r->method, "GET") == 0) {
-		subscribe(s, r);
+		subscribe(s, r, cors);
 	} else if (strcmp(r->method, "HEAD") == 0) {
 		snprintf(headers, sizeof(headers), "%s" STREAM_HEADERS, cors);
 		answer(s, 200, STREAM_CONTENT_TYPE, headers, "", 0, true);
 	} else if (strcmp(r->method, "OPTIONS") == 0) {
-		snprintf(headers, sizeof(headers), "%s" PREFLIGHT, cors);
-		answer(s, 204, NULL, headers, NULL, 0, false);
+		preflight(s, r, cors);
 	} else {
-		reject(s, REJECT_METHOD, 405, "Allow: GET, HEAD, OPTIONS\r\n",
-		       "method not allowed");
+		wrong_method(s, cors, "GET, HEAD, OPTIONS");
 	}
 }
 
 /* --- dispatch ---------------------------------------------------------- */
 
 static void on_webfile(struct session *s, const struct http1_request *r,
-		       const struct webfile *file)
+		       const struct webfile *file, const char *cors)
 {
 	bool head = strcmp(r->method, "HEAD") == 0;
 
 	if (!head && strcmp(r->method, "GET") != 0)
-		reject(s, REJECT_METHOD, 405, "Allow: GET, HEAD\r\n",
-		       "method not allowed");
+		wrong_method(s, cors, "GET, HEAD");
 	else
 		answer(s, 200, file->content_type, WEBFILE_HEADERS, file->bytes,
 		       webfile_length(file), head);
 }
 
+/* Every answer that says no says so to pages as well: without CORS a page sees
+ * a network failure. */
 static void on_request(struct session *s, const struct http1_request *r)
 {
+	char cors[REQUEST_CORS_MAX];
 	const struct webfile *file;
 
+	request_cors(s->worker->options, http1_get(r, "origin"), cors);
 	if (strcmp(r->path, "/v1/subscribe") == 0)
-		on_subscribe(s, r);
+		on_subscribe(s, r, cors);
 	else if ((file = webfile_find(r->path)) != NULL)
-		on_webfile(s, r, file);
+		on_webfile(s, r, file, cors);
 	else
-		reject(s, REJECT_NOT_FOUND, 404, "", "not found");
+		reject(s, REJECT_NOT_FOUND, 404, cors, "not found");
+}
+
+/* For a request that is refused unread. Its Origin may not have come yet; the
+ * only one that is allowed may be told to anybody. */
+static void refused_cors(const struct session *s, char cors[REQUEST_CORS_MAX])
+{
+	const struct connnode_options *o = s->worker->options;
+	const char *origin = http1_origin(s->parser);
+
+	if (origin == NULL && strchr(o->cors_origins, ',') == NULL)
+		origin = o->cors_origins;
+	request_cors(o, origin, cors);
 }
 
 void request_feed(struct session *s, const char *bytes, size_t len)
 {
 	const struct http1_request *r;
+	char cors[REQUEST_CORS_MAX];
 	size_t used;
 	int rc;
 
 	if (s->parser == NULL)
 		s->parser = request_parser_take(s->worker);
 	rc = http1_feed(s->parser, bytes, len, &used, &r);
-	if (rc > 0)
+	if (rc > 0) {
 		on_request(s, r);
-	else if (rc < 0)
-		reject(s, REJECT_BAD_REQUEST, http1_status(s->parser), "",
+	} else if (rc < 0) {
+		refused_cors(s, cors);
+		reject(s, REJECT_BAD_REQUEST, http1_status(s->parser), cors,
 		       http1_why(s->parser));
+	}
 }
 
 void request_time_out(struct session *s)
 {
+	char cors[REQUEST_CORS_MAX];
+
 	/* A connection that never asked for anything gets no answer. */
-	if (s->parser != NULL)
-		answer(s, 408, "text/plain; charset=utf-8", "",
-		       "the request took too long\n", 26, false);
-	else
+	if (s->parser == NULL) {
 		session_doom(s, CLOSED_CLIENT);
+		return;
+	}
+	refused_cors(s, cors);
+	answer(s, 408, "text/plain; charset=utf-8", cors,
+	       "the request took too long\n", 26, false);
 }

@@ -4,6 +4,7 @@
 #include "common/base/err.h"
 #include "common/base/log.h"
 #include "common/base/mem.h"
+#include "common/codec/sse.h"
 #include "connnode/admission.h"
 #include "connnode/lagging.h"
 #include "connnode/replay.h"
@@ -34,6 +35,8 @@ static void session_move(struct session *s, enum session_phase phase)
 	check(phase > s->phase || phase == SESSION_HEAD);
 	if (s->phase == SESSION_STREAM)
 		w->stream_count--;
+	w->leaving_count -= s->phase == SESSION_LEAVING;
+	w->leaving_count += phase == SESSION_LEAVING;
 	if (phase == SESSION_HEAD)
 		w->head_count++;
 	else if (s->phase == SESSION_HEAD)
@@ -282,11 +285,17 @@ void session_requeued(struct session *s, size_t before)
 		    s->out.bytes);
 }
 
+struct frame *session_on_wire(const struct session *s, struct frame *f)
+{
+	return unlikely(s->unchunked) ? sse_plain(f) : f;
+}
+
 void session_push(struct session *s, struct frame *f)
 {
+	s->spoke |= f != s->worker->heartbeat;
+	f = session_on_wire(s, f);
 	outq_push(&s->out, f);
 	session_requeued(s, s->out.bytes - f->len);
-	s->spoke |= f != s->worker->heartbeat;
 	mark_dirty(s);
 }
 
@@ -485,6 +494,24 @@ static void session_flush(struct session *s, struct tally *t)
 		replay_drained(s);
 }
 
+/* Who takes its time over the last bytes must not keep others out. All have
+ * been written to once: what is cut off is the wait for those that the kernel
+ * did not take, and for the client to close. */
+static void trim_leaving(struct worker *w)
+{
+	uint64_t doomed = 0;
+
+	if (w->leaving_count <= w->options->heads_max)
+		return;
+	list_for_each (node, &w->leaving) {
+		if (w->leaving_count - doomed <= w->options->heads_max)
+			return;
+		session_doom(container_of(node, struct session, in_worker),
+			     CLOSED_CLIENT);
+		doomed++;
+	}
+}
+
 void session_write(struct session *s, size_t bytes_max)
 {
 	struct tally t = {.worker = s->worker, .now_us = clock_wall_us()};
@@ -529,6 +556,8 @@ unsigned sessions_flush(struct worker *w, unsigned budget)
 		w->dirty_since_ms = 0;
 	else if (w->dirty_since_ms == 0)
 		w->dirty_since_ms = worker_now(w);
+	if (written < budget) /* all have been written to */
+		trim_leaving(w);
 	while ((node = list_pop_front(&w->doomed)) != NULL)
 		session_close(container_of(node, struct session, in_dirty));
 	return written;

@@ -70,6 +70,7 @@ struct session {
 	uint8_t cause; /* enum close_cause, once doomed */
 	uint8_t backlog_class;
 	bool json, doomed, last_words;
+	bool unchunked; /* HTTP/1.0: frames leave without their chunks */
 	bool confirmed; /* all dispatchers know its channels */
 	bool ready;	/* it was told stentor.ready */
 	bool id_bad;	/* the Last-Event-ID it came with is none of ours */
@@ -92,6 +93,8 @@ void session_accept(struct worker *w);
 
 /* Queues a frame (holds its own reference) and marks the session dirty. */
 void session_push(struct session *s, struct frame *f);
+/* A frame (borrowed) as this client gets it: without chunks in HTTP/1.0. */
+struct frame *session_on_wire(const struct session *s, struct frame *f);
 /* Its queue was changed, and had `before` bytes. */
 void session_requeued(struct session *s, size_t before);
 /* Whether it waits for its socket; and the frames at the head of its queue

@@ -14,27 +14,47 @@
 
 #define HEAD_MAX 1024 /* response head and first chunk */
 
-static const char head_format[] =
-	"HTTP/1.1 200 OK\r\n"
-	"Content-Type: " STREAM_CONTENT_TYPE "\r\n"
-	"Transfer-Encoding: chunked\r\n" STREAM_HEADERS "%s\r\n";
+/* The connection is over with the stream, or a proxy that saw it end well would
+ * use it again. */
+static const char head_format[] = "HTTP/1.1 200 OK\r\n"
+				  "Content-Type: " STREAM_CONTENT_TYPE "\r\n"
+				  "Connection: close\r\n"
+				  "%s" STREAM_HEADERS "%s\r\n";
 
-/* Response head and `retry:` as one frame. */
-static void push_head(struct session *s, uint32_t retry_ms, const char *cors)
+/* Response head and `retry:` as one frame. HTTP/1.0 has no chunks (RFC 9112
+ * 6.1): there the body ends with the connection. */
+static void push_head(struct session *s, uint32_t retry_ms, const char *cors,
+		      bool http10)
 {
 	char text[HEAD_MAX], retry[32];
 	int retry_len =
 		snprintf(retry, sizeof(retry), "retry: %u\n\n", retry_ms);
-	int len = snprintf(text, sizeof(text), head_format, cors);
+	int len =
+		snprintf(text, sizeof(text), head_format,
+			 http10 ? "" : "Transfer-Encoding: chunked\r\n", cors);
 	struct frame *f;
 
 	check(len > 0 && (size_t)len < sizeof(text));
-	len += snprintf(text + len, sizeof(text) - (size_t)len, "%x\r\n%s\r\n",
-			(unsigned)retry_len, retry);
+	len += snprintf(text + len, sizeof(text) - (size_t)len,
+			http10 ? "%.0u%s" : "%x\r\n%s\r\n",
+			http10 ? 0 : (unsigned)retry_len, retry);
 	check((size_t)len < sizeof(text));
 	f = frame_from(text, (size_t)len);
 	session_push(s, f);
 	frame_release(f);
+	s->unchunked = http10;
+}
+
+/* All is said. */
+static void push_end(struct session *s)
+{
+	struct frame *end;
+
+	if (s->unchunked)
+		return;
+	end = sse_last_chunk();
+	session_push(s, end);
+	frame_release(end);
 }
 
 /* --- places ------------------------------------------------------------ */
@@ -273,7 +293,7 @@ void stream_begin(struct session *s, const struct stream_request *want,
 	const struct place *places;
 
 	session_begin_stream(s);
-	push_head(s, worker_retry_ms(w), cors);
+	push_head(s, worker_retry_ms(w), cors, want->http10);
 	s->json = want->json;
 	s->subscriptions = (uint16_t)want->count;
 	if (want->count > 1)
@@ -315,9 +335,11 @@ void stream_unsubscribe(struct session *s)
 	list_remove(&s->in_waiting);
 }
 
-void stream_refuse(struct session *s, uint32_t retry_ms, const char *cors)
+void stream_refuse(struct session *s, uint32_t retry_ms, const char *cors,
+		   bool http10)
 {
-	push_head(s, retry_ms, cors);
+	push_head(s, retry_ms, cors, http10);
+	push_end(s);
 	session_leave(s, CLOSED_CLIENT);
 }
 
@@ -334,6 +356,7 @@ void stream_send_away(struct session *s, const char *reason,
 	closing = sse_render(&e);
 	session_push(s, retry);
 	session_push(s, closing);
+	push_end(s);
 	frame_release(retry);
 	frame_release(closing);
 	session_leave(s, cause);

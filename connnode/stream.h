@@ -12,6 +12,10 @@
  *	placed  --> ready
  *
  * All within one turn, and in one write, where everything is known already.
+ *
+ * A stream that ends as planned (drain, age, no room, its token) ends with the
+ * last chunk: proxies of HTTP/2 and clients that are no EventSource take
+ * anything else for a fault. One that is cut off was cut for a reason.
  */
 #ifndef STENTOR_CONNNODE_STREAM_H
 #define STENTOR_CONNNODE_STREAM_H
@@ -25,15 +29,17 @@ struct frame;
 #define STREAM_READY_SLICE 64 /* told in one turn */
 
 #define STREAM_CONTENT_TYPE "text/event-stream; charset=utf-8"
-#define STREAM_HEADERS                \
-	"Cache-Control: no-store\r\n" \
+/* A middle box that compresses would hold back what it has not got enough of. */
+#define STREAM_HEADERS                              \
+	"Cache-Control: no-store, no-transform\r\n" \
 	"X-Accel-Buffering: no\r\n"
 
 /* Becomes a stream with the wanted channels. */
 void stream_begin(struct session *s, const struct stream_request *want,
 		  const char *cors);
 /* Answers with a stream that only says when to come back, and ends it. */
-void stream_refuse(struct session *s, uint32_t retry_ms, const char *cors);
+void stream_refuse(struct session *s, uint32_t retry_ms, const char *cors,
+		   bool http10);
 /* Tells the client its own delay and why, then leaves. */
 void stream_send_away(struct session *s, const char *reason,
 		      enum close_cause cause);

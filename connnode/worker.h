@@ -58,6 +58,7 @@ struct stream_request {
 	char (*channel)[CHANNEL_NAME_MAX + 1]; /* room for channels-max */
 	size_t count;
 	bool json;
+	bool http10;	   /* no chunks */
 	char *query_value; /* room for two of url-bytes-max */
 	/* Borrowed; NULL or "": none */
 	const char *last_event_id, *token;
@@ -102,7 +103,7 @@ struct worker {
 	struct list dirty;	 /* struct session.in_dirty: has output */
 	uint64_t dirty_since_ms; /* more than a turn could write; 0: not so */
 	struct list doomed;	 /* struct session.in_dirty: to be closed */
-	uint64_t stream_count, head_count;
+	uint64_t stream_count, head_count, leaving_count;
 	struct limits limits;
 	struct comeback comeback; /* of those who are not let in */
 	struct scrutiny scrutiny; /* of tokens */

@@ -265,6 +265,26 @@ static bool percent_decode(char *text)
 	return true;
 }
 
+/* Of "http://host/path?query" what is left of "/path?query", in place, as whose
+ * request it is read (a path may be left out). NULL: no host, or a user. */
+static char *skip_authority(char *target)
+{
+	char *host, *path;
+
+	if (strncasecmp(target, "http://", 7) == 0)
+		host = target + 7;
+	else if (strncasecmp(target, "https://", 8) == 0)
+		host = target + 8;
+	else
+		return target;
+	path = host + strcspn(host, "/?");
+	if (path == host || memchr(host, '@', (size_t)(path - host)) != NULL)
+		return NULL;
+	if (*path != '/')
+		*--path = '/';
+	return path;
+}
+
 static int read_target(struct http1 *p)
 {
 	struct http1_request *r = &p->request;
@@ -275,6 +295,9 @@ static int read_target(struct http1 *p)
 		if ((uint8_t)*c <= ' ' || *c == 0x7f || *c == '#')
 			return refuse(p, 400, "bad character in the URL");
 	}
+	target = skip_authority(target);
+	if (target == NULL)
+		return refuse(p, 400, "bad host in the URL");
 	query = strchr(target, '?');
 	if (query)
 		*query++ = '\0';
@@ -348,6 +371,7 @@ static int end_head(struct http1 *p)
 	if (p->tail != CRLFCRLF)
 		return refuse(p, 400, "bad end of the head");
 	p->request.method = llhttp_method_name(p->parser.method);
+	p->request.http10 = p->parser.http_minor == 0;
 	p->request.keep_alive = llhttp_should_keep_alive(&p->parser);
 	err = read_target(p);
 	if (err)
@@ -484,6 +508,16 @@ const struct http1_request *http1_head(const struct http1 *p)
 {
 	return p->state == STATE_BODY || p->state == STATE_DONE ? &p->request
 								: NULL;
+}
+
+const char *http1_origin(const struct http1 *p)
+{
+	for (size_t i = 0; i < p->request.header_count; i++) {
+		if (strcmp((char *)p->head.bytes + p->name_at[i], "origin") ==
+		    0)
+			return (char *)p->head.bytes + p->value_at[i];
+	}
+	return NULL;
 }
 
 int http1_status(const struct http1 *p)

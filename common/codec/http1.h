@@ -4,7 +4,8 @@
  * both bounded; names of headers are lower-cased, the path is percent-decoded,
  * the query is kept raw (http1_query() decodes one pair at a time). Stricter
  * than llhttp where llhttp 8.1 is lax: a head must end in CR LF CR LF
- * (CVE-2025-23167), and an absolute-form or empty path is refused.
+ * (CVE-2025-23167). A target in absolute form, as proxies send it, is read as
+ * the path that it has (RFC 9112 3.2.2).
  *
  * Used by the SSE front, the Connect front and the admin port.
  */
@@ -35,6 +36,7 @@ struct http1_request {
 	const char *path;   /* decoded, starts with '/'; no NUL inside */
 	const char *query;  /* raw, without '?'; "" if none */
 	bool keep_alive;
+	bool http10; /* the client knows no chunked answers */
 	size_t header_count;
 	struct http1_header headers[HTTP1_HEADERS_MAX];
 	const uint8_t *body;
@@ -61,6 +63,9 @@ int http1_feed(struct http1 *p, const void *bytes, size_t len, size_t *used,
 /* The request whose head has arrived, or NULL (to answer `Expect:
  * 100-continue`, to check content-type before the body). */
 const struct http1_request *http1_head(const struct http1 *p);
+/* The Origin header, as far as a head came, also one that is refused: it is to
+ * be answered so that a page can read why. NULL: none came. */
+const char *http1_origin(const struct http1 *p);
 int http1_status(const struct http1 *p);
 const char *http1_why(const struct http1 *p);
 /* False before the first byte of a request: an idle connection. */

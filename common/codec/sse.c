@@ -243,3 +243,35 @@ bool sse_event_valid(const char *event)
 	}
 	return strncmp(event, "stentor.", strlen("stentor.")) != 0;
 }
+
+struct frame *sse_plain(struct frame *f)
+{
+	const uint8_t *payload;
+	struct frame *plain;
+	size_t head;
+
+	if (f->plain != NULL)
+		return f->plain;
+	payload = memchr(f->bytes, '\n', f->len);
+	check(payload != NULL);
+	head = (size_t)(++payload - f->bytes);
+	check(f->len >= head + 2);
+	plain = frame_new(f->len - head - 2);
+	memcpy(plain->bytes, payload, plain->len);
+	plain->accepted_us = f->accepted_us;
+	plain->expires_us = f->expires_us;
+	plain->epoch = f->epoch;
+	plain->offset = f->offset;
+	plain->conflation = f->conflation;
+	plain->channel = f->channel;
+	plain->class = f->class;
+	plain->droppable = f->droppable;
+	plain->glued = f->glued;
+	f->plain = plain;
+	return plain;
+}
+
+struct frame *sse_last_chunk(void)
+{
+	return frame_from("0\r\n\r\n", 5);
+}

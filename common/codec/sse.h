@@ -52,4 +52,12 @@ struct frame *sse_render_retry(uint32_t retry_ms);
 #define SSE_EVENT_MAX 128
 bool sse_event_valid(const char *event);
 
+/* The same bytes and marks without the chunk around them, for a client of
+ * HTTP/1.0, which knows no chunks (RFC 9112 6.1). Made once for all of them,
+ * after all marks are set, and lives as long as the frame; borrowed. */
+struct frame *sse_plain(struct frame *f);
+
+/* The end of a response. */
+struct frame *sse_last_chunk(void);
+
 #endif

@@ -46,6 +46,8 @@ void frame_release(struct frame *f)
 	check(f->refs > 0);
 	if (--f->refs > 0)
 		return;
+	if (f->plain != NULL)
+		frame_release(f->plain);
 	live_bytes -= memory_of(f->len);
 	free(f);
 }

@@ -22,6 +22,7 @@ struct frame {
 	 * what it may be conflated with (0: nothing). */
 	uint64_t accepted_us, expires_us;
 	uint64_t epoch, offset, conflation;
+	struct frame *plain; /* without its chunk, once wanted: sse.h */
 	const void *channel; /* to be compared, never followed */
 	uint8_t class;
 	bool droppable; /* a slow reader may miss it */

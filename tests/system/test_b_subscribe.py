@@ -1,4 +1,6 @@
 """The SSE contract: answers, headers, heartbeats, limits, overload."""
+import os
+import re
 import socket
 import time
 
@@ -13,7 +15,9 @@ def test_stream_headers(cluster, channel):
         s.wait_ready()
         assert s.status == 200
         assert s.headers["content-type"].startswith("text/event-stream")
-        assert s.headers["cache-control"] == "no-store"
+        # Nor may a middle box compress, and so hold back, what it carries.
+        assert s.headers["cache-control"] == "no-store, no-transform"
+        assert s.headers["connection"] == "close"
         assert s.headers["x-accel-buffering"] == "no"
         assert s.headers["transfer-encoding"] == "chunked"
         assert "content-length" not in s.headers
@@ -161,14 +165,35 @@ def test_options_preflight(cluster, channel):
     allowed = headers["Access-Control-Allow-Headers"].lower()
     for name in ("last-event-id", "authorization", "cache-control"):
         assert name in allowed
+    # What tracing adds to every request of a page is no reason to fail.
+    for asked, there in (("traceparent,tracestate, x-my-own", True),
+                         ("x" * 513, False), ("a;b", False)):
+        _, headers, _ = http_get(
+            cluster.n.port, subscribe_path([channel]), "OPTIONS",
+            {"Origin": "http://app.example",
+             "Access-Control-Request-Method": "GET",
+             "Access-Control-Request-Headers": asked})
+        allowed = headers["Access-Control-Allow-Headers"]
+        assert (asked in allowed) == there
+        assert "Last-Event-ID" in allowed
     assert "GET" in headers["Access-Control-Allow-Methods"]
 
 
-def test_errors_carry_cors(cluster):
+@pytest.mark.parametrize("method,path,more,status", [
+    ("GET", "/v1/subscribe", {}, 400),
+    ("GET", "/v1/nothing", {}, 404),
+    ("POST", "/v1/subscribe?channel=a", {}, 405),
+    ("GET", "/v1/subscribe?channel=" + "a/" * 5000, {}, 414),
+    ("GET", "/v1/subscribe?channel=a", {"X-Long": "x" * 20000}, 431),
+])
+@pytest.mark.parametrize("origins", ["*", "http://app.example"])
+def test_errors_carry_cors(make_cluster, origins, method, path, more, status):
     """Otherwise a page can't tell a 400 from a network failure."""
-    _, headers, _ = http_get(cluster.n.port, "/v1/subscribe",
-                             headers={"Origin": "http://app.example"})
-    assert headers["Access-Control-Allow-Origin"]
+    c = make_cluster(1, 1, 1, node_options={"cors_origins": origins})
+    got, headers, _ = http_get(c.n.port, path, method,
+                               {"Origin": "http://app.example", **more})
+    assert got == status
+    assert headers["Access-Control-Allow-Origin"] == origins
 
 
 def test_last_event_id_is_harmless(cluster, channel):
@@ -187,7 +212,7 @@ def test_overload_sends_event_streams_away_kindly(make_cluster, channel):
         assert s.status == 200
         assert s.headers["content-type"].startswith("text/event-stream")
         assert s.retries and s.retries[-1] >= 500
-        assert s.end == "cut"  # without the final chunk
+        assert s.end == "clean"  # for proxies; browsers come back anyway
         assert not s.messages()
     with Sse(c.n.port, channel, accept="application/json") as s:
         s.wait_head()
@@ -219,6 +244,86 @@ def test_wrong_accept_is_not_a_stream(cluster, channel):
     with Sse(cluster.n.port, channel, accept="application/json") as s:
         s.wait_head()
         assert s.status in (200, 406, 503)
+
+
+def ask(port, *lines):
+    """Head and body of the answer to a request of these lines."""
+    with socket.create_connection(("127.0.0.1", port)) as s:
+        s.settimeout(5)
+        s.sendall(("\r\n".join(lines) + "\r\n\r\n").encode())
+        got = b""
+        while part := s.recv(65536):
+            got += part
+    head, _, body = got.partition(b"\r\n\r\n")
+    return head.decode(), body.decode()
+
+
+def test_accept_on_several_lines(cluster, channel):
+    with Sse(cluster.n.port, channel, accept="text/html\r\nAccept: */*") as s:
+        s.wait_ready()
+
+
+def test_absolute_form(cluster, channel):
+    """As a proxy asks (RFC 9112 3.2.2)."""
+    path = subscribe_path([channel])
+    with Sse(cluster.n.port, path=f"http://any.example:80{path}") as s:
+        s.wait_ready()
+    head, _ = ask(cluster.n.port, "GET http://any.example/nothing HTTP/1.1",
+                  "Host: x")
+    assert " 404 " in head
+
+
+def test_http_1_0_gets_no_chunks(cluster, channel):
+    """RFC 9112 6.1; nginx asks so, unless it is told otherwise."""
+    with Sse(cluster.n.port, channel, send=False) as s, \
+            Sse(cluster.n.port, channel) as beside:
+        beside.wait_ready()
+        s.sock.setblocking(True)
+        s.sock.sendall(f"GET {subscribe_path([channel])} HTTP/1.0\r\n\r\n"
+                       .encode())
+        s.sock.setblocking(False)
+        s.wait_ready()
+        assert "transfer-encoding" not in s.headers
+        for text in ("one", "two\nlines"):
+            cluster.d.publish(channel, text)
+        for reader in (s, beside):
+            reader.wait_data("two\nlines")
+            assert reader.data() == ["one", "two\nlines"]
+        assert bytes(s.body) == bytes(beside.body).replace(
+            b"retry: %d" % beside.retries[0], b"retry: %d" % s.retries[0])
+
+
+def test_http_1_0_is_sent_away_without_chunks(make_cluster, channel):
+    c = make_cluster(1, 1, 1, node_options={"max_connections": 1})
+    with Sse(c.n.port, channel) as s:
+        s.wait_ready()
+        head, body = ask(c.n.port, f"GET {subscribe_path([channel])} HTTP/1.0")
+        assert " 200 " in head and "chunked" not in head
+        assert re.fullmatch(r"retry: \d+\n\n", body)
+
+
+def test_who_takes_no_end_gives_way(make_cluster, channel):
+    """Connections that are answered and stay open: no more than heads-max."""
+    c = make_cluster(1, 1, 1, node_options={"heads_max": 16})
+    pid = c.n.worker_pids()[0]
+
+    def descriptors():
+        return len(os.listdir(f"/proc/{pid}/fd"))
+    with Sse(c.n.port, channel) as s:
+        s.wait_ready()
+        before = descriptors()
+        lingering = []
+        for _ in range(100):
+            x = socket.create_connection(("127.0.0.1", c.n.port))
+            x.sendall(b"GET /v1/nothing HTTP/1.1\r\nHost: x\r\n\r\n")
+            x.settimeout(5)
+            assert b" 404 " in x.recv(4096)
+            lingering.append(x)
+        assert descriptors() <= before + 2 * 16
+        c.d.publish(channel, "m")
+        s.wait_data("m")
+        for x in lingering:
+            x.close()
 
 
 def test_bytes_after_the_request_are_not_a_second_one(cluster, channel):

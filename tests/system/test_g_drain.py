@@ -45,7 +45,7 @@ def test_node_drain(c, channel):
     assert victim.wait_exit(3) == 0
     assert time.monotonic() - start < DRAIN + 1.5
     # each client its own retry:, no final chunk, nobody's stream broken
-    assert {s.end for s in subs} == {"cut"}
+    assert {s.end for s in subs} == {"clean"}
     assert all(len(s.retries) > n for s, n in zip(subs, retries_before))
     assert len({s.retries[-1] for s in subs}) > 20
     # a slope, not a cliff
@@ -77,7 +77,7 @@ def test_drain_refuses_new_clients(c, channel):
             # an EventSource must never see an error status
             assert s.status in (None, 200)
             if s.status == 200:
-                assert s.retries and s.end == "cut"
+                assert s.retries and s.end == "clean"
                 assert not s.events
     except ConnectionRefusedError:
         pass

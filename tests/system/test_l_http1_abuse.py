@@ -86,7 +86,7 @@ MALFORMED = {
                    b"ffffffffffffffff1\r\nx\r\n"),
     "te-nonsense": (b"POST / HTTP/1.1\r\nHost: x\r\n"
                     b"Transfer-Encoding: chunked, nonsense\r\n\r\n0\r\n\r\n"),
-    "absolute-form": b"GET http://other/ HTTP/1.1\r\nHost: x\r\n\r\n",
+    "absolute-form": b"GET http:///v1 HTTP/1.1\r\nHost: x\r\n\r\n",
     "authority-form": b"CONNECT x:1 HTTP/1.1\r\nHost: x\r\n\r\n",
     "dot-dot": b"GET /../../etc/passwd HTTP/1.1\r\nHost: x\r\n\r\n",
     "encoded-nul": b"GET /%00 HTTP/1.1\r\nHost: x\r\n\r\n",

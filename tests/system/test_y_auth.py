@@ -530,6 +530,7 @@ def test_a_crowd_is_revoked_at_once(c):
         for s in meant:
             event = s.wait_event("stentor.closing", 5)
             assert event.json() == {"reason": "token_revoked"}
+            assert s.wait_end() == "clean"
         assert c.d.metric("stentor_auth_revocations") == before + count + 1
         publish(c.d.api_port, c.auth.admin(), "a", "still here")
         stays.wait_data("still here")

@@ -212,7 +212,10 @@ static void test_http1_targets(void **state)
 	assert_int_equal(status_of("GET /%41%2f" HOST "\r\n"), 1);
 	assert_int_equal(status_of("GET /?%00" HOST "\r\n"), 1);
 	assert_int_equal(status_of("GET *" HOST "\r\n"), 400);
-	assert_int_equal(status_of("GET http://x/" HOST "\r\n"), 400);
+	assert_int_equal(status_of("GET http://x/" HOST "\r\n"), 1);
+	assert_int_equal(status_of("GET http:///a" HOST "\r\n"), 400);
+	assert_int_equal(status_of("GET http://a@x/" HOST "\r\n"), 400);
+	assert_int_equal(status_of("GET ftp://x/" HOST "\r\n"), 400);
 	assert_int_equal(status_of("CONNECT x:1" HOST "\r\n"), 400);
 	assert_int_equal(status_of("GET a" HOST "\r\n"), 400);
 	assert_int_equal(status_of("GET " HOST "\r\n"), 400);
@@ -505,6 +508,66 @@ static void test_http1_accept(void **state)
 	}
 }
 
+/* Known of a head that is refused, if it had come. */
+static void test_http1_origin(void **state)
+{
+	static const struct {
+		const char *text, *origin;
+	} cases[] = {
+		{"GET / HTTP/1.1\r\nHost: x\r\nOrigin: http://a\r\nX:",
+		 "http://a"},
+		{"GET / HTTP/1.1\r\nOrigin: http://a\r\n\r\n", "http://a"},
+		{"GET / HTTP/1.1\r\nOrigin: http://a\r\na@b: c\r\n",
+		 "http://a"},
+		{"GET / HTTP/1.1\r\nOrigin: http", NULL},
+		{"GET /", NULL},
+	};
+	const struct http1_request *r;
+	size_t used;
+
+	(void)state;
+	for (size_t i = 0; i < array_len(cases); i++) {
+		struct http1 *p = http1_new(&limits);
+
+		(void)!feed(p, cases[i].text, &used, &r);
+		if (cases[i].origin == NULL)
+			assert_null(http1_origin(p));
+		else
+			assert_string_equal(http1_origin(p), cases[i].origin);
+		http1_free(p);
+	}
+}
+
+/* As a proxy sends it (RFC 9112 3.2.2). */
+static void test_http1_absolute_form(void **state)
+{
+	static const struct {
+		const char *target, *path, *query;
+	} cases[] = {
+		{"http://x:80/v1/a%20b?q=1", "/v1/a b", "q=1"},
+		{"HTTPS://x/v1?q=http://y/", "/v1", "q=http://y/"},
+		{"http://[::1]:8080/a@b", "/a@b", ""},
+		{"http://x", "/", ""},
+		{"http://x?q=1", "/", "q=1"},
+	};
+	const struct http1_request *r;
+	struct http1 *p = http1_new(&limits);
+	char text[200];
+	size_t used;
+
+	(void)state;
+	for (size_t i = 0; i < array_len(cases); i++) {
+		snprintf(text, sizeof(text),
+			 "GET %s HTTP/1.%u\r\nHost: y\r\n\r\n", cases[i].target,
+			 (unsigned)i % 2);
+		assert_int_equal(feed(p, text, &used, &r), 1);
+		assert_string_equal(r->path, cases[i].path);
+		assert_string_equal(r->query, cases[i].query);
+		assert_int_equal(r->http10, i % 2 == 0);
+	}
+	http1_free(p);
+}
+
 /* Several lines are one list. */
 static void test_http1_accept_lines(void **state)
 {
@@ -587,6 +650,8 @@ int main(void)
 		cmocka_unit_test(test_http1_query_refuses),
 		cmocka_unit_test(test_http1_accept),
 		cmocka_unit_test(test_http1_accept_lines),
+		cmocka_unit_test(test_http1_absolute_form),
+		cmocka_unit_test(test_http1_origin),
 		cmocka_unit_test(test_http1_answers),
 	};
 

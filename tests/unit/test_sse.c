@@ -133,6 +133,47 @@ static void test_sse_heartbeat_and_retry(void **state)
 	assert_chunk(sse_render_retry(UINT32_MAX), "retry: 4294967295\n\n");
 }
 
+static void test_sse_plain(void **state)
+{
+	struct frame *f = render_data("a long text, so that two digits tell"),
+		     *p;
+
+	(void)state;
+	f->accepted_us = 1;
+	f->expires_us = 2;
+	f->epoch = 3;
+	f->offset = 4;
+	f->conflation = 5;
+	f->channel = f;
+	f->class = 2;
+	f->droppable = f->glued = true;
+	p = sse_plain(f);
+	assert_int_equal(p->len, 44);
+	assert_memory_equal(
+		p->bytes, "data: a long text, so that two digits tell\n\n", 44);
+	assert_int_equal(p->accepted_us + 10 * p->expires_us + 100 * p->epoch +
+				 1000 * p->offset + 10000 * p->conflation,
+			 54321);
+	assert_ptr_equal(p->channel, f);
+	assert_true(p->class == 2 && p->droppable && p->glued);
+	/* All readers share it; it goes with the frame, or later. */
+	assert_ptr_equal(sse_plain(f), p);
+	frame_hold(p);
+	frame_release(f);
+	assert_int_equal(p->refs, 1);
+	frame_release(p);
+}
+
+static void test_sse_last_chunk(void **state)
+{
+	struct frame *f = sse_last_chunk();
+
+	(void)state;
+	assert_int_equal(f->len, 5);
+	assert_memory_equal(f->bytes, "0\r\n\r\n", 5);
+	frame_release(f);
+}
+
 static void test_sse_event_names(void **state)
 {
 	char longest[SSE_EVENT_MAX + 2];
@@ -186,6 +227,8 @@ int main(void)
 		cmocka_unit_test(test_sse_chunk_sizes),
 		cmocka_unit_test(test_sse_json_format),
 		cmocka_unit_test(test_sse_heartbeat_and_retry),
+		cmocka_unit_test(test_sse_plain),
+		cmocka_unit_test(test_sse_last_chunk),
 		cmocka_unit_test(test_sse_event_names),
 		cmocka_unit_test(test_sse_no_empty_chunk),
 	};
