@@ -5,6 +5,7 @@
 #include "common/base/log.h"
 #include "common/base/mem.h"
 #include "common/io/listener.h"
+#include "connnode/files.h"
 #include "connnode/supervisor.h"
 #include "connnode/uplink.h"
 #include "connnode/worker.h"
@@ -57,15 +58,20 @@ static int config_fault(const char *format, ...)
 static int fit_connections(struct connnode_options *o, bool asked_for)
 {
 	uint64_t files = config_raise_nofile();
-	uint64_t each = files > SUPERVISOR_FILES_RESERVED
-				? files - SUPERVISOR_FILES_RESERVED
-				: 0;
-	uint64_t possible = each * o->workers;
+	uint64_t share = (o->connections_max + o->workers - 1) / o->workers;
+	struct files_plan plan =
+		files_plan(files, share, o->heads_max, asked_for);
+	uint64_t possible = plan.streams * o->workers;
 
 	if (possible == 0)
 		return config_fault("the limit of open files, %llu, is too low",
 				    (unsigned long long)files);
-	if (o->connections_max <= possible)
+	if (plan.heads < o->heads_max)
+		log_warn("HEADS-LOWERED", "from=%llu to=%llu nofile=%llu",
+			 (unsigned long long)o->heads_max,
+			 (unsigned long long)plan.heads,
+			 (unsigned long long)files);
+	if (plan.streams >= share)
 		return 0;
 	if (asked_for)
 		return config_fault(
@@ -115,7 +121,9 @@ static int run_worker(struct connnode_options *o, struct rules *rules,
 
 	snprintf(component, sizeof(component), "connnode/%u", start.index);
 	process_options_apply(&o->process, component, NULL);
-	config_raise_nofile();
+	start.heads_max = files_plan(config_raise_nofile(),
+				     start.connections_max, o->heads_max, true)
+				  .heads;
 	free(o->listen);
 	o->listen = xstrdup(role->listen);
 	return worker_run(&start);

@@ -8,7 +8,7 @@
 static const char *const reject_names[] = {
 	"full",		  "draining",  "bad_request", "not_found", "method",
 	"not_acceptable", "timeout",   "address",     "rate",	   "heads",
-	"unauthorized",	  "forbidden", "token_rate",  NULL};
+	"unauthorized",	  "forbidden", "token_rate",  "files",	   NULL};
 static const char *const close_names[] = {"client",    "slow",	   "stalled",
 					  "drain",     "shutdown", "token",
 					  "rebalance", "age",	   NULL};
@@ -29,7 +29,8 @@ const struct metric_desc node_metrics[NM_COUNT] = {
 			 reject_names,
 			 "Requests that did not become an event stream; full, "
 			 "draining, address, rate and token_rate are told to "
-			 "come back."},
+			 "come back; files: closed at once, as no file "
+			 "descriptor was left."},
 	[NM_CLOSED] = {"connections_closed_total", METRIC_COUNTER, "reason",
 		       close_names, "Event streams ended, by cause."},
 	[NM_SUBSCRIPTIONS] = {"subscriptions", METRIC_GAUGE, PLAIN,

@@ -76,6 +76,7 @@ enum reject_reason {
 	REJECT_UNAUTHORIZED, /* no token, or none that is good */
 	REJECT_FORBIDDEN,    /* the token is not for these channels */
 	REJECT_TOKEN_RATE,   /* too many tokens are verified in this second */
+	REJECT_FILES,	     /* no descriptor was left for it */
 };
 
 enum close_cause {

@@ -123,18 +123,30 @@ static void on_unaccepted_closed(uv_handle_t *handle)
 	slab_free(&s->worker->sessions, s);
 }
 
-/* Who sends nothing must not keep others out. */
+/* There are descriptors for heads_max connections besides all streams: the
+ * heads, and those who leave. Who sends nothing must not keep others out, nor
+ * who has his answer and stays. */
 static void make_way(struct worker *w)
 {
-	if (w->head_count < w->options->heads_max)
+	uint64_t guests = w->head_count + w->leaving_count;
+	bool crowded = w->head_count >= w->heads_max;
+	struct list *from = &w->heads;
+
+	if (!crowded) {
+		crowded = w->stream_count + guests >=
+			  w->connections_max + w->heads_max;
+		from = &w->leaving;
+	}
+	if (!crowded)
 		return;
-	list_for_each (node, &w->heads) {
+	list_for_each (node, from) {
 		struct session *oldest =
 			container_of(node, struct session, in_worker);
 
 		if (oldest->doomed)
 			continue; /* in this turn, by another newcomer */
-		metric_add(&w->metrics, NM_REJECTED, REJECT_HEADS, 1);
+		if (from == &w->heads)
+			metric_add(&w->metrics, NM_REJECTED, REJECT_HEADS, 1);
 		session_doom(oldest, CLOSED_CLIENT);
 		return;
 	}
@@ -153,8 +165,7 @@ void session_accept(struct worker *w)
 	outq_init(&s->out);
 	list_init(&s->in_backlog);
 	check(uv_tcp_init(w->loop, &s->tcp) == 0);
-	if (uv_accept((uv_stream_t *)&w->listener.tcp,
-		      (uv_stream_t *)&s->tcp) != 0 ||
+	if (listener_take(&w->listener, &s->tcp) != 0 ||
 	    uv_fileno((uv_handle_t *)&s->tcp, &s->fd) != 0 ||
 	    uv_read_start((uv_stream_t *)&s->tcp, on_alloc, on_read) != 0) {
 		uv_close((uv_handle_t *)&s->tcp, on_unaccepted_closed);
@@ -501,10 +512,10 @@ static void trim_leaving(struct worker *w)
 {
 	uint64_t doomed = 0;
 
-	if (w->leaving_count <= w->options->heads_max)
+	if (w->leaving_count <= w->heads_max)
 		return;
 	list_for_each (node, &w->leaving) {
-		if (w->leaving_count - doomed <= w->options->heads_max)
+		if (w->leaving_count - doomed <= w->heads_max)
 			return;
 		session_doom(container_of(node, struct session, in_worker),
 			     CLOSED_CLIENT);

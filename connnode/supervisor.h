@@ -7,8 +7,6 @@
 
 #include "connnode/options.h"
 
-#define SUPERVISOR_FILES_RESERVED 256 /* descriptors a worker needs besides */
-
 /* Runs until the node has ended; returns its exit status. argv is what workers
  * are started with again. */
 int supervisor_run(struct connnode_options *options,

@@ -68,34 +68,17 @@ static void on_timer(uv_timer_t *timer UNUSED)
 
 static void on_accept(struct listener *l)
 {
+	session_accept(l->ctx);
+}
+
+static void on_refused(struct listener *l)
+{
 	struct worker *w = l->ctx;
 
-	l->waits = w->accepts == WORKER_ACCEPT_SLICE;
-	if (l->waits)
-		return;
-	w->accepts++;
-	session_accept(w);
+	metric_add(&w->metrics, NM_REJECTED, REJECT_FILES, 1);
 }
 
 /* --- its stages */
-
-static unsigned run_accepts(void *ctx, unsigned budget UNUSED)
-{
-	struct worker *w = ctx;
-	unsigned accepted = w->accepts;
-
-	w->accepts = 0;
-	if (w->listener.open && w->listener.waits)
-		on_accept(&w->listener);
-	return accepted;
-}
-
-static bool accepts_pending(void *ctx)
-{
-	struct worker *w = ctx;
-
-	return w->listener.open && w->listener.waits;
-}
 
 static unsigned run_handshakes(void *ctx, unsigned budget)
 {
@@ -198,7 +181,6 @@ static unsigned run_links(void *ctx, unsigned budget UNUSED)
 }
 
 static const struct stage stages[] = {
-	{"accepts", run_accepts, accepts_pending},
 	{"handshakes", run_handshakes, handshakes_pending},
 	{"admission", run_admission, pending_admission},
 	{"readies", run_readies, readies_pending},
@@ -235,6 +217,11 @@ static void open_port(struct worker *w)
 		.reuse_port = true,
 		.user_timeout_ms = (uint32_t)w->options->user_timeout_ms,
 		.notsent_lowat = (uint32_t)w->options->notsent_bytes,
+		/* Those of the last turn have not been read yet, and must not
+		 * give way to those of this one. */
+		.slice = (unsigned)min_of((uint64_t)WORKER_ACCEPT_SLICE,
+					  max_of(w->heads_max / 2, 1u)),
+		.on_refused = on_refused,
 	};
 	int rc = listener_start(&w->listener, w->loop, w->options->listen,
 				&options, on_accept, w);
@@ -608,6 +595,7 @@ int worker_run(const struct worker_start *s)
 	w->argc = s->argc;
 	w->argv = s->argv;
 	w->connections_max = s->connections_max;
+	w->heads_max = s->heads_max;
 	w->shared = shared_attach(s->shared_fd);
 	metrics_init(&w->metrics, node_metrics, NM_COUNT, w->shared->cells);
 	metric_set(&w->metrics, NM_CONNECTIONS_MAX, 0, w->connections_max);

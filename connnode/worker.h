@@ -43,9 +43,8 @@
 #include <uv.h>
 
 #define WORKER_TICK_MS 100
-/* Connections accepted in a turn of the loop. libuv would take all that wait in
- * the kernel, thousands in a reconnect storm, and then all their requests,
- * before live messages get a turn. */
+/* Connections accepted in a turn of the loop: in a storm of reconnects live
+ * messages get their turn too. */
 #define WORKER_ACCEPT_SLICE 64
 #define WORKER_READ_BYTES   (64u << 10)
 #define WORKER_PARSERS_MAX  256 /* idle request parsers kept for the next */
@@ -78,6 +77,7 @@ struct worker {
 	struct auth_config *auth_config;
 	unsigned index;
 	uint64_t connections_max; /* this worker's share */
+	uint64_t heads_max;
 
 	struct worker_shared *shared; /* what the supervisor sees */
 	struct metrics metrics;	      /* in `shared` */
@@ -128,7 +128,6 @@ struct worker {
 	char *id;
 
 	uv_prepare_t turn;
-	unsigned accepts;  /* in this turn */
 	uv_idle_t spin;	   /* active while a slice of work waits for its turn */
 	uv_timer_t hole;   /* while a log waits for a message overtaken */
 	uv_timer_t gather; /* while an announcement waits for others */
@@ -155,6 +154,7 @@ struct worker_start {
 	const char *link_url; /* where this worker listens for batches */
 	unsigned index;
 	uint64_t connections_max; /* its share of the node's */
+	uint64_t heads_max;
 	int shared_fd;
 };
 

@@ -176,6 +176,20 @@ static void stop(struct dispatcher *d, struct signals *s)
 	metrics_fini(&d->metrics, NULL);
 }
 
+/* Links, stores and the admin port must always find a descriptor. */
+static void fit_connections(struct dispatcher_options *o, uint64_t files)
+{
+	uint64_t room = dispatcher_api_room(files, o->workers_max);
+
+	log_info("FILES", "nofile=%llu", (unsigned long long)files);
+	if (o->api.connections_max <= room)
+		return;
+	log_warn("CONNECTIONS-LOWERED", "from=%llu to=%llu nofile=%llu",
+		 (unsigned long long)o->api.connections_max,
+		 (unsigned long long)room, (unsigned long long)files);
+	o->api.connections_max = room;
+}
+
 static int run(struct dispatcher *d, struct signals *s)
 {
 	int rc;
@@ -184,8 +198,7 @@ static int run(struct dispatcher *d, struct signals *s)
 			      store_directory(d->options.store));
 	signal(SIGPIPE, SIG_IGN);
 	nngio_process_init();
-	log_info("FILES", "nofile=%llu",
-		 (unsigned long long)config_raise_nofile());
+	fit_connections(&d->options, config_raise_nofile());
 	d->loop = uv_default_loop();
 	uv_update_time(d->loop);
 	d->instance = random_nonzero();

@@ -169,6 +169,15 @@ static const char *or_null(const char *text)
 	return text[0] != '\0' ? text : NULL;
 }
 
+#define FILES_RESERVED 256 /* besides links */
+
+uint64_t dispatcher_api_room(uint64_t nofile, uint64_t workers_max)
+{
+	uint64_t others = 2 * workers_max + FILES_RESERVED;
+
+	return nofile - min_of(others, nofile / 2);
+}
+
 struct tls_files dispatcher_tls(const struct dispatcher_options *o)
 {
 	static const char *const alpn[] = {"h2", "http/1.1", NULL};

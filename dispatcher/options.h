@@ -29,6 +29,10 @@ extern const struct program dispatcher_program;
 /* Of the API port; borrows from the options. */
 struct tls_files dispatcher_tls(const struct dispatcher_options *o);
 
+/* How many API connections leave descriptors for two per worker's link, and for
+ * the store, the admin port and the rest; half of all at least. */
+uint64_t dispatcher_api_room(uint64_t nofile, uint64_t workers_max);
+
 /* What the table can't say. On a fault there is a message on stderr. */
 int dispatcher_options_check(const struct dispatcher_options *o,
 			     const struct auth_config *auth) MUST_CHECK;

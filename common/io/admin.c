@@ -403,7 +403,7 @@ static void on_accept(struct listener *l)
 	buf_init(&c->answer, ADMIN_ANSWER_MAX + HEAD_MAX);
 	a->count++;
 	conn_move(c, CONN_READING);
-	if (uv_accept((uv_stream_t *)&l->tcp, (uv_stream_t *)&c->tcp) < 0) {
+	if (listener_take(l, &c->tcp) < 0) {
 		conn_close(c);
 		return;
 	}

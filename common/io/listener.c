@@ -1,6 +1,13 @@
-/* All that can fail (socket, options, bind, listen) is done by hand before
- * libuv sees the descriptor: so a failed start leaves nothing to close, and
- * SO_REUSEPORT, for which libuv 1.44 has no flag, can be set before bind(). */
+/* All that can fail (socket, options, bind, listen) is done before libuv sees
+ * the descriptor: so a failed start leaves nothing to close, and SO_REUSEPORT,
+ * for which libuv 1.44 has no flag, can be set before bind().
+ *
+ * Descriptors: accept4() wants one before it looks whether anybody waits, so
+ * EMFILE tells nothing of a connection. The spare is closed, which makes room
+ * for one accept4(); that connection is closed, and the spare opened again.
+ * Threads of nng open sockets at any time: one may come between, and the spare
+ * is gone until descriptors are free again. Then nothing can be refused, and
+ * polling would only spin: it stops, and a timer looks again. */
 #include "common/io/listener.h"
 
 #include "common/base/err.h"
@@ -9,6 +16,7 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <stdio.h>
@@ -177,42 +185,139 @@ static int set_options(int fd, const struct listener_options *o)
 	return 0;
 }
 
-static void on_dropped(uv_handle_t *handle)
+static int spare_open(void)
 {
-	free(handle);
+	return open("/dev/null", O_RDONLY | O_CLOEXEC);
 }
 
-/* libuv stops listening while a connection waits to be accepted, so one that
- * the owner lets go must be taken all the same. */
-static void drop_connection(struct listener *l)
+static void on_patience(uv_timer_t *timer);
+
+static void starve(struct listener *l, int code)
 {
-	uv_tcp_t *tcp = xmalloc(sizeof(*tcp));
-
-	check(uv_tcp_init(l->tcp.loop, tcp) == 0);
-	if (uv_accept((uv_stream_t *)&l->tcp, (uv_stream_t *)tcp) < 0)
-		log_debug("ACCEPT-DROP", "port=%u", l->port);
-	uv_close((uv_handle_t *)tcp, on_dropped);
-}
-
-static void on_connection(uv_stream_t *stream, int status)
-{
-	struct listener *l = stream->data;
-
-	if (status < 0) { /* EMFILE and the like; libuv goes on */
-		log_warn("ACCEPT-FAILED", "port=%u err=%s", l->port,
-			 uv_err_name(status));
+	l->short_ms = uv_now(l->loop);
+	if (l->starved)
 		return;
+	l->starved = true;
+	l->refused = 0;
+	log_warn("ACCEPT-STARVED", "port=%u err=%s", l->port,
+		 uv_err_name(-code));
+	uv_timer_start(&l->patience, on_patience, LISTENER_REST_MS,
+		       LISTENER_REST_MS);
+}
+
+static int accept_socket(const struct listener *l)
+{
+	return accept4(l->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+}
+
+/* Out of descriptors. False when nobody waits, or nothing can be done now. */
+static bool refuse_one(struct listener *l, int code)
+{
+	int fd = -1;
+
+	if (l->spare >= 0) {
+		close(l->spare);
+		fd = accept_socket(l);
+		if (fd < 0)
+			code = errno;
+		else
+			close(fd);
+		l->spare = spare_open();
 	}
+	if (code == EAGAIN)
+		return false;
+	starve(l, code);
+	if (fd < 0) {
+		uv_poll_stop(&l->poll);
+		return false;
+	}
+	l->taken++;
+	l->refused++;
+	if (l->on_refused != NULL)
+		l->on_refused(l);
+	return true;
+}
+
+static void hand_over(struct listener *l, int fd)
+{
+	l->taken++;
+	l->accepted = fd;
 	l->on_accept(l);
-	/* The field has been public, if unpraised, since libuv 0.11; it is the
-	 * only way to see whether on_accept() took the connection. */
-	if (l->open && l->tcp.accepted_fd >= 0 && !l->waits)
-		drop_connection(l);
+	if (l->accepted >= 0) /* let go */
+		close(l->accepted);
+	l->accepted = -1;
+}
+
+/* False when there is none to accept for now. */
+static bool accept_one(struct listener *l)
+{
+	int fd = accept_socket(l);
+
+	if (fd >= 0) {
+		hand_over(l, fd);
+		return true;
+	}
+	switch (errno) {
+	case EAGAIN:
+		return false;
+	case EMFILE:
+	case ENFILE:
+		return refuse_one(l, errno);
+	case ENOBUFS:
+	case ENOMEM:
+		starve(l, errno);
+		uv_poll_stop(&l->poll);
+		return false;
+	default: /* of that one connection, which is gone: accept(2) */
+		l->taken++;
+		return true;
+	}
+}
+
+static void on_readable(uv_poll_t *poll, int status UNUSED, int events UNUSED)
+{
+	struct listener *l = container_of(poll, struct listener, poll);
+
+	while (l->open && l->taken < l->slice && accept_one(l))
+		;
+}
+
+/* Polling stands still only while this timer runs. */
+static void on_patience(uv_timer_t *timer)
+{
+	struct listener *l = container_of(timer, struct listener, patience);
+
+	if (l->spare < 0)
+		l->spare = spare_open();
+	if (l->spare >= 0)
+		uv_poll_start(&l->poll, UV_READABLE, on_readable);
+	if (l->spare < 0 || uv_now(l->loop) - l->short_ms < LISTENER_PLENTY_MS)
+		return;
+	uv_timer_stop(&l->patience);
+	l->starved = false;
+	log_info("ACCEPT-AGAIN", "port=%u refused=%llu", l->port,
+		 (unsigned long long)l->refused);
+}
+
+static void on_turn(uv_prepare_t *turn)
+{
+	container_of(turn, struct listener, turn)->taken = 0;
+}
+
+static void start_handles(struct listener *l)
+{
+	check(uv_poll_init(l->loop, &l->poll, l->fd) == 0);
+	check(uv_prepare_init(l->loop, &l->turn) == 0);
+	check(uv_timer_init(l->loop, &l->patience) == 0);
+	l->handles = 3;
+	uv_poll_start(&l->poll, UV_READABLE, on_readable);
+	uv_prepare_start(&l->turn, on_turn);
+	uv_unref((uv_handle_t *)&l->turn);
 }
 
 int listener_start(struct listener *l, uv_loop_t *loop, const char *address,
 		   const struct listener_options *options,
-		   listener_accept_cb on_accept, void *ctx)
+		   listener_cb on_accept, void *ctx)
 {
 	int backlog = options->backlog ? options->backlog : SOMAXCONN;
 	int fd, err;
@@ -229,31 +334,79 @@ int listener_start(struct listener *l, uv_loop_t *loop, const char *address,
 		close(fd);
 		return err;
 	}
+	l->loop = loop;
 	l->on_accept = on_accept;
+	l->on_refused = options->on_refused;
 	l->ctx = ctx;
+	l->fd = fd;
+	l->accepted = -1;
+	l->spare = spare_open();
+	l->slice = options->slice ? options->slice : LISTENER_SLICE;
 	l->open = true;
-	check(uv_tcp_init(loop, &l->tcp) == 0);
-	l->tcp.data = l;
-	check(uv_tcp_open(&l->tcp, fd) == 0);
-	check(uv_listen((uv_stream_t *)&l->tcp, backlog, on_connection) == 0);
+	start_handles(l);
 	return 0;
 }
 
-static void on_listener_closed(uv_handle_t *handle)
+int listener_take(struct listener *l, uv_tcp_t *tcp)
 {
-	struct listener *l = handle->data;
+	int fd = l->accepted;
+	int status = uv_tcp_open(tcp, fd);
 
-	if (l->on_closed != NULL)
+	check(fd >= 0);
+	l->accepted = -1;
+	if (status < 0)
+		close(fd);
+	return err_from_uv(status);
+}
+
+static void handle_closed(struct listener *l)
+{
+	if (--l->handles == 0 && l->on_closed != NULL)
 		l->on_closed(l);
 }
 
-void listener_close(struct listener *l, listener_closed_cb on_closed)
+static void on_poll_closed(uv_handle_t *h)
+{
+	handle_closed(container_of(h, struct listener, poll));
+}
+
+static void on_turn_closed(uv_handle_t *h)
+{
+	handle_closed(container_of(h, struct listener, turn));
+}
+
+static void on_patience_closed(uv_handle_t *h)
+{
+	handle_closed(container_of(h, struct listener, patience));
+}
+
+void listener_close(struct listener *l, listener_cb on_closed)
 {
 	if (!l->open)
 		return;
 	l->open = false;
 	l->on_closed = on_closed;
-	uv_close((uv_handle_t *)&l->tcp, on_listener_closed);
+	uv_close((uv_handle_t *)&l->poll, on_poll_closed);
+	uv_close((uv_handle_t *)&l->turn, on_turn_closed);
+	uv_close((uv_handle_t *)&l->patience, on_patience_closed);
+	/* libuv watches it no longer. */
+	close(l->fd);
+	if (l->spare >= 0)
+		close(l->spare);
+}
+
+void listener_finish(struct listener *l, listener_cb on_closed)
+{
+	/* No more than the kernel's queue holds, whoever else comes. */
+	l->taken = 0;
+	while (l->open && l->taken < SOMAXCONN && accept_one(l))
+		;
+	listener_close(l, on_closed);
+}
+
+bool listener_idle(const struct listener *l)
+{
+	return !l->open && l->handles == 0;
 }
 
 int address_reserve(const char *address, uint16_t *port)

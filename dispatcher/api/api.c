@@ -12,14 +12,14 @@
 #define API_WHEEL_SLOTS 512
 
 static const char *const close_reasons[] = {
-	"peer",		"done",		"head_timeout",
-	"body_timeout", "idle_timeout", "write_timeout",
-	"protocol",	"abuse",	"cut",
-	NULL,
+	"peer",		"done",		 "head_timeout", "body_timeout",
+	"idle_timeout", "write_timeout", "protocol",	 "abuse",
+	"cut",		"made_way",	 NULL,
 };
 _Static_assert(array_len(close_reasons) == CLOSE_REASONS, "one name each");
 
-static const char *const reject_reasons[] = {"full", "address", "failed", NULL};
+static const char *const reject_reasons[] = {"full", "address", "failed",
+					     "files", NULL};
 
 static const struct metric_desc metric_table[API_METRICS] = {
 	[API_CONNECTIONS] = {"api_connections", METRIC_GAUGE, NULL, NULL,
@@ -30,8 +30,8 @@ static const struct metric_desc metric_table[API_METRICS] = {
 	[API_CONNECTIONS_REJECTED] = {"api_connections_rejected_total",
 				      METRIC_COUNTER, "reason", reject_reasons,
 				      "Connections not taken: too many in all, "
-				      "too many of one address, or lost at "
-				      "once."},
+				      "too many of one address, lost at "
+				      "once, or no file descriptor left."},
 	[API_CONNECTIONS_CLOSED] = {"api_connections_closed_total",
 				    METRIC_COUNTER, "reason", close_reasons,
 				    "Connections of the API port that ended."},
@@ -130,7 +130,7 @@ static void stop_listening(struct api *api, uint64_t now)
 	    (now - api->drain_ms < API_DRAIN_LISTEN_MS && now < api->cut_ms))
 		return;
 	api->listening = false;
-	listener_close(&api->listener, on_listener_closed);
+	listener_finish(&api->listener, on_listener_closed);
 }
 
 static void on_tick(uv_timer_t *t)
@@ -187,6 +187,14 @@ static void on_accept(struct listener *l)
 	tick_start(api);
 }
 
+static void on_refused(struct listener *l)
+{
+	struct api *api = l->ctx;
+
+	metric_add(&api->metrics, API_CONNECTIONS_REJECTED, API_REJECT_FILES,
+		   1);
+}
+
 static uint64_t sweep_interval(const struct api_limits *l)
 {
 	uint64_t shortest = min_of(l->head_timeout_ms, l->body_timeout_ms);
@@ -231,6 +239,7 @@ int api_start(uv_loop_t *loop, const char *address,
 	struct api *api = xcalloc(1, sizeof(*api));
 	struct listener_options options = {
 		.user_timeout_ms = (uint32_t)limits->write_timeout_ms,
+		.on_refused = on_refused,
 	};
 	int rv = start_tls(limits, &api->tls);
 
@@ -249,6 +258,7 @@ int api_start(uv_loop_t *loop, const char *address,
 	limits_init(&api->addresses, limits->connections_per_address_max, 0,
 		    uv_now(loop));
 	list_init(&api->connections);
+	list_init(&api->silent);
 	list_init(&api->dirty);
 	list_init(&api->gathering);
 	slab_init(&api->h2_calls, sizeof(struct h2_call));

@@ -34,6 +34,7 @@ static enum close_reason sniff(struct conn *c, const uint8_t *bytes, size_t len)
 		c->sniffed_len += n;
 		return CLOSE_NONE;
 	}
+	list_remove(&c->in_silent);
 	if (h2)
 		h2_start(c);
 	else
@@ -142,14 +143,25 @@ static bool enter(struct api *api, struct conn *c)
 			    &c->address);
 }
 
+/* Who says nothing must not keep others out. */
+static bool make_way(struct api *api)
+{
+	if (api->connection_count < api->limits.connections_max)
+		return true;
+	if (list_empty(&api->silent))
+		return false;
+	conn_close(container_of(api->silent.next, struct conn, in_silent),
+		   CLOSE_MADE_WAY);
+	return true;
+}
+
 static bool admit(struct api *api, struct conn *c, enum api_reject *why)
 {
 	*why = API_REJECT_FAILED;
-	if (uv_accept((uv_stream_t *)&api->listener.tcp,
-		      (uv_stream_t *)&c->tcp) != 0)
+	if (listener_take(&api->listener, &c->tcp) != 0)
 		return false;
 	*why = API_REJECT_FULL;
-	if (api->connection_count >= api->limits.connections_max)
+	if (!make_way(api))
 		return false;
 	*why = API_REJECT_ADDRESS;
 	if (!enter(api, c))
@@ -178,6 +190,7 @@ void conn_accept(struct api *api)
 	list_init(&c->in_dirty);
 	c->peer = rpc_peer_new();
 	list_push_back(&api->connections, &c->in_api);
+	list_push_back(&api->silent, &c->in_silent);
 	buf_init(&c->out, CONN_OUT_MAX);
 	buf_init(&c->writing, CONN_OUT_MAX + TLS_OVERHEAD_MAX);
 	c->accepted_ms = c->input_ms = c->progress_ms = api_now(api);
@@ -397,6 +410,7 @@ void conn_close(struct conn *c, enum close_reason reason)
 		conn_tls_closing(c, reason);
 	list_remove(&c->in_dirty);
 	list_remove(&c->in_api);
+	list_remove(&c->in_silent);
 	if (c->front)
 		c->front->free(c);
 	uv_close((uv_handle_t *)&c->tcp, on_closed);

@@ -68,7 +68,12 @@ enum api_metric {
 };
 
 /* Why one was not taken: the label of API_CONNECTIONS_REJECTED. */
-enum api_reject { API_REJECT_FULL, API_REJECT_ADDRESS, API_REJECT_FAILED };
+enum api_reject {
+	API_REJECT_FULL,
+	API_REJECT_ADDRESS,
+	API_REJECT_FAILED,
+	API_REJECT_FILES, /* no descriptor was left for it */
+};
 
 /* Why a connection ended; less one, the label of API_CONNECTIONS_CLOSED. */
 enum close_reason {
@@ -81,7 +86,8 @@ enum close_reason {
 	CLOSE_WRITE_TIMEOUT,
 	CLOSE_PROTOCOL,
 	CLOSE_ABUSE,
-	CLOSE_CUT, /* the drain's time was over */
+	CLOSE_CUT,	/* the drain's time was over */
+	CLOSE_MADE_WAY, /* had not said a word, and others came */
 	CLOSE_REASONS
 };
 
@@ -104,6 +110,7 @@ struct api {
 	struct wheel wheel;
 	uint64_t sweep_every_ms, swept_ms;
 	struct list connections;
+	struct list silent; /* of them, who have not said a word yet */
 	struct list dirty;
 	struct list gathering; /* struct h2_call.in_gathering */
 	uv_timer_t gather;     /* runs while that is not empty */
@@ -168,7 +175,7 @@ struct conn {
 	uv_tcp_t tcp;
 	struct tls *tls; /* NULL: plain, or its handshake has not begun */
 	struct handshake handshake;
-	struct list in_api;
+	struct list in_api, in_silent;
 	struct list in_dirty;
 	struct limits_address *address; /* as counted; NULL: it is not */
 	struct rpc_peer *peer;		/* holds it */

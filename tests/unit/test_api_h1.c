@@ -267,6 +267,35 @@ static void test_port_connection_limit(void **state)
 	api_end(f, 1000);
 }
 
+static void test_port_silent_connections_make_way(void **state)
+{
+	struct api_limits limits = api_test_limits;
+	struct api_fixture *f = *state;
+	struct peer *silent[2], *speaks;
+
+	limits.connections_max = 2;
+	api_begin(f, &limits);
+	for (int i = 0; i < 2; i++) {
+		silent[i] = peer_new(f);
+		loop_until(f->l,
+			   api_counter(f, "stentor_api_connections ") == i + 1);
+	}
+	speaks = peer_new(f);
+	peer_say(speaks, SAY HELLO);
+	loop_until(f->l, peer_count(speaks, "hey") == 1);
+	loop_until(f->l, (peer_read(silent[0]), silent[0]->ended));
+	peer_read(silent[1]);
+	assert_false(silent[1]->ended); /* the oldest went */
+	assert_int_equal(
+		(int)api_counter(f, "stentor_api_connections_closed_total{"
+				    "reason=\"made_way\"} "),
+		1);
+	for (int i = 0; i < 2; i++)
+		peer_free(silent[i]);
+	peer_free(speaks);
+	api_end(f, 1000);
+}
+
 static void test_port_connections_of_an_address(void **state)
 {
 	struct api_limits limits = api_test_limits;
@@ -452,6 +481,7 @@ int main(void)
 		TEST(test_h1_idle_timeout),
 		TEST(test_port_preface_timeout),
 		TEST(test_port_connection_limit),
+		TEST(test_port_silent_connections_make_way),
 		TEST(test_port_connections_of_an_address),
 		TEST(test_port_drain_finishes_calls),
 		TEST(test_port_drain_serves_what_is_on_the_wire),
