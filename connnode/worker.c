@@ -538,10 +538,23 @@ static void doom_all(struct list *sessions)
 			     CLOSED_SHUTDOWN);
 }
 
-static void close_handle(uv_handle_t *handle, void *ctx UNUSED)
+/* Ours, and no others: nng's threads may be closing sockets still and will ring
+ * a mailbox when they have. That one keeps the loop alive until then, and goes
+ * by itself; closed from here it would be rung when it is no more, and libuv
+ * aborts. */
+static void close_handles(struct worker *w)
 {
-	if (!uv_is_closing(handle))
-		uv_close(handle, NULL);
+	uv_handle_t *const ours[] = {
+		(uv_handle_t *)&w->turn,   (uv_handle_t *)&w->spin,
+		(uv_handle_t *)&w->tick,   (uv_handle_t *)&w->hole,
+		(uv_handle_t *)&w->term,   (uv_handle_t *)&w->interrupt,
+		(uv_handle_t *)&w->hangup,
+	};
+
+	for (size_t i = 0; i < array_len(ours); i++)
+		uv_close(ours[i], NULL);
+	if (w->parent.on_orphaned != NULL)
+		uv_close((uv_handle_t *)&w->parent.pipe, NULL);
 }
 
 /* Ends everything in order, so that a leak checker finds what was forgotten. */
@@ -557,8 +570,7 @@ static void stop(struct worker *w)
 	if (w->listener.open)
 		listener_close(&w->listener, NULL);
 	uplink_stop(w);
-	uv_prepare_stop(&w->turn);
-	uv_walk(w->loop, close_handle, NULL);
+	close_handles(w);
 	uv_run(w->loop, UV_RUN_DEFAULT);
 	check(uv_loop_close(w->loop) == 0);
 	uplink_free(w);
@@ -582,12 +594,13 @@ static void stop(struct worker *w)
 int worker_run(const struct worker_start *s)
 {
 	struct worker *w = xcalloc(1, sizeof(*w));
-	uv_loop_t loop;
+	/* Not in this frame: a start that fails leaves nng's threads behind. */
+	uv_loop_t *loop = xmalloc(sizeof(*loop));
 	int rc;
 
 	nngio_process_init();
-	check(uv_loop_init(&loop) == 0);
-	w->loop = &loop;
+	check(uv_loop_init(loop) == 0);
+	w->loop = loop;
 	w->options = s->options;
 	w->rules = s->rules;
 	w->auth_config = s->auth_config;
@@ -604,12 +617,13 @@ int worker_run(const struct worker_start *s)
 	rc = start(w, s->link_url);
 	if (rc != 0)
 		return 1;
-	uv_run(&loop, UV_RUN_DEFAULT);
+	uv_run(loop, UV_RUN_DEFAULT);
 	rc = w->ending ? 0 : 1;
 	log_info("END", "streams=%llu", (unsigned long long)w->stream_count);
 	stop(w);
 	show_gauges(w);
 	metrics_fini(&w->metrics, w->shared->cells);
 	free(w);
+	free(loop);
 	return rc;
 }
