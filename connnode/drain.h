@@ -3,10 +3,11 @@
  *
  * A drain begins by SIGTERM (then the worker ends when it is empty, or its time
  * is over) or by an operator's order (then it stays, not ready, until it is
- * told to take streams again). New streams are told to come back elsewhere, the
- * open ones are sent away, oldest first, each with its own `retry:`. Orders are
- * kept in the page shared with the supervisor, which hands the newest to all
- * workers of the node: one that is started again drains on.
+ * told to take streams again). The port is closed once the other nodes can take
+ * its clients (worker.c, tend_port()); new streams until then are told to come
+ * back. The open ones are sent away, oldest first, each with its own `retry:`.
+ * Orders are kept in the page shared with the supervisor, which hands the
+ * newest to all workers of the node: one that is started again drains on.
  *
  * Without a drain, streams that the fleet has less of elsewhere leave
  * ("rebalance").

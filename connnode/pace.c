@@ -18,6 +18,11 @@ void fleet_heard_add(struct fleet_heard *all, const struct fleet_heard *one)
 	all->full |= one->full;
 }
 
+bool fleet_heard_takes(const struct fleet_heard *fleet)
+{
+	return fleet->known && fleet->takers > 0 && !fleet->full;
+}
+
 void pace_init(struct pace *p, uint64_t now_ms)
 {
 	*p = (struct pace){.at_ms = now_ms, .rest_ms = PACE_REST_MS};

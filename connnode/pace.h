@@ -34,6 +34,8 @@ struct fleet_heard {
 	bool full; /* the others have next to no room */
 };
 
+/* The others can take who is sent away from here. */
+bool fleet_heard_takes(const struct fleet_heard *fleet);
 /* Adds what one more dispatcher says: where they differ, the least is done. */
 void fleet_heard_add(struct fleet_heard *all, const struct fleet_heard *one);
 

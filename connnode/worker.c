@@ -236,6 +236,29 @@ static void open_port(struct worker *w)
 		 announcer_up(&w->announcer));
 }
 
+/* Balancers understand a refused connection. An answer, though it says that
+ * the client is to go elsewhere, would make them send him here again: by least
+ * connections always, for a node that drains has the fewest. So the port is
+ * closed as soon as the others can take who is sent away, and opened again if
+ * they can't after all: then clients are at least told when to come back. */
+static void tend_port(struct worker *w, uint64_t now)
+{
+	struct fleet_heard fleet = announcer_fleet(&w->announcer);
+
+	if (w->draining && !fleet.known)
+		return; /* as it is */
+	if (w->draining && fleet_heard_takes(&fleet)) {
+		if (w->listener.open)
+			log_info("PORT-CLOSED", "address=%s takers=%u",
+				 w->options->listen, fleet.takers);
+		listener_finish(&w->listener, NULL);
+	} else if (listener_idle(&w->listener) &&
+		   (announcer_up(&w->announcer) > 0 ||
+		    now - w->started_ms >= LISTEN_AT_LATEST_MS)) {
+		open_port(w);
+	}
+}
+
 /* --- time -------------------------------------------------------------- */
 
 static void on_wheel(void *ctx UNUSED, struct wheel_timer *timer)
@@ -384,12 +407,9 @@ static void on_tick(uv_timer_t *timer)
 	tell_load(w, now);
 	announcer_tick(&w->announcer, now);
 	replays_tick(w);
-	if (!w->listener.open && !w->draining &&
-	    (announcer_up(&w->announcer) > 0 ||
-	     now - w->started_ms >= LISTEN_AT_LATEST_MS))
-		open_port(w);
 	drain_tick(w);
 	give_back(w, now);
+	tend_port(w, now);
 	show_gauges(w);
 	show_state(w);
 }

@@ -10,6 +10,7 @@ libuv1-dev libnng-dev libnghttp2-dev libprotobuf-c-dev protobuf-c-compiler
 protobuf-compiler libprotobuf-dev node-llhttp libjansson-dev libcyaml-dev libyaml-dev
 libssl-dev zlib1g-dev libcurl4-openssl-dev liblmdb-dev libhiredis-dev libcjose-dev"
 test="curl ca-certificates iproute2 libcmocka-dev redis-server redis-tools
+haproxy
 libfaketime python3 python3-grpcio python3-protobuf python3-pytest python3-pytest-xdist
 python3-pytest-timeout python3-selenium python3-h2 python3-yaml
 nodejs npm openssl chromium chromium-driver"

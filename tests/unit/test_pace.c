@@ -173,6 +173,20 @@ static void test_pace_rests_when_it_does_not_help(void **state UNUSED)
 	assert_int_equal(p.rest_ms, PACE_REST_MS);
 }
 
+static void test_fleet_takes_if_there_is_room_elsewhere(void **state)
+{
+	struct fleet_heard f = can_take(0);
+
+	(void)state;
+	assert_true(fleet_heard_takes(&f));
+	f.full = true;
+	assert_false(fleet_heard_takes(&f));
+	f = can_take(1);
+	f.takers = 0;
+	assert_false(fleet_heard_takes(&f));
+	assert_false(fleet_heard_takes(&nobody_said));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -182,6 +196,7 @@ int main(void)
 		cmocka_unit_test(test_pace_alone_waits_for_nobody),
 		cmocka_unit_test(test_pace_no_time_at_all),
 		cmocka_unit_test(test_pace_stops),
+		cmocka_unit_test(test_fleet_takes_if_there_is_room_elsewhere),
 		cmocka_unit_test(test_pace_gives_its_surplus),
 		cmocka_unit_test(test_pace_rests_when_it_does_not_help),
 	};
