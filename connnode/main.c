@@ -1,6 +1,7 @@
 /* main.c - a connection node: the supervisor, or (argv[1] is WORKER_ROLE) one
  * of its workers.
  */
+#include "common/base/cgroup.h"
 #include "common/base/err.h"
 #include "common/base/log.h"
 #include "common/base/mem.h"
@@ -21,22 +22,17 @@
 
 #define PROGRAM "stentor-connnode: "
 
-/* Cores this process may use: affinity, and the quota of its cgroup (v2). */
+/* Cores this process may use: affinity, and the quota of its cgroups. */
 static uint64_t usable_cores(void)
 {
+	double quota = ceil(cgroup_cores());
 	cpu_set_t set;
-	double quota, period;
 	uint64_t cores = 1;
-	FILE *f;
 
 	if (sched_getaffinity(0, sizeof(set), &set) == 0)
 		cores = (uint64_t)CPU_COUNT(&set);
-	f = fopen("/sys/fs/cgroup/cpu.max", "re");
-	if (f == NULL)
-		return cores;
-	if (fscanf(f, "%lf %lf", &quota, &period) == 2 && period > 0)
-		cores = min_of(cores, (uint64_t)ceil(quota / period));
-	fclose(f);
+	if (quota < (double)cores)
+		cores = (uint64_t)quota;
 	return max_of(cores, 1u);
 }
 

@@ -2,6 +2,7 @@
 
 #include "common/base/check.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,40 +11,73 @@
 #define ROOT	     "/sys/fs/cgroup"
 #define PATH_MAX_LEN 4096
 
-/* "max", or bytes. */
-static uint64_t read_limit(const char *root, const char *dir)
+/* The first line of a file of one cgroup; "" if there is none. */
+static void read_line(const char *root, const char *dir, const char *file,
+		      char text[64])
 {
-	char path[PATH_MAX_LEN + 64], text[32] = "max";
-	uint64_t limit = UINT64_MAX;
+	char path[PATH_MAX_LEN + 64];
 	FILE *f;
 
-	snprintf(path, sizeof(path), "%s%s/memory.max", root, dir);
+	text[0] = '\0';
+	snprintf(path, sizeof(path), "%s%s/%s", root, dir, file);
 	f = fopen(path, "re");
 	if (f == NULL)
-		return limit;
-	if (fgets(text, sizeof(text), f) != NULL &&
-	    strncmp(text, "max", 3) != 0)
-		limit = strtoull(text, NULL, 10);
+		return;
+	if (fgets(text, 64, f) == NULL)
+		text[0] = '\0';
 	fclose(f);
-	return limit;
+}
+
+/* "max", or bytes. */
+static double parse_memory(const char *text)
+{
+	return text[0] == '\0' || strncmp(text, "max", 3) == 0
+		       ? INFINITY
+		       : (double)strtoull(text, NULL, 10);
+}
+
+/* "max 100000", or of how many microseconds how many. */
+static double parse_cores(const char *text)
+{
+	double quota, period;
+
+	return sscanf(text, "%lf %lf", &quota, &period) == 2 && quota > 0 &&
+			       period > 0
+		       ? quota / period
+		       : INFINITY;
+}
+
+/* A limit may stand at any level: systemd and Kubernetes put theirs above a
+ * process's own group. */
+static double least(const char *root, const char *path, const char *file,
+		    double (*parse)(const char *text))
+{
+	char dir[PATH_MAX_LEN], text[64], *slash;
+	double limit = INFINITY;
+
+	if (strlen(path) >= sizeof(dir))
+		return limit;
+	strcpy(dir, path);
+	for (;;) {
+		read_line(root, dir, file, text);
+		limit = fmin(limit, parse(text));
+		slash = strrchr(dir, '/');
+		if (slash == NULL)
+			return limit;
+		*slash = '\0';
+	}
 }
 
 uint64_t cgroup_memory_max_at(const char *root, const char *path)
 {
-	char dir[PATH_MAX_LEN];
-	uint64_t least = UINT64_MAX;
-	char *slash;
+	double limit = least(root, path, "memory.max", parse_memory);
 
-	if (strlen(path) >= sizeof(dir))
-		return least;
-	strcpy(dir, path);
-	for (;;) {
-		least = min_of(least, read_limit(root, dir));
-		slash = strrchr(dir, '/');
-		if (slash == NULL)
-			return least;
-		*slash = '\0';
-	}
+	return limit < (double)UINT64_MAX ? (uint64_t)limit : UINT64_MAX;
+}
+
+double cgroup_cores_at(const char *root, const char *path)
+{
+	return least(root, path, "cpu.max", parse_cores);
 }
 
 /* The line of v2 in /proc/self/cgroup: "0::/path". */
@@ -72,4 +106,12 @@ uint64_t cgroup_memory_max(void)
 
 	own_path(path, sizeof(path));
 	return min_of(machine, cgroup_memory_max_at(ROOT, path));
+}
+
+double cgroup_cores(void)
+{
+	char path[PATH_MAX_LEN];
+
+	own_path(path, sizeof(path));
+	return cgroup_cores_at(ROOT, path);
 }

@@ -12,4 +12,8 @@ uint64_t cgroup_memory_max(void);
  * UINT64_MAX: no limit. For tests. */
 uint64_t cgroup_memory_max_at(const char *root, const char *path);
 
+/* Likewise by `cpu.max`: how many cores; INFINITY: no limit. */
+double cgroup_cores(void);
+double cgroup_cores_at(const char *root, const char *path);
+
 #endif
