@@ -41,27 +41,25 @@ void drain_end(struct worker *w)
 
 void drain_ordered(struct worker *w, const Stentor__Link__V1__DrainOrder *o)
 {
-	struct drain_order *order = &w->shared->order;
+	struct drain_order order = {o->number, o->seconds, !o->stop};
 
-	if (o->number <= order->number)
-		return;
-	order->seconds = o->seconds;
-	order->drains = !o->stop;
-	order->number = o->number;
+	shared_give_order(w->shared, &order);
 }
 
 static void follow_order(struct worker *w)
 {
-	const struct drain_order *order = &w->shared->order;
+	struct drain_order order = shared_order(w->shared);
 
-	if (order->number == w->order_number)
+	if (order.number == w->order.number &&
+	    order.drains == w->order.drains &&
+	    order.seconds == w->order.seconds)
 		return;
-	w->order_number = order->number;
+	w->order = order;
 	if (w->ending)
 		return;
-	if (order->drains)
-		begin(w, order->seconds ? order->seconds
-					: w->options->drain_seconds);
+	if (order.drains)
+		begin(w, order.seconds ? order.seconds
+				       : w->options->drain_seconds);
 	else if (w->draining)
 		stop(w);
 }

@@ -31,6 +31,37 @@ int shared_create(struct worker_shared **out)
 	return fd;
 }
 
+/* --- orders: 46 bits of number, 17 of seconds, one of drains -------------- */
+
+/* Of two orders of one moment one is the greater for all, so that all workers
+ * follow the same. */
+void shared_give_order(struct worker_shared *shared,
+		       const struct drain_order *order)
+{
+	uint64_t word = order->number << 18 |
+			min_of(order->seconds, ORDER_SECONDS_MAX) << 1 |
+			order->drains;
+	uint64_t there = __atomic_load_n(&shared->order, __ATOMIC_RELAXED);
+
+	if (order->number > ORDER_NUMBER_MAX)
+		return;
+	while (word > there &&
+	       !__atomic_compare_exchange_n(&shared->order, &there, word, false,
+					    __ATOMIC_RELAXED, __ATOMIC_RELAXED))
+		;
+}
+
+struct drain_order shared_order(const struct worker_shared *shared)
+{
+	uint64_t word = __atomic_load_n(&shared->order, __ATOMIC_RELAXED);
+
+	return (struct drain_order){
+		.number = word >> 18,
+		.seconds = word >> 1 & ORDER_SECONDS_MAX,
+		.drains = (word & 1) != 0,
+	};
+}
+
 /* --- revocations: a ring that one process writes and another reads ------- */
 
 void shared_revoke(struct worker_shared *shared,

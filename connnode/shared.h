@@ -7,15 +7,20 @@
 
 #include "common/io/auth.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
-/* What an operator told the node last: drain, or take streams again. */
+/* What an operator told the node last: drain, or take streams again. In shared
+ * memory it is one word, number first, so that it is exchanged whole: a worker
+ * and its supervisor may write at once, and orders may follow one another. */
 struct drain_order {
-	volatile uint64_t number; /* written last; greater is newer */
-	volatile uint64_t drains;
-	volatile uint64_t seconds; /* 0: drain-seconds */
+	uint64_t number;  /* greater is newer; 0: none */
+	uint64_t seconds; /* 0: drain-seconds */
+	bool drains;
 };
+#define ORDER_NUMBER_MAX  (((uint64_t)1 << 46) - 1) /* ms since 1970 */
+#define ORDER_SECONDS_MAX (((uint64_t)1 << 17) - 1)
 
 /* Revocations that a worker has heard of. Only it has links to hear them by,
  * but the admin port, where revoked tokens knock too, is the supervisor's; and
@@ -37,7 +42,7 @@ struct worker_shared {
 	volatile uint64_t queue_age_us, fullness;
 	volatile uint64_t retry_window_ms; /* comeback.h */
 	volatile uint64_t clock_skew_us;   /* announcer.h */
-	struct drain_order order; /* the supervisor keeps the newest of all */
+	uint64_t order; /* the supervisor keeps the newest of all */
 	struct shared_revocations revocations;
 	uint64_t cells[]; /* metrics */
 };
@@ -48,6 +53,11 @@ int shared_create(struct worker_shared **out);
 /* Maps it in the worker. */
 struct worker_shared *shared_attach(int fd);
 size_t shared_size(void);
+
+/* From either side: takes the order if it is newer than what is there. */
+void shared_give_order(struct worker_shared *shared,
+		       const struct drain_order *order);
+struct drain_order shared_order(const struct worker_shared *shared);
 
 /* In the worker: a revocation for the supervisor, over the oldest if there are
  * AUTH_REVOCATIONS_MAX. */

@@ -120,26 +120,19 @@ static const struct children_ops children_ops = {
 
 /* The order that was given last goes to all workers, also those that are
  * started later. */
-static const struct drain_order *share_order(struct supervisor *s)
+static struct drain_order share_order(struct supervisor *s)
 {
-	const struct drain_order *newest = &s->slots[0].shared->order;
-
 	for (unsigned i = 1; i < s->workers; i++) {
-		const struct drain_order *o = &s->slots[i].shared->order;
+		struct drain_order o = shared_order(s->slots[i].shared);
 
-		if (o->number > newest->number)
-			newest = o;
+		shared_give_order(s->slots[0].shared, &o);
 	}
-	for (unsigned i = 0; i < s->workers; i++) {
-		struct drain_order *o = &s->slots[i].shared->order;
+	for (unsigned i = 1; i < s->workers; i++) {
+		struct drain_order o = shared_order(s->slots[0].shared);
 
-		if (o->number == newest->number)
-			continue;
-		o->seconds = newest->seconds;
-		o->drains = newest->drains;
-		o->number = newest->number;
+		shared_give_order(s->slots[i].shared, &o);
 	}
-	return newest;
+	return shared_order(s->slots[0].shared);
 }
 
 /* What the worker heard of over its links counts on the admin port too. */
@@ -208,7 +201,7 @@ static void on_readyz(void *ctx, const struct http1_request *q UNUSED,
 		ready += s->slots[i].shared->ready != 0;
 		once += s->slots[i].was_ready || s->slots[i].shared->ready;
 	}
-	if (s->draining || share_order(s)->drains)
+	if (s->draining || share_order(s).drains)
 		admin_say(r, 503, "draining\n");
 	else if (ready == 0)
 		admin_say(r, 503, "no worker is linked to a dispatcher\n");

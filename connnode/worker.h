@@ -135,8 +135,8 @@ struct worker {
 	uint64_t tick_due_ms, started_ms;
 
 	/* drain.h */
-	bool draining, ending; /* ending: SIGTERM */
-	uint64_t order_number; /* that is followed */
+	bool draining, ending;	  /* ending: SIGTERM */
+	struct drain_order order; /* that is followed */
 	struct pace pace;
 	uv_signal_t term, interrupt, hangup;
 	struct parent_watch parent;

@@ -146,10 +146,81 @@ static void test_told_by_another_process_meanwhile(void **state)
 	assert_int_equal(count + f->lost, all);
 }
 
+static struct drain_order give(struct worker_shared *s, uint64_t number,
+			       uint64_t seconds, bool drains)
+{
+	struct drain_order o = {number, seconds, drains};
+
+	shared_give_order(s, &o);
+	return shared_order(s);
+}
+
+static void test_shared_order_is_the_newest(void **state)
+{
+	struct fixture *f = *state;
+	struct drain_order o = shared_order(f->supervisor);
+
+	assert_true(o.number == 0 && o.seconds == 0 && !o.drains);
+	o = give(f->worker, 1800000000000, 86400, true);
+	assert_true(o.number == 1800000000000 && o.seconds == 86400 &&
+		    o.drains);
+	o = give(f->supervisor, 1799999999999, 1, false); /* an older one */
+	assert_true(o.number == 1800000000000 && o.seconds == 86400 &&
+		    o.drains);
+	o = give(f->supervisor, 1800000000001, 0, false);
+	assert_true(o.number == 1800000000001 && o.seconds == 0 && !o.drains);
+	o = shared_order(f->worker);
+	assert_true(o.number == 1800000000001);
+	o = give(f->worker, UINT64_MAX, 0, true); /* of nobody's clock */
+	assert_true(o.number == 1800000000001);
+	o = give(f->worker, 1800000000002, UINT64_MAX, true);
+	assert_true(o.seconds == ORDER_SECONDS_MAX && o.drains &&
+		    o.number == 1800000000002);
+}
+
+/* Two of one moment, in whichever order they come: all follow the same. */
+static void test_shared_orders_of_one_moment(void **state)
+{
+	struct fixture *f = *state;
+	struct drain_order first, second;
+
+	give(f->worker, 7, 0, false);
+	first = give(f->worker, 7, 60, true);
+	memset(f->worker, 0, sizeof(*f->worker));
+	give(f->worker, 7, 60, true);
+	second = give(f->worker, 7, 0, false);
+	assert_true(first.drains && second.drains);
+	assert_int_equal(first.seconds, second.seconds);
+}
+
+/* Orders that follow one another fast, written from both sides: each that is
+ * read is one that was given. */
+static void test_shared_orders_do_not_mix(void **state)
+{
+	struct fixture *f = *state;
+	pid_t pid = fork();
+
+	for (uint64_t n = pid == 0 ? 1 : 2; n < 200000; n += 2)
+		give(pid == 0 ? f->worker : f->supervisor, n, n % 1000, n % 3);
+	if (pid == 0)
+		_exit(0);
+	for (unsigned i = 0; i < 200000; i++) {
+		struct drain_order o = shared_order(f->supervisor);
+
+		assert_int_equal(o.seconds, o.number % 1000);
+		assert_int_equal(o.drains, o.number % 3 != 0);
+	}
+	assert_int_equal(waitpid(pid, NULL, 0), pid);
+	assert_int_equal(shared_order(f->supervisor).number, 199999);
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 	const struct CMUnitTest tests[] = {
+		TEST(test_shared_order_is_the_newest),
+		TEST(test_shared_orders_of_one_moment),
+		TEST(test_shared_orders_do_not_mix),
 		TEST(test_revocations_come_in_order),
 		TEST(test_all_that_a_worker_keeps_have_room),
 		TEST(test_the_newest_are_kept),
