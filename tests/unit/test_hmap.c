@@ -121,6 +121,40 @@ static void test_hmap_iterate_visits_each_once(void **state)
 	hmap_fini(&map);
 }
 
+/* What is there stays to be found, walked and removed while it moves to new
+ * buckets, a few with each insert. */
+static void test_hmap_grows_step_by_step(void **state)
+{
+	static struct entry entries[ENTRIES];
+	struct hmap map;
+	size_t steps = 0;
+
+	(void)state;
+	hmap_init(&map);
+	for (unsigned i = 0; i < ENTRIES; i++) {
+		size_t moved = map.old != NULL ? map.moved : 0, there = 0;
+
+		entries[i].key = i;
+		hmap_insert(&map, &entries[i].node, i / 2 * 7919u);
+		if (map.old != NULL) {
+			assert_in_range(map.moved, moved, moved + HMAP_MOVES);
+			steps++;
+		}
+		for (unsigned k = 0; k <= i; k++)
+			assert_ptr_equal(find(&map, k, k / 2 * 7919u),
+					 k % 8 == 7 && k + 1 < i ? NULL
+								 : &entries[k]);
+		for (struct hmap_node *n = hmap_iterate(&map, NULL); n != NULL;
+		     n = hmap_iterate(&map, n))
+			there++;
+		assert_int_equal(there, map.count);
+		if (i % 8 == 0 && i > 0)
+			hmap_remove(&map, &entries[i - 1].node);
+	}
+	assert_true(steps > ENTRIES / 10);
+	hmap_fini(&map);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -129,6 +163,7 @@ int main(void)
 		cmocka_unit_test(test_hmap_keeps_load_at_most_one),
 		cmocka_unit_test(test_hmap_equal_hashes_stand_side_by_side),
 		cmocka_unit_test(test_hmap_iterate_visits_each_once),
+		cmocka_unit_test(test_hmap_grows_step_by_step),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
