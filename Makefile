@@ -56,7 +56,8 @@ $(shell mkdir -p $(B)/gen; printf 'const char stentor_version[] = "%s";\n' \
 COMMON_O := $(B)/gen/version.o $(patsubst %.c,$(B)/%.o,$(filter-out common/io/nngshim.c,$(sort $(wildcard common/*/*.c)))) \
 	$(addprefix $(B)/llhttp/,api.o http.o llhttp.o) $(GEN_O)
 # The rooms of each program; main.c apart, so that tests can link the rest.
-DISPATCHER_O := $(patsubst %.c,$(B)/%.o,$(filter-out dispatcher/main.c,$(sort $(wildcard dispatcher/*.c dispatcher/api/*.c dispatcher/store/*.c)))) \
+DISPATCHER_ROOMS := store route publish api service
+DISPATCHER_O := $(patsubst %.c,$(B)/%.o,$(filter-out dispatcher/main.c,$(sort $(wildcard dispatcher/*.c $(DISPATCHER_ROOMS:%=dispatcher/%/*.c))))) \
 	$(B)/dispatcher/api/descriptors.o
 CONNNODE_O := $(patsubst %.c,$(B)/%.o,$(filter-out connnode/main.c,$(sort $(wildcard connnode/*.c)))) \
 	$(B)/connnode/web.o

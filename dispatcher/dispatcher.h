@@ -1,6 +1,6 @@
 /* dispatcher.h - one dispatcher process: what main.c puts together.
  *
- * A message's way: api/ (decode) -> service_publisher.c -> publish.c (validate,
+ * A message's way: api/ (decode) -> service/publisher.c -> publish.c (validate,
  * append to store/ if its channel keeps history, look up, queue) -> nodes.c
  * (batch) -> links.c (nng). A worker's question about a log: links.c ->
  * nodes.c -> history.c -> store/, and the answer back the same way.
@@ -10,19 +10,19 @@
 
 #include "common/io/admin.h"
 #include "common/io/nngio.h"
-#include "dispatcher/access.h"
 #include "dispatcher/api/health.h"
 #include "dispatcher/api/reflection.h"
 #include "dispatcher/api/rpc.h"
-#include "dispatcher/batches.h"
-#include "dispatcher/counts.h"
-#include "dispatcher/fleet.h"
-#include "dispatcher/history.h"
 #include "dispatcher/metrics.h"
-#include "dispatcher/moves.h"
-#include "dispatcher/nodes.h"
 #include "dispatcher/options.h"
-#include "dispatcher/publish.h"
+#include "dispatcher/publish/history.h"
+#include "dispatcher/publish/moves.h"
+#include "dispatcher/publish/publish.h"
+#include "dispatcher/route/counts.h"
+#include "dispatcher/route/fleet.h"
+#include "dispatcher/route/nodes.h"
+#include "dispatcher/service/access.h"
+#include "dispatcher/service/batches.h"
 
 #include <uv.h>
 
@@ -47,12 +47,12 @@ struct dispatcher {
 	struct auth *auth;	  /* NULL: --auth none */
 	uint64_t rate_limited;	  /* messages, by access.c */
 	bool revoked;		  /* something, in this turn: likewise */
-	struct list streams;	  /* service_publisher.c: PublishStream calls */
+	struct list streams;	  /* service/publisher.c: PublishStream calls */
 	uint64_t token_end_s;	  /* when the first of their tokens expires */
 	struct slab stream_items; /* and results that wait */
 	struct batches batches;
 	uint64_t share_refused; /* calls, by a connection's share */
-	unsigned channel_reads; /* of the store, by service_channel.c */
+	unsigned channel_reads; /* of the store, by service/channel.c */
 	struct counts counts;
 	struct history history;
 	struct moves moves;

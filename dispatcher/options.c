@@ -3,7 +3,7 @@
 #include "common/base/err.h"
 #include "common/io/auth.h"
 #include "common/io/listener.h"
-#include "dispatcher/interest.h"
+#include "dispatcher/route/interest.h"
 
 #include <stdio.h>
 #include <string.h>

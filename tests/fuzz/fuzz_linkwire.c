@@ -12,9 +12,9 @@
 #include "common/codec/sse.h"
 #include "connnode/announcer.h"
 #include "connnode/pace.h"
-#include "dispatcher/counts.h"
-#include "dispatcher/fleet.h"
-#include "dispatcher/history.h"
+#include "dispatcher/publish/history.h"
+#include "dispatcher/route/counts.h"
+#include "dispatcher/route/fleet.h"
 #include "dispatcher/store/memlog.h"
 
 #include <stdlib.h>

@@ -12,7 +12,7 @@
 #ifndef STENTOR_TESTS_SIM_NEWS_H
 #define STENTOR_TESTS_SIM_NEWS_H
 
-#include "dispatcher/moves.h"
+#include "dispatcher/publish/moves.h"
 #include "tests/sim/net.h"
 
 #define DISPATCHERS_MAX 4

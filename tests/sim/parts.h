@@ -7,9 +7,9 @@
 #include "connnode/announcer.h"
 #include "connnode/channels.h"
 #include "connnode/logs.h"
-#include "dispatcher/counts.h"
-#include "dispatcher/history.h"
-#include "dispatcher/publish.h"
+#include "dispatcher/publish/history.h"
+#include "dispatcher/publish/publish.h"
+#include "dispatcher/route/counts.h"
 #include "tests/sim/store.h"
 
 #define WORKERS_MAX	5

@@ -3,8 +3,8 @@
 #ifndef STENTOR_TESTS_FAKESTORE_H
 #define STENTOR_TESTS_FAKESTORE_H
 
-#include "dispatcher/history.h"
-#include "dispatcher/publish.h"
+#include "dispatcher/publish/history.h"
+#include "dispatcher/publish/publish.h"
 
 #include <string.h>
 

@@ -2,7 +2,7 @@
 #ifndef STENTOR_TESTS_NODES_FIXTURE_H
 #define STENTOR_TESTS_NODES_FIXTURE_H
 
-#include "dispatcher/nodes.h"
+#include "dispatcher/route/nodes.h"
 #include "tests/unit/link_fixture.h"
 
 #include <stdlib.h>

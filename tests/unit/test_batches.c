@@ -1,5 +1,5 @@
 /* PublishBatch calls against a store that answers when the test says so. */
-#include "dispatcher/batches.h"
+#include "dispatcher/service/batches.h"
 
 #include "common/base/err.h"
 #include "dispatcher/api/items.h"

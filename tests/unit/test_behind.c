@@ -1,4 +1,4 @@
-#include "dispatcher/behind.h"
+#include "dispatcher/route/behind.h"
 
 #include "common/codec/linkwire.h"
 #include "tests/unit/link_fixture.h"

@@ -1,4 +1,4 @@
-#include "dispatcher/history.h"
+#include "dispatcher/publish/history.h"
 
 #include "common/base/err.h"
 #include "tests/unit/nodes_fixture.h"

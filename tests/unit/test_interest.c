@@ -1,4 +1,4 @@
-#include "dispatcher/interest.h"
+#include "dispatcher/route/interest.h"
 
 #include "common/base/clock.h"
 #include "common/base/err.h"

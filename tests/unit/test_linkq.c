@@ -1,4 +1,4 @@
-#include "dispatcher/linkq.h"
+#include "dispatcher/route/linkq.h"
 
 #include "common/base/err.h"
 #include "tests/unit/unit.h"

@@ -1,4 +1,4 @@
-#include "dispatcher/moves.h"
+#include "dispatcher/publish/moves.h"
 
 #include "common/base/err.h"
 #include "tests/unit/nodes_fixture.h"

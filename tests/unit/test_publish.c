@@ -1,4 +1,4 @@
-#include "dispatcher/publish.h"
+#include "dispatcher/publish/publish.h"
 
 #include "common/base/err.h"
 #include "tests/unit/nodes_fixture.h"

@@ -1,5 +1,5 @@
 /* autoscaler.h - KEDA, which asks any dispatcher for the sum of connections as
- * service_scaler.c answers it; the HorizontalPodAutoscaler's arithmetic on it;
+ * service/scaler.c answers it; the HorizontalPodAutoscaler's arithmetic on it;
  * and the controller that starts, releases and ends nodes.
  *
  *	wanted = ceil(sum / target), unless within a tenth of what there is

@@ -15,7 +15,7 @@
 #include "connnode/comeback.h"
 #include "connnode/load.h"
 #include "connnode/pace.h"
-#include "dispatcher/fleet.h"
+#include "dispatcher/route/fleet.h"
 #include "tests/sim/scale/plan.h"
 #include "tests/sim/world.h"
 

@@ -13,7 +13,7 @@
 #include "common/base/err.h"
 #include "common/base/log.h"
 #include "common/base/mem.h"
-#include "dispatcher/nodes_internal.h"
+#include "dispatcher/route/nodes_internal.h"
 
 #include <string.h>
 

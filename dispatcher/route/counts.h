@@ -4,10 +4,10 @@
  * up until all have come or the time is over. At most COUNTS_MAX questions are
  * open at once.
  */
-#ifndef STENTOR_DISPATCHER_COUNTS_H
-#define STENTOR_DISPATCHER_COUNTS_H
+#ifndef STENTOR_DISPATCHER_ROUTE_COUNTS_H
+#define STENTOR_DISPATCHER_ROUTE_COUNTS_H
 
-#include "dispatcher/nodes.h"
+#include "dispatcher/route/nodes.h"
 
 #define COUNTS_MAX	  256
 #define COUNTS_TIMEOUT_MS 500

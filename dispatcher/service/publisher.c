@@ -2,8 +2,8 @@
 #include "common/base/clock.h"
 #include "common/base/mem.h"
 #include "dispatcher/dispatcher.h"
-#include "dispatcher/outcome.h"
-#include "dispatcher/share.h"
+#include "dispatcher/service/outcome.h"
+#include "dispatcher/service/share.h"
 
 #include <stdlib.h>
 #include <string.h>

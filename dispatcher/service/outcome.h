@@ -1,9 +1,9 @@
 /* outcome.h - what came of a message, as PublisherService answers it
- * (private to service_publisher.c and batches.c). */
-#ifndef STENTOR_DISPATCHER_OUTCOME_H
-#define STENTOR_DISPATCHER_OUTCOME_H
+ * (private to this room). */
+#ifndef STENTOR_DISPATCHER_SERVICE_OUTCOME_H
+#define STENTOR_DISPATCHER_SERVICE_OUTCOME_H
 
-#include "dispatcher/publish.h"
+#include "dispatcher/publish/publish.h"
 
 struct dispatcher;
 struct rpc_call;

@@ -1,4 +1,4 @@
-#include "dispatcher/counts.h"
+#include "dispatcher/route/counts.h"
 
 #include "common/base/err.h"
 

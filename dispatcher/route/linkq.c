@@ -4,7 +4,7 @@
  * each class a position before which there is none: it only moves forward, so
  * a frame is looked at once per class. All operations are O(1) amortised.
  */
-#include "dispatcher/linkq.h"
+#include "dispatcher/route/linkq.h"
 
 #include "common/base/check.h"
 #include "common/base/err.h"

@@ -17,10 +17,10 @@
  * answers tell a log's eras (store.h): so both learn of it when a store has
  * gone back. Once all of its questions are answered the worker is `compared`.
  */
-#ifndef STENTOR_DISPATCHER_HISTORY_H
-#define STENTOR_DISPATCHER_HISTORY_H
+#ifndef STENTOR_DISPATCHER_PUBLISH_HISTORY_H
+#define STENTOR_DISPATCHER_PUBLISH_HISTORY_H
 
-#include "dispatcher/nodes.h"
+#include "dispatcher/route/nodes.h"
 #include "dispatcher/store/store.h"
 
 #define HISTORY_READS_MAX     64

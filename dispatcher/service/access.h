@@ -7,17 +7,17 @@
  * --auth none there are no tokens, and everything is allowed.
  *
  * Revocations come by ClusterService or from workers; new ones go to all
- * workers, and end the publish streams that they mean (service_publisher.c).
+ * workers, and end the publish streams that they mean (service/publisher.c).
  *
  * Limit: publish-rate-max messages a second with one token, publish-burst-max
  * at once.
  */
-#ifndef STENTOR_DISPATCHER_ACCESS_H
-#define STENTOR_DISPATCHER_ACCESS_H
+#ifndef STENTOR_DISPATCHER_SERVICE_ACCESS_H
+#define STENTOR_DISPATCHER_SERVICE_ACCESS_H
 
 #include "common/io/auth.h"
 #include "dispatcher/api/rpc.h"
-#include "dispatcher/nodes.h"
+#include "dispatcher/route/nodes.h"
 
 struct dispatcher;
 

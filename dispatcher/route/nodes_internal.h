@@ -1,8 +1,8 @@
 /* nodes_internal.h - what the files of nodes.h share. */
-#ifndef STENTOR_DISPATCHER_NODES_INTERNAL_H
-#define STENTOR_DISPATCHER_NODES_INTERNAL_H
+#ifndef STENTOR_DISPATCHER_ROUTE_NODES_INTERNAL_H
+#define STENTOR_DISPATCHER_ROUTE_NODES_INTERNAL_H
 
-#include "dispatcher/nodes.h"
+#include "dispatcher/route/nodes.h"
 
 typedef Stentor__Link__V1__Hello Hello;
 typedef Stentor__Link__V1__RefuseReason RefuseReason;

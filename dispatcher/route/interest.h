@@ -18,8 +18,8 @@
  * every lookup returns it, until it is dropped itself. At most
  * INTEREST_ALL_MAX do, because each costs every message a delivery.
  */
-#ifndef STENTOR_DISPATCHER_INTEREST_H
-#define STENTOR_DISPATCHER_INTEREST_H
+#ifndef STENTOR_DISPATCHER_ROUTE_INTEREST_H
+#define STENTOR_DISPATCHER_ROUTE_INTEREST_H
 
 #include "common/base/check.h"
 

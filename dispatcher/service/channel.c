@@ -1,8 +1,8 @@
 /* stentor.v1.ChannelService */
+#include "common/codec/channel.h"
 #include "common/base/clock.h"
 #include "common/base/err.h"
 #include "common/base/mem.h"
-#include "common/codec/channel.h"
 #include "common/codec/pbarena.h"
 #include "dispatcher/dispatcher.h"
 #include "stentor/v1/channel.pb-c.h"

@@ -1,4 +1,4 @@
-#include "dispatcher/outcome.h"
+#include "dispatcher/service/outcome.h"
 
 #include "common/base/clock.h"
 #include "common/base/mem.h"

@@ -1,6 +1,6 @@
 /* nodes_batch.c - what waits for the workers, and its way out in batches. */
 #include "common/base/err.h"
-#include "dispatcher/nodes_internal.h"
+#include "dispatcher/route/nodes_internal.h"
 
 #include <string.h>
 

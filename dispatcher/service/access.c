@@ -1,4 +1,4 @@
-#include "dispatcher/access.h"
+#include "dispatcher/service/access.h"
 
 #include "common/base/clock.h"
 #include "common/io/gossip.h"

@@ -15,7 +15,7 @@
  * (multiply-shift hashing), so that even a peer that chooses its keys can't
  * make them pile up.
  */
-#include "dispatcher/interest.h"
+#include "dispatcher/route/interest.h"
 
 #include "common/base/err.h"
 #include "common/base/hash.h"

@@ -28,8 +28,8 @@
  * A lower lane that waits is sent at least one byte for every LINKQ_SHARE
  * bytes of other lanes, so that no lane starves.
  */
-#ifndef STENTOR_DISPATCHER_LINKQ_H
-#define STENTOR_DISPATCHER_LINKQ_H
+#ifndef STENTOR_DISPATCHER_ROUTE_LINKQ_H
+#define STENTOR_DISPATCHER_ROUTE_LINKQ_H
 
 #include "common/base/config.h"
 #include "common/ds/frame.h"

@@ -21,8 +21,8 @@
  * for a reason that is not its messages' own, the call fails, so that clients
  * retry it by its status.
  */
-#ifndef STENTOR_DISPATCHER_BATCHES_H
-#define STENTOR_DISPATCHER_BATCHES_H
+#ifndef STENTOR_DISPATCHER_SERVICE_BATCHES_H
+#define STENTOR_DISPATCHER_SERVICE_BATCHES_H
 
 #include "common/ds/list.h"
 

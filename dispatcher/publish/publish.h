@@ -21,13 +21,13 @@
  * and the store bounds their bytes. What they need is copied: requests and
  * rules may go meanwhile.
  */
-#ifndef STENTOR_DISPATCHER_PUBLISH_H
-#define STENTOR_DISPATCHER_PUBLISH_H
+#ifndef STENTOR_DISPATCHER_PUBLISH_PUBLISH_H
+#define STENTOR_DISPATCHER_PUBLISH_PUBLISH_H
 
 #include "common/base/config.h"
 #include "common/codec/grpc.h"
 #include "common/ds/slab.h"
-#include "dispatcher/nodes.h"
+#include "dispatcher/route/nodes.h"
 #include "dispatcher/store/store.h"
 #include "stentor/v1/publisher.pb-c.h"
 

@@ -1,12 +1,12 @@
-#include "dispatcher/batches.h"
+#include "dispatcher/service/batches.h"
 
 #include "common/base/clock.h"
 #include "common/base/err.h"
 #include "common/base/mem.h"
 #include "dispatcher/api/items.h"
 #include "dispatcher/dispatcher.h"
-#include "dispatcher/outcome.h"
-#include "dispatcher/share.h"
+#include "dispatcher/service/outcome.h"
+#include "dispatcher/service/share.h"
 
 #include <stdio.h>
 #include <stdlib.h>

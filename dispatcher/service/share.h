@@ -5,8 +5,8 @@
  * again. Nothing is counted but what each holds (Choudhury and Hahne, "Dynamic
  * queue length thresholds", 1998).
  */
-#ifndef STENTOR_DISPATCHER_SHARE_H
-#define STENTOR_DISPATCHER_SHARE_H
+#ifndef STENTOR_DISPATCHER_SERVICE_SHARE_H
+#define STENTOR_DISPATCHER_SERVICE_SHARE_H
 
 #include <stdbool.h>
 #include <stddef.h>

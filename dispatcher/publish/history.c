@@ -1,4 +1,4 @@
-#include "dispatcher/history.h"
+#include "dispatcher/publish/history.h"
 
 #include "common/base/mem.h"
 #include "common/codec/channel.h"

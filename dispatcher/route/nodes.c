@@ -1,4 +1,4 @@
-#include "dispatcher/nodes_internal.h"
+#include "dispatcher/route/nodes_internal.h"
 
 #include "common/base/err.h"
 #include "common/base/log.h"

@@ -10,13 +10,13 @@
  * Marks leave by the lane of their channel, the oldest first, so that they come
  * behind what of the channel waits there.
  */
-#ifndef STENTOR_DISPATCHER_BEHIND_H
-#define STENTOR_DISPATCHER_BEHIND_H
+#ifndef STENTOR_DISPATCHER_ROUTE_BEHIND_H
+#define STENTOR_DISPATCHER_ROUTE_BEHIND_H
 
 #include "common/codec/place.h"
 #include "common/ds/hmap.h"
 #include "common/ds/list.h"
-#include "dispatcher/linkq.h"
+#include "dispatcher/route/linkq.h"
 
 #include <stdbool.h>
 

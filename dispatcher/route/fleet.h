@@ -4,7 +4,7 @@
  * The workers' heartbeats say what each holds. Every dispatcher hears all of
  * them, so every dispatcher comes to the same answers, and none leads:
  *
- *	- the sums that an autoscaler follows (service_scaler.c)
+ *	- the sums that an autoscaler follows (service/scaler.c)
  *	- how many streams a second may leave a worker that drains: together no
  *	  more than half of what the takers - nodes that take new streams - can
  *	  begin beyond what they begin anyway, nor than fits into them
@@ -17,10 +17,10 @@
  * level. While a node drains, and for `calm_ms` after one came or went, none
  * is: a rolling release settles first.
  */
-#ifndef STENTOR_DISPATCHER_FLEET_H
-#define STENTOR_DISPATCHER_FLEET_H
+#ifndef STENTOR_DISPATCHER_ROUTE_FLEET_H
+#define STENTOR_DISPATCHER_ROUTE_FLEET_H
 
-#include "dispatcher/nodes.h"
+#include "dispatcher/route/nodes.h"
 
 #include <stdbool.h>
 #include <stdint.h>

@@ -1,4 +1,4 @@
-#include "dispatcher/fleet.h"
+#include "dispatcher/route/fleet.h"
 
 #include <string.h>
 

@@ -40,17 +40,17 @@
  * most `queues_bytes` (the pool, linkq.h). Sent and not acknowledged may be a
  * quarter of that besides, and one batch of each link.
  */
-#ifndef STENTOR_DISPATCHER_NODES_H
-#define STENTOR_DISPATCHER_NODES_H
+#ifndef STENTOR_DISPATCHER_ROUTE_NODES_H
+#define STENTOR_DISPATCHER_ROUTE_NODES_H
 
 #include "common/base/hash.h"
 #include "common/codec/linkstate.h"
 #include "common/codec/linkwire.h"
 #include "common/ds/hmap.h"
 #include "common/ds/list.h"
-#include "dispatcher/behind.h"
-#include "dispatcher/interest.h"
-#include "dispatcher/linkq.h"
+#include "dispatcher/route/behind.h"
+#include "dispatcher/route/interest.h"
+#include "dispatcher/route/linkq.h"
 
 #include <stdbool.h>
 #include <stdint.h>

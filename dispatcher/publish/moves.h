@@ -12,12 +12,12 @@
  * MOVES_DOUBTS_MAX channels are doubtful; beyond that workers are told, once
  * the store is back, that logs have moved which can't be named.
  */
-#ifndef STENTOR_DISPATCHER_MOVES_H
-#define STENTOR_DISPATCHER_MOVES_H
+#ifndef STENTOR_DISPATCHER_PUBLISH_MOVES_H
+#define STENTOR_DISPATCHER_PUBLISH_MOVES_H
 
 #include "common/base/config.h"
-#include "dispatcher/history.h"
-#include "dispatcher/nodes.h"
+#include "dispatcher/publish/history.h"
+#include "dispatcher/route/nodes.h"
 #include "dispatcher/store/store.h"
 
 #define MOVES_DOUBTS_MAX 8192
