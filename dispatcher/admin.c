@@ -49,11 +49,12 @@ static void on_config(void *ctx, const struct http1_request *q UNUSED,
 static void on_nodes(void *ctx, const struct http1_request *q UNUSED,
 		     struct admin_reply *r)
 {
-	Stentor__V1__ListNodesResponse *list = nodes_list_new(ctx);
+	const struct dispatcher *d = ctx;
+	Stentor__V1__ListNodesResponse *list = cluster_list_new(&d->cluster);
 	size_t len;
 	char *json = json_from_message(&list->base, &len);
 
-	nodes_list_free(list);
+	cluster_list_free(list);
 	admin_say(r, 200, json);
 	free(json);
 	r->content_type = "application/json";

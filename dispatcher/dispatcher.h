@@ -21,17 +21,10 @@
 #include "dispatcher/route/counts.h"
 #include "dispatcher/route/fleet.h"
 #include "dispatcher/route/nodes.h"
-#include "dispatcher/service/access.h"
-#include "dispatcher/service/batches.h"
+#include "dispatcher/service/service.h"
 
 #include <uv.h>
 
-/* Results of a stream's requests that wait for their turn: of one stream, of
- * all. Above, a stream's requests wait. */
-#define STREAM_WAITING_MAX  4096
-#define STREAMS_WAITING_MAX (128u << 10)
-/* Operations of the store for GetHistory and GetChannel calls. */
-#define CHANNEL_READS_MAX 64
 /* How long the store may be away before that makes us unready. */
 #define STORE_GRACE_MS 3000
 
@@ -44,18 +37,14 @@ struct dispatcher {
 	struct nodes nodes;
 	struct fleet fleet;
 	struct publisher publisher;
-	struct auth *auth;	  /* NULL: --auth none */
-	uint64_t rate_limited;	  /* messages, by access.c */
-	bool revoked;		  /* something, in this turn: likewise */
-	struct list streams;	  /* service/publisher.c: PublishStream calls */
-	uint64_t token_end_s;	  /* when the first of their tokens expires */
-	struct slab stream_items; /* and results that wait */
-	struct batches batches;
-	uint64_t share_refused; /* calls, by a connection's share */
-	unsigned channel_reads; /* of the store, by service/channel.c */
 	struct counts counts;
 	struct history history;
 	struct moves moves;
+	struct access_control access;
+	struct publisher_service publishing;
+	struct channel_service channels;
+	struct cluster_service cluster;
+	struct scaler_service scaler;
 	struct api *api;
 	struct admin *admin;
 	struct health *health;
@@ -106,23 +95,6 @@ void storage_close(struct dispatcher *d, void (*closed)(struct dispatcher *d));
 
 /* Why nobody should come to us; NULL: we are ready. */
 const char *dispatcher_unready(struct dispatcher *d);
-
-/* Services, each with its method table; ctx is the dispatcher. */
-void publisher_service_init(struct dispatcher *d);
-void publisher_service_close(struct dispatcher *d); /* no call is under way */
-void publisher_service_fini(struct dispatcher *d);
-struct rpc_service publisher_service(struct dispatcher *d);
-/* Ends streams whose tokens are over: when one was revoked, and with time. */
-void publisher_service_look(struct dispatcher *d);
-void publisher_service_tick(struct dispatcher *d);
-struct rpc_service channel_service(struct dispatcher *d);
-struct rpc_service cluster_service(struct dispatcher *d);
-struct rpc_service scaler_service(struct dispatcher *d);
-
-/* This dispatcher's view of the cluster. Borrows texts from the nodes: freed in
- * the same turn of the loop. */
-struct Stentor__V1__ListNodesResponse *nodes_list_new(struct dispatcher *d);
-void nodes_list_free(struct Stentor__V1__ListNodesResponse *list);
 
 /* Routes of the admin port; ctx is the dispatcher. */
 extern const struct admin_route dispatcher_routes[];

@@ -108,6 +108,20 @@ static bool advise(void *ctx, const struct node_worker *w, FleetWord *word)
 	return knows;
 }
 
+static void on_ready(void *ctx, struct node_worker *w)
+{
+	struct dispatcher *d = ctx;
+
+	access_brief(&d->access, w);
+}
+
+static void on_revocations(void *ctx, const LinkFrame *f)
+{
+	struct dispatcher *d = ctx;
+
+	access_heard(&d->access, f);
+}
+
 static uint64_t wall_ms(void *ctx UNUSED)
 {
 	return clock_wall_ms();
@@ -119,8 +133,8 @@ static const struct nodes_ops ops = {
 	.send = send_frame,
 	.history = on_history,
 	.tops = on_tops,
-	.brief = access_brief,
-	.revocations = access_heard,
+	.brief = on_ready,
+	.revocations = on_revocations,
 	.advise = advise,
 	.counted = on_counted,
 	.wall_ms = wall_ms,
@@ -145,7 +159,7 @@ static void on_batch_timer(uv_timer_t *timer UNUSED)
 static void on_flush(uv_prepare_t *prepare)
 {
 	struct dispatcher *d = prepare->data;
-	bool waiting = access_run(d);
+	bool waiting = access_run(&d->access);
 
 	waiting |= nodes_flush(&d->nodes, now_ms(d));
 	if (waiting && !uv_is_active((uv_handle_t *)&d->batch))
@@ -235,7 +249,7 @@ static void on_tick(uv_timer_t *timer)
 	nodes_tick(&d->nodes, now);
 	counts_tick(&d->counts, now);
 	storage_tick(d, now);
-	publisher_service_tick(d);
+	publisher_service_tick(&d->publishing);
 	check_ready(d);
 }
 

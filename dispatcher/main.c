@@ -35,16 +35,73 @@ static int load_options(struct dispatcher *d, int argc, char *argv[])
 	return 0;
 }
 
+static void on_revoked(void *ctx)
+{
+	struct dispatcher *d = ctx;
+
+	publisher_service_look(&d->publishing);
+}
+
+static int start_access(struct dispatcher *d)
+{
+	const struct dispatcher_options *o = &d->options;
+	const struct access_config config = {
+		.rules = &d->rules,
+		.nodes = &d->nodes,
+		.rate_max = o->publish_rate_max,
+		.burst_max = o->publish_burst_max,
+		.on_revoked = on_revoked,
+		.ctx = d,
+	};
+
+	return access_start(&d->access, d->loop, &config,
+			    o->process.auth == AUTH_NONE ? NULL
+							 : &d->auth_config);
+}
+
+static void init_services(struct dispatcher *d)
+{
+	const struct dispatcher_options *o = &d->options;
+	const struct publish_calls calls = {
+		.publisher = &d->publisher,
+		.access = &d->access,
+		.metrics = &d->metrics,
+		.duration = DM_PUBLISH_DURATION,
+	};
+	const struct batches_limits limits = {
+		.bytes_max = o->batch_bytes_max,
+		.pending_max = o->batch_pending_max,
+	};
+
+	publisher_service_init(&d->publishing, d->loop, &calls, &limits);
+	d->channels = (struct channel_service){
+		.loop = d->loop,
+		.rules = &d->rules,
+		.access = &d->access,
+		.counts = &d->counts,
+		.store = storage_history(d),
+	};
+	d->cluster = (struct cluster_service){
+		.name = o->process.name,
+		.access = &d->access,
+		.nodes = &d->nodes,
+	};
+	d->scaler = (struct scaler_service){
+		.fleet = &d->fleet,
+		.settled = &d->settled,
+	};
+}
+
 static int start(struct dispatcher *d)
 {
 	struct dispatcher_options *o = &d->options;
 	struct publish_store store = storage_publish(d);
-	int rc = access_start(d);
+	int rc = start_access(d);
 
 	if (rc != 0)
 		return rc;
 	metrics_init(&d->metrics, dispatcher_metrics, DM_COUNT, NULL);
-	publisher_service_init(d);
+	init_services(d);
 	d->health = health_new();
 	health_set(d->health, "", false);
 	rc = links_start(d);
@@ -54,10 +111,10 @@ static int start(struct dispatcher *d)
 		       &store);
 	d->publisher.pending_max = o->publish_pending_max;
 	d->publisher.idempotency_s = o->idempotency_seconds;
-	d->services[0] = publisher_service(d);
-	d->services[1] = channel_service(d);
-	d->services[2] = cluster_service(d);
-	d->services[3] = scaler_service(d);
+	d->services[0] = publisher_service(&d->publishing);
+	d->services[1] = channel_service(&d->channels);
+	d->services[2] = cluster_service(&d->cluster);
+	d->services[3] = scaler_service(&d->scaler);
 	d->services[4] = health_service(d->health);
 	d->services[5] = reflection_service_v1(d->services);
 	d->services[6] = reflection_service_v1alpha(d->services);
@@ -68,7 +125,7 @@ static int start(struct dispatcher *d)
 		return rc;
 	}
 	rc = admin_start(d->loop, o->process.admin_listen, dispatcher_routes, d,
-			 d->auth, &d->admin);
+			 d->access.auth, &d->admin);
 	if (rc != 0) {
 		log_error("ADMIN-LISTEN", "address=%s err=%s",
 			  o->process.admin_listen, err_name(rc));
@@ -94,7 +151,10 @@ static void on_store_closed(struct dispatcher *d)
 /* Every call has ended, so no publish is pending. */
 static void on_drained(void *ctx)
 {
-	storage_close(ctx, on_store_closed);
+	struct dispatcher *d = ctx;
+
+	check(d->channels.reads == 0);
+	storage_close(d, on_store_closed);
 }
 
 /* First signal: finish in order. Second: at once. Nobody should come to us any
@@ -131,8 +191,8 @@ static void reload(void *ctx)
 	d->rules = fresh;
 	auth_config_free(&d->auth_config);
 	d->auth_config = auth;
-	if (d->auth != NULL)
-		auth_reload(d->auth, &d->auth_config);
+	if (d->access.auth != NULL)
+		auth_reload(d->access.auth, &d->auth_config);
 	d->nodes.config.config_hash = fresh.hash;
 	storage_rules(d);
 	api_tls_refresh(d->api);
@@ -163,15 +223,15 @@ static void stop(struct dispatcher *d, struct signals *s)
 	admin_close(d->admin);
 	api_free(d->api);
 	links_stop(d);
-	access_stop(d);
-	publisher_service_close(d);
+	access_stop(&d->access);
+	publisher_service_close(&d->publishing);
 	uv_close((uv_handle_t *)&s->term, NULL);
 	uv_close((uv_handle_t *)&s->interrupt, NULL);
 	uv_close((uv_handle_t *)&s->hangup, NULL);
 	config_watch_close(&s->config);
 	uv_run(d->loop, UV_RUN_DEFAULT);
 	publisher_fini(&d->publisher);
-	publisher_service_fini(d);
+	publisher_service_fini(&d->publishing);
 	health_free(d->health);
 	metrics_fini(&d->metrics, NULL);
 }

@@ -63,20 +63,21 @@ static void render_publish(const struct publisher *p, struct metrics_text *t)
 	       "Messages that wait for the store.", publish_pending(p));
 }
 
-static void render_batches(const struct dispatcher *d, struct metrics_text *t)
+static void render_batches(const struct publisher_service *s,
+			   struct metrics_text *t)
 {
 	single(t, "publish_batch_waiting", METRIC_GAUGE,
 	       "Messages of batches that are not answered; at most 1048576.",
-	       d->batches.messages);
+	       s->batches.messages);
 	single(t, "publish_batch_bytes", METRIC_GAUGE,
-	       "Bytes of batches under way.", d->batches.bytes);
+	       "Bytes of batches under way.", s->batches.bytes);
 	single(t, "publish_batch_pending", METRIC_GAUGE,
 	       "Messages of batches that wait for the store.",
-	       d->batches.pending);
+	       s->batches.pending);
 	single(t, "publish_share_refused_total", METRIC_COUNTER,
 	       "Calls refused because their connection had its share of what "
 	       "may be under way.",
-	       d->share_refused);
+	       s->calls.share_refused);
 }
 
 static void render_fanout(const struct publisher *p, struct metrics_text *t)
@@ -387,10 +388,10 @@ static void render_store(struct dispatcher *d, struct metrics_text *t)
 	       d->nodes.strangers);
 	single(t, "publish_stream_waiting", METRIC_GAUGE,
 	       "Results of streams that wait for their turn; at most 131072.",
-	       d->stream_items.used);
+	       d->publishing.stream_items.used);
 	single(t, "channel_reads", METRIC_GAUGE,
 	       "Store operations under way for calls; at most 64.",
-	       d->channel_reads);
+	       d->channels.reads);
 	if (d->store == NULL)
 		return;
 	blocks[0] = store_counters(d->store);
@@ -430,9 +431,10 @@ static void render_fleet(const struct fleet *f, struct metrics_text *t)
 	       s->sent_bytes);
 }
 
-static void render_auth(const struct dispatcher *d, struct metrics_text *t)
+static void render_auth(const struct access_control *access,
+			struct metrics_text *t)
 {
-	const struct auth *a = d->auth;
+	const struct auth *a = access->auth;
 
 	metrics_head(t, "auth_failures_total", METRIC_COUNTER,
 		     "Tokens refused, by cause; clients are not told which.");
@@ -455,7 +457,7 @@ static void render_auth(const struct dispatcher *d, struct metrics_text *t)
 	       a == NULL ? 0 : auth_revocation_count(a));
 	single(t, "publish_rate_limited_total", METRIC_COUNTER,
 	       "Messages refused because of --publish-rate-max.",
-	       d->rate_limited);
+	       access->rate_limited);
 }
 
 void dispatcher_metrics_render(struct dispatcher *d, struct metrics_text *t)
@@ -465,7 +467,7 @@ void dispatcher_metrics_render(struct dispatcher *d, struct metrics_text *t)
 	metrics_process(t, stentor_version, NULL, 0);
 	metrics_render(t, blocks, 1);
 	render_publish(&d->publisher, t);
-	render_batches(d, t);
+	render_batches(&d->publishing, t);
 	render_fanout(&d->publisher, t);
 	render_nodes(&d->nodes, t);
 	render_links(&d->nodes, t);
@@ -476,7 +478,7 @@ void dispatcher_metrics_render(struct dispatcher *d, struct metrics_text *t)
 	render_store(d, t);
 	render_settling(d, t);
 	render_fleet(&d->fleet, t);
-	render_auth(d, t);
+	render_auth(&d->access, t);
 	single(t, "link_inbox_bytes", METRIC_GAUGE,
 	       "Bytes received from links that the loop has not looked at; "
 	       "above 8 MiB the dispatcher stops receiving.",

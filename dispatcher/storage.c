@@ -197,7 +197,7 @@ void storage_tick(struct dispatcher *d, uint64_t now_ms)
 
 void storage_close(struct dispatcher *d, void (*closed)(struct dispatcher *d))
 {
-	check(publish_pending(&d->publisher) == 0 && d->channel_reads == 0);
+	check(publish_pending(&d->publisher) == 0);
 	history_close(&d->history);
 	d->on_closed = closed;
 	d->store_end_ms = uv_now(d->loop) + LATE_MAX_MS;

@@ -2,19 +2,13 @@
 
 #include "common/base/clock.h"
 #include "common/io/gossip.h"
-#include "dispatcher/dispatcher.h"
 
 /* What one takes out of a bucket, so that each ms puts in the rate. */
 #define MESSAGE 1000
 
-static struct dispatcher *dispatcher_of(const struct rpc_call *call)
-{
-	return call->service->ctx;
-}
-
 /* --- what a token allows ----------------------------------------------- */
 
-static bool allow(struct rpc_call *call, bool allowed)
+static bool access_allow(struct rpc_call *call, bool allowed)
 {
 	if (!allowed)
 		rpc_fail(call, GRPC_PERMISSION_DENIED,
@@ -24,14 +18,16 @@ static bool allow(struct rpc_call *call, bool allowed)
 
 bool access_admin(struct rpc_call *call)
 {
-	return allow(call, call->token == NULL || call->token->claims->admin);
+	return access_allow(call,
+			    call->token == NULL || call->token->claims->admin);
 }
 
-bool access_read(struct rpc_call *call, const char *channel)
+bool access_read(const struct access_control *a, struct rpc_call *call,
+		 const char *channel)
 {
-	const struct rules *rules = &dispatcher_of(call)->rules;
+	const struct rules *rules = a->config.rules;
 
-	return allow(
+	return access_allow(
 		call,
 		call->token == NULL || call->token->claims->admin ||
 			token_may_subscribe(call->token->claims, channel) ||
@@ -39,8 +35,8 @@ bool access_read(struct rpc_call *call, const char *channel)
 }
 
 /* A token bucket, in thousandths of messages. */
-static bool take(struct auth_token *t, uint64_t rate, uint64_t burst,
-		 uint64_t now_ms)
+static bool access_take(struct auth_token *t, uint64_t rate, uint64_t burst,
+			uint64_t now_ms)
 {
 	uint64_t full = burst * MESSAGE;
 
@@ -55,11 +51,10 @@ static bool take(struct auth_token *t, uint64_t rate, uint64_t burst,
 	return true;
 }
 
-enum grpc_code access_publish(struct rpc_call *call, const char *channel,
-			      const char **why)
+enum grpc_code access_publish(struct access_control *a, struct rpc_call *call,
+			      const char *channel, const char **why)
 {
-	struct dispatcher *d = dispatcher_of(call);
-	const struct dispatcher_options *o = &d->options;
+	const struct access_config *c = &a->config;
 
 	if (call->token == NULL)
 		return GRPC_OK;
@@ -67,89 +62,87 @@ enum grpc_code access_publish(struct rpc_call *call, const char *channel,
 		*why = "the token does not allow this";
 		return GRPC_PERMISSION_DENIED;
 	}
-	if (o->publish_rate_max == 0 ||
-	    take(call->token, o->publish_rate_max, o->publish_burst_max,
-		 uv_now(d->loop)))
+	if (c->rate_max == 0 || access_take(call->token, c->rate_max,
+					    c->burst_max, uv_now(a->loop)))
 		return GRPC_OK;
-	d->rate_limited++;
+	a->rate_limited++;
 	*why = "more messages a second than one token may publish; slow down";
 	return GRPC_RESOURCE_EXHAUSTED;
 }
 
-bool access_lasts(const struct rpc_call *call)
+bool access_lasts(const struct access_control *a, const struct rpc_call *call)
 {
-	const struct dispatcher *d = dispatcher_of(call);
-
 	return call->token == NULL ||
 	       (call->token->claims->exp_s > clock_wall_ms() / 1000 &&
-		!auth_revoked(d->auth, call->token->claims));
+		!auth_revoked(a->auth, call->token->claims));
 }
 
 /* --- revocations ------------------------------------------------------- */
 
-static void on_revoked(void *ctx, const struct auth_revocation *r UNUSED)
+static void access_on_revoked(void *ctx, const struct auth_revocation *r UNUSED)
 {
-	struct dispatcher *d = ctx;
+	struct access_control *a = ctx;
 
-	d->revoked = true;
+	a->revoked = true;
 }
 
-bool access_run(struct dispatcher *d)
+bool access_run(struct access_control *a)
 {
 	struct frame *news;
 
-	if (d->auth == NULL)
+	if (a->auth == NULL)
 		return false;
-	news = gossip_news(d->auth);
+	news = gossip_news(a->auth);
 	if (news != NULL) {
-		nodes_tell(&d->nodes, news);
+		nodes_tell(a->config.nodes, news);
 		frame_release(news);
 	}
-	if (d->revoked)
-		publisher_service_look(d);
-	d->revoked = false;
-	return auth_has_news(d->auth);
+	if (a->revoked)
+		a->config.on_revoked(a->config.ctx);
+	a->revoked = false;
+	return auth_has_news(a->auth);
 }
 
 struct brief {
-	struct dispatcher *dispatcher;
+	struct nodes *nodes;
 	struct node_worker *worker;
 };
 
-static void tell(void *ctx, struct frame *control)
+static void access_tell(void *ctx, struct frame *control)
 {
 	struct brief *b = ctx;
 
-	nodes_tell_worker(&b->dispatcher->nodes, b->worker, control);
+	nodes_tell_worker(b->nodes, b->worker, control);
 }
 
-void access_brief(void *ctx, struct node_worker *w)
+void access_brief(struct access_control *a, struct node_worker *w)
 {
-	struct brief b = {ctx, w};
+	struct brief b = {a->config.nodes, w};
 
-	if (b.dispatcher->auth != NULL)
-		gossip_all(b.dispatcher->auth, tell, &b);
+	if (a->auth != NULL)
+		gossip_all(a->auth, access_tell, &b);
 }
 
-void access_heard(void *ctx, const LinkFrame *f)
+void access_heard(struct access_control *a, const LinkFrame *f)
 {
-	struct dispatcher *d = ctx;
-
-	if (d->auth != NULL)
-		gossip_take(d->auth, f);
+	if (a->auth != NULL)
+		gossip_take(a->auth, f);
 }
 
 /* --- the whole --------------------------------------------------------- */
 
-int access_start(struct dispatcher *d)
+int access_start(struct access_control *a, uv_loop_t *loop,
+		 const struct access_config *config,
+		 const struct auth_config *keys)
 {
-	if (d->options.process.auth == AUTH_NONE)
+	*a = (struct access_control){.config = *config, .loop = loop};
+	if (keys == NULL)
 		return 0;
-	return auth_start(d->loop, &d->auth_config, on_revoked, d, &d->auth);
+	return auth_start(loop, keys, access_on_revoked, a, &a->auth);
 }
 
-void access_stop(struct dispatcher *d)
+void access_stop(struct access_control *a)
 {
-	auth_close(d->auth);
-	d->auth = NULL;
+	auth_close(a->auth);
+	a->auth = NULL;
 }

@@ -7,7 +7,7 @@
  * --auth none there are no tokens, and everything is allowed.
  *
  * Revocations come by ClusterService or from workers; new ones go to all
- * workers, and end the publish streams that they mean (service/publisher.c).
+ * workers and to who is told of them here.
  *
  * Limit: publish-rate-max messages a second with one token, publish-burst-max
  * at once.
@@ -19,29 +19,48 @@
 #include "dispatcher/api/rpc.h"
 #include "dispatcher/route/nodes.h"
 
-struct dispatcher;
+struct access_config {
+	const struct rules *rules;    /* may be exchanged on reload */
+	struct nodes *nodes;	      /* are told of revocations */
+	uint64_t rate_max, burst_max; /* of one token; rate_max 0: any */
+	/* A token, or all of a subject, was revoked: what lasts longer than a
+	 * message is to be looked at. */
+	void (*on_revoked)(void *ctx);
+	void *ctx;
+};
 
-/* Reads the keys and begins to watch them, unless --auth none. ERR_CONFIG after
- * a message on stderr. */
-int access_start(struct dispatcher *d) MUST_CHECK;
-void access_stop(struct dispatcher *d);
+struct access_control {
+	struct access_config config;
+	uv_loop_t *loop;
+	struct auth *auth;     /* NULL: --auth none */
+	uint64_t rate_limited; /* messages */
+	bool revoked;	       /* something, in this turn */
+};
+
+/* Reads the keys and begins to watch them; `keys` NULL: --auth none. ERR_CONFIG
+ * after a message on stderr. */
+int access_start(struct access_control *a, uv_loop_t *loop,
+		 const struct access_config *config,
+		 const struct auth_config *keys) MUST_CHECK;
+void access_stop(struct access_control *a);
 
 /* End the call with PERMISSION_DENIED and return false if it may not: anything
  * that concerns the whole cluster; see what is on this channel. */
 bool access_admin(struct rpc_call *call);
-bool access_read(struct rpc_call *call, const char *channel);
+bool access_read(const struct access_control *a, struct rpc_call *call,
+		 const char *channel);
 /* GRPC_OK, or why this message is not taken. Counts against the rate. */
-enum grpc_code access_publish(struct rpc_call *call, const char *channel,
-			      const char **why);
+enum grpc_code access_publish(struct access_control *a, struct rpc_call *call,
+			      const char *channel, const char **why);
 /* False when the token has expired or was revoked since the call began. */
-bool access_lasts(const struct rpc_call *call);
+bool access_lasts(const struct access_control *a, const struct rpc_call *call);
 
-/* Once a turn: tells all workers what was revoked, a slice, and ends the
- * publish streams that it means. True while there is more to tell. */
-bool access_run(struct dispatcher *d);
+/* Once a turn: tells all workers what was revoked, a slice, and who is told of it
+ * here. True while there is more to tell. */
+bool access_run(struct access_control *a);
 
-/* nodes_ops.brief and .revocations. */
-void access_brief(void *ctx, struct node_worker *w);
-void access_heard(void *ctx, const LinkFrame *f);
+/* A worker is to hear of all that is revoked; one tells of some. */
+void access_brief(struct access_control *a, struct node_worker *w);
+void access_heard(struct access_control *a, const LinkFrame *f);
 
 #endif

@@ -4,7 +4,8 @@
 #include "common/base/err.h"
 #include "common/base/mem.h"
 #include "dispatcher/api/items.h"
-#include "dispatcher/dispatcher.h"
+#include "dispatcher/api/rpc.h"
+#include "dispatcher/service/calls.h"
 #include "dispatcher/service/outcome.h"
 #include "dispatcher/service/share.h"
 
@@ -28,6 +29,7 @@ struct batch_item {
 };
 
 struct batch {
+	struct batches *all;
 	struct rpc_call *call;
 	struct items *request;
 	struct list in_work; /* of its peer's batches, or stalled ones */
@@ -45,18 +47,13 @@ struct batch {
 	struct batch_item *items;
 };
 
-static struct dispatcher *dispatcher_of(const struct batch *b)
-{
-	return b->call->service->ctx;
-}
-
 /* --- turns ------------------------------------------------------------- */
 
-static void on_turn(uv_idle_t *idle);
+static void batches_on_turn(uv_idle_t *idle);
 
 static void batch_work(struct batch *b)
 {
-	struct dispatcher *d = dispatcher_of(b);
+	struct batches *all = b->all;
 	struct rpc_peer *peer = b->call->peer;
 
 	list_remove(&b->in_work);
@@ -64,8 +61,8 @@ static void batch_work(struct batch *b)
 		list_remove(&peer->in_stalled);
 	list_push_back(&peer->batches, &b->in_work);
 	if (list_empty(&peer->in_turn))
-		list_push_back(&d->batches.turns, &peer->in_turn);
-	uv_idle_start(&d->batches.turn, on_turn);
+		list_push_back(&all->turns, &peer->in_turn);
+	uv_idle_start(&all->turn, batches_on_turn);
 }
 
 /* Whether it has messages that go no further without room in the store. */
@@ -86,26 +83,24 @@ static void batch_stall(struct batch *b)
 		return;
 	list_push_back(&peer->stalled, &b->in_work);
 	if (list_empty(&peer->in_stalled))
-		list_push_back(&dispatcher_of(b)->batches.stalled,
-			       &peer->in_stalled);
+		list_push_back(&b->all->stalled, &peer->in_stalled);
 }
 
-static bool has_room(const struct dispatcher *d)
+static bool batches_have_room(const struct batches *all)
 {
-	return d->batches.pending <
-	       min_of(d->batches.window, (size_t)d->options.batch_pending_max);
+	return all->pending < min_of(all->window, all->limits.pending_max);
 }
 
 /* The first that stands in line, if there is room. Never more than that: those
  * behind it would find that it has taken all, for each message that the store
  * is done with. What it leaves is for the next one after its step, so as long
  * as there is room and somebody waits for it there are turns. */
-static void wake_first(struct dispatcher *d)
+static void batches_wake_first(struct batches *all)
 {
-	struct list *stalled = &d->batches.stalled;
+	struct list *stalled = &all->stalled;
 	struct rpc_peer *peer;
 
-	if (list_empty(stalled) || !has_room(d))
+	if (list_empty(stalled) || !batches_have_room(all))
 		return;
 	peer = container_of(list_shift(stalled, stalled), struct rpc_peer,
 			    in_stalled);
@@ -115,7 +110,7 @@ static void wake_first(struct dispatcher *d)
 /* Gives up its request, and its messages but the first `count`. */
 static void batch_shrink(struct batch *b, size_t count)
 {
-	struct batches *all = &dispatcher_of(b)->batches;
+	struct batches *all = b->all;
 	struct rpc_peer *peer = b->call->peer;
 
 	all->messages -= b->count - count;
@@ -150,8 +145,8 @@ static void batch_fail(struct batch *b, enum grpc_code code, const char *text)
 {
 	struct rpc_call *call = b->call;
 
+	calls_observe(b->all->calls, call);
 	batch_free(b);
-	call_observe(call);
 	rpc_fail(call, code, "%s", text);
 }
 
@@ -174,17 +169,17 @@ static void batch_finish(struct batch *b)
 		return;
 	}
 	b->request = NULL; /* the answer is in it */
+	calls_observe(b->all->calls, call);
 	batch_free(b);
-	call_observe(call);
 	rpc_reply_encoded(call, answer);
 	items_free(request);
 }
 
 /* --- a step ------------------------------------------------------------ */
 
-static void prepare(struct batch *b)
+static void batch_prepare(struct batch *b)
 {
-	struct batches *all = &dispatcher_of(b)->batches;
+	struct batches *all = b->all;
 	struct rpc_peer *peer = b->call->peer;
 	char why[MESSAGE_WHY_MAX];
 	enum grpc_code code;
@@ -200,7 +195,7 @@ static void prepare(struct batch *b)
 	count = items_count(b->request);
 	if (!share_allows(peer->batch_messages, all->messages,
 			  BATCHES_MESSAGES_MAX, count)) {
-		dispatcher_of(b)->share_refused++;
+		all->calls->share_refused++;
 		batch_fail(b, GRPC_UNAVAILABLE,
 			   "too many messages of batches are under way; "
 			   "nothing was published, retry");
@@ -213,7 +208,7 @@ static void prepare(struct batch *b)
 	peer->batch_messages += count;
 }
 
-static void known(struct batch_item *item, const struct publish_result *r)
+static void batch_known(struct batch_item *item, const struct publish_result *r)
 {
 	struct batch *b = item->batch;
 
@@ -234,7 +229,7 @@ static void known(struct batch_item *item, const struct publish_result *r)
  * messages wait for longer than the shortest wait of late and what batches may
  * add to it, the window shrinks; else it grows. Each change is judged by what
  * was begun after it. */
-static void window_learn(struct batches *all, uint64_t begun_ns)
+static void batches_learn(struct batches *all, uint64_t begun_ns)
 {
 	uint64_t now = clock_monotonic_ns(), waited = now - begun_ns, least;
 
@@ -265,7 +260,7 @@ static bool is_the_store(enum grpc_code code)
 static bool may_publish(const struct batch *b)
 {
 	return b->begun < b->count &&
-	       (b->abandoned || has_room(dispatcher_of(b)));
+	       (b->abandoned || batches_have_room(b->all));
 }
 
 static bool may_answer(const struct batch *b)
@@ -279,21 +274,20 @@ static bool may_go_on(const struct batch *b)
 				  : may_publish(b) || may_answer(b);
 }
 
-static void on_published(void *ctx, const struct publish_result *r)
+static void batch_on_published(void *ctx, const struct publish_result *r)
 {
 	struct batch_item *item = ctx;
 	struct batch *b = item->batch;
-	struct dispatcher *d = dispatcher_of(b);
-	struct batches *all = &d->batches;
+	struct batches *all = b->all;
 
-	call_published(b->call);
+	calls_published(b->call);
 	b->pending--;
 	if (item->begun_ns != 0)
-		window_learn(all, item->begun_ns);
+		batches_learn(all, item->begun_ns);
 	/* No larger than it could be, or it would take long to shrink. */
-	all->window = min_of(all->window, (size_t)d->options.batch_pending_max);
+	all->window = min_of(all->window, all->limits.pending_max);
 	all->pending--;
-	known(item, r);
+	batch_known(item, r);
 	/* The store has trouble. What is for it would wait in vain, and might
 	 * overtake in its channel what failed. */
 	b->abandoned |= is_the_store(r->code);
@@ -301,41 +295,42 @@ static void on_published(void *ctx, const struct publish_result *r)
 	if (!wants_room(b) && may_go_on(b))
 		batch_work(b);
 	if (list_empty(&all->turns))
-		wake_first(d);
+		batches_wake_first(all);
 }
 
-static void publish_next(struct batch *b, uint64_t now_ns)
+static void batch_publish_next(struct batch *b, uint64_t now_ns)
 {
-	struct dispatcher *d = dispatcher_of(b);
+	struct publish_calls *calls = b->all->calls;
+	struct publisher *p = calls->publisher;
 	struct batch_item *item = &b->items[b->begun++];
 	const ProtobufCMessage *m = items_next(b->request);
 	const Stentor__V1__PublishRequest *q =
 		(const Stentor__V1__PublishRequest *)m;
 	struct publish_result r;
-	bool kept = m && rule_reliable(rules_match(&d->rules, q->channel));
+	bool kept = m && rule_reliable(rules_match(p->rules, q->channel));
 
 	item->batch = b;
 	item->known = false;
 	item->begun_ns = now_ns;
 	if (!m) {
-		publish_refuse(&d->publisher, "", GRPC_INVALID_ARGUMENT,
+		publish_refuse(p, "", GRPC_INVALID_ARGUMENT,
 			       "not a valid stentor.v1.PublishRequest message",
 			       &r);
 	} else if (b->abandoned && kept) {
-		publish_refuse(&d->publisher, q->channel, GRPC_UNAVAILABLE,
-			       GIVEN_UP, &r);
-	} else if (!call_publish(b->call, q, &r, on_published, item)) {
+		publish_refuse(p, q->channel, GRPC_UNAVAILABLE, GIVEN_UP, &r);
+	} else if (!calls_publish(calls, b->call, q, &r, batch_on_published,
+				  item)) {
 		b->pending++;
-		d->batches.pending++;
+		b->all->pending++;
 		return;
 	}
 	/* At the store's door: what comes behind it must not overtake it. */
 	b->abandoned |= kept && is_the_store(r.code);
-	known(item, &r);
+	batch_known(item, &r);
 }
 
 /* Appends the next outcome, which is known. */
-static void answer_next(struct batch *b)
+static void batch_answer_next(struct batch *b)
 {
 	struct batch_item *item = &b->items[b->answered++];
 	struct answer a;
@@ -348,7 +343,7 @@ static void answer_next(struct batch *b)
 
 /* Nobody waits for the answer: none is made, and nothing more is begun. What
  * the store has been given has to come back, and all else is free at once. */
-static void give_up(struct batch *b)
+static void batch_give_up(struct batch *b)
 {
 	if (b->pending == 0) {
 		batch_fail(b, GRPC_CANCELLED, "");
@@ -361,71 +356,71 @@ static void give_up(struct batch *b)
 static void batch_step(struct batch *b)
 {
 	if (b->call->cancelled) {
-		give_up(b);
+		batch_give_up(b);
 		return;
 	}
 	if (!b->prepared) {
-		prepare(b);
+		batch_prepare(b);
 		return;
 	}
 	/* One of each step tells how long the store takes. */
 	for (unsigned i = 0; i < STEP_MESSAGES && may_publish(b); i++)
-		publish_next(b, i == 0 ? clock_monotonic_ns() : 0);
+		batch_publish_next(b, i == 0 ? clock_monotonic_ns() : 0);
 	for (unsigned i = 0; i < STEP_ANSWERS && may_answer(b); i++)
-		answer_next(b);
+		batch_answer_next(b);
 	if (b->answered == b->count)
 		batch_finish(b);
 	else if (!may_go_on(b))
 		batch_stall(b);
 }
 
-static void take_turn(struct dispatcher *d)
+static void batches_take_turn(struct batches *all)
 {
-	struct list *turns = &d->batches.turns;
+	struct list *turns = &all->turns;
 	struct rpc_peer *peer = container_of(list_shift(turns, turns),
 					     struct rpc_peer, in_turn);
 
 	batch_step(container_of(list_shift(&peer->batches, &peer->batches),
 				struct batch, in_work));
-	wake_first(d);
+	batches_wake_first(all);
 }
 
-static void on_turn(uv_idle_t *idle)
+static void batches_on_turn(uv_idle_t *idle)
 {
-	struct dispatcher *d = idle->data;
-	struct batches *all = &d->batches;
+	struct batches *all = idle->data;
 	uint64_t begun = clock_monotonic_ns();
 
 	while (!list_empty(&all->turns) &&
 	       clock_monotonic_ns() - begun < BATCHES_TURN_NS)
-		take_turn(d);
+		batches_take_turn(all);
 	if (list_empty(&all->turns))
 		uv_idle_stop(idle);
 }
 
 /* --- the whole --------------------------------------------------------- */
 
-void batches_take(struct rpc_call *call, struct items *request)
+void batches_take(struct batches *all, struct rpc_call *call,
+		  struct items *request)
 {
-	struct dispatcher *d = call->service->ctx;
 	size_t bytes = items_cost(request);
 	struct batch *b;
 
-	if (!share_allows(call->peer->batch_bytes, d->batches.bytes,
-			  d->options.batch_bytes_max, bytes)) {
-		d->share_refused++;
+	if (!share_allows(call->peer->batch_bytes, all->bytes,
+			  all->limits.bytes_max, bytes)) {
+		all->calls->share_refused++;
 		items_free(request);
 		rpc_fail(call, GRPC_UNAVAILABLE,
 			 "%zu bytes of batches are under way; nothing was "
 			 "published, retry",
-			 d->batches.bytes);
+			 all->bytes);
 		return;
 	}
 	b = xcalloc(1, sizeof(*b));
+	b->all = all;
 	b->call = call;
 	b->request = request;
 	b->bytes = bytes;
-	d->batches.bytes += bytes;
+	all->bytes += bytes;
 	call->peer->batch_bytes += bytes;
 	list_init(&b->in_work);
 	call->state = b;
@@ -438,20 +433,26 @@ void batches_give_up(struct rpc_call *call)
 	batch_work(call->state);
 }
 
-void batches_init(struct dispatcher *d)
+void batches_init(struct batches *all, uv_loop_t *loop,
+		  struct publish_calls *calls,
+		  const struct batches_limits *limits)
 {
-	list_init(&d->batches.turns);
-	list_init(&d->batches.stalled);
-	d->batches.window = BATCHES_WINDOW_MIN * 2;
-	d->batches.least_ns[0] = d->batches.least_ns[1] = UINT64_MAX;
-	d->batches.period_ns = clock_monotonic_ns();
-	uv_idle_init(d->loop, &d->batches.turn);
-	d->batches.turn.data = d;
+	*all = (struct batches){
+		.calls = calls,
+		.limits = *limits,
+		.window = BATCHES_WINDOW_MIN * 2,
+		.least_ns = {UINT64_MAX, UINT64_MAX},
+		.period_ns = clock_monotonic_ns(),
+	};
+	list_init(&all->turns);
+	list_init(&all->stalled);
+	uv_idle_init(loop, &all->turn);
+	all->turn.data = all;
 }
 
-void batches_close(struct dispatcher *d)
+void batches_close(struct batches *all)
 {
-	check(list_empty(&d->batches.turns) && list_empty(&d->batches.stalled));
-	check(d->batches.bytes == 0 && d->batches.messages == 0);
-	uv_close((uv_handle_t *)&d->batches.turn, NULL);
+	check(list_empty(&all->turns) && list_empty(&all->stalled));
+	check(all->bytes == 0 && all->messages == 0);
+	uv_close((uv_handle_t *)&all->turn, NULL);
 }

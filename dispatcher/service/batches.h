@@ -26,6 +26,8 @@
 
 #include "common/ds/list.h"
 
+#include <stddef.h>
+#include <stdint.h>
 #include <uv.h>
 
 #define BATCHES_TURN_NS 1000000 /* of all, in each turn of the loop */
@@ -36,11 +38,18 @@
 /* Messages of batches that are not answered. */
 #define BATCHES_MESSAGES_MAX (1u << 20)
 
-struct dispatcher;
 struct items;
+struct publish_calls;
 struct rpc_call;
 
+struct batches_limits {
+	size_t bytes_max;   /* of batches under way */
+	size_t pending_max; /* messages of batches that wait for the store */
+};
+
 struct batches {
+	struct publish_calls *calls;
+	struct batches_limits limits;
 	struct list turns;   /* struct rpc_peer.in_turn */
 	struct list stalled; /* struct rpc_peer.in_stalled */
 	uv_idle_t turn;	     /* while there are turns */
@@ -53,11 +62,14 @@ struct batches {
 	uint64_t period_ns;   /* when this one began */
 };
 
-void batches_init(struct dispatcher *d);
+void batches_init(struct batches *all, uv_loop_t *loop,
+		  struct publish_calls *calls,
+		  const struct batches_limits *limits);
 /* There are none. */
-void batches_close(struct dispatcher *d);
-/* on_list and on_cancel of PublishBatch. */
-void batches_take(struct rpc_call *call, struct items *request);
+void batches_close(struct batches *all);
+/* What on_list and on_cancel of PublishBatch do; `request` is taken. */
+void batches_take(struct batches *all, struct rpc_call *call,
+		  struct items *request);
 void batches_give_up(struct rpc_call *call);
 
 #endif

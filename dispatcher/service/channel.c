@@ -4,7 +4,7 @@
 #include "common/base/err.h"
 #include "common/base/mem.h"
 #include "common/codec/pbarena.h"
-#include "dispatcher/dispatcher.h"
+#include "dispatcher/service/service.h"
 #include "stentor/v1/channel.pb-c.h"
 
 #include <stdlib.h>
@@ -18,7 +18,7 @@
 typedef Stentor__V1__Position Position;
 typedef Stentor__V1__HistoryMessage HistoryMessage;
 
-static struct dispatcher *dispatcher_of(const struct rpc_call *call)
+static struct channel_service *service_of(const struct rpc_call *call)
 {
 	return call->service->ctx;
 }
@@ -34,12 +34,16 @@ static bool check_name(struct rpc_call *call, const char *channel)
 	return false;
 }
 
+/* Why the store can't be asked now; NULL: it can. */
+static const char *store_fault(const struct channel_service *s)
+{
+	return s->store.fault(s->store.ctx);
+}
+
 /* Ends the call if too many ask the store. */
 static bool may_read(struct rpc_call *call)
 {
-	struct dispatcher *d = dispatcher_of(call);
-
-	if (d->channel_reads < CHANNEL_READS_MAX)
+	if (service_of(call)->reads < CHANNEL_READS_MAX)
 		return true;
 	rpc_fail(call, GRPC_RESOURCE_EXHAUSTED,
 		 "more than %d calls read the store", CHANNEL_READS_MAX);
@@ -71,8 +75,8 @@ struct lookup {
 
 static void lookup_finish(struct lookup *q)
 {
-	struct dispatcher *d = dispatcher_of(q->call);
-	const struct rule *rule = rules_match(&d->rules, q->channel);
+	const struct rule *rule =
+		rules_match(service_of(q->call)->rules, q->channel);
 	Stentor__V1__Rule shown = STENTOR__V1__RULE__INIT;
 	Stentor__V1__GetChannelResponse response =
 		STENTOR__V1__GET_CHANNEL_RESPONSE__INIT;
@@ -108,7 +112,7 @@ static void on_top(struct store_tops *t)
 {
 	struct lookup *q = container_of(t, struct lookup, tops);
 
-	dispatcher_of(q->call)->channel_reads--;
+	service_of(q->call)->reads--;
 	if (t->rc != 0)
 		q->top = (struct store_place){0, 0};
 	if (--q->awaited == 0)
@@ -119,22 +123,22 @@ static void on_get_channel(struct rpc_call *call, const ProtobufCMessage *m)
 {
 	const char *channel =
 		((const Stentor__V1__GetChannelRequest *)m)->channel;
-	struct dispatcher *d = dispatcher_of(call);
+	struct channel_service *s = service_of(call);
 	struct lookup *q;
 	bool reliable; /* and the store can be asked */
 
-	if (!check_name(call, channel) || !access_read(call, channel) ||
-	    !may_read(call))
+	if (!check_name(call, channel) ||
+	    !access_read(s->access, call, channel) || !may_read(call))
 		return;
-	reliable = rule_reliable(rules_match(&d->rules, channel)) &&
-		   storage_fault(d) == NULL;
+	reliable = rule_reliable(rules_match(s->rules, channel)) &&
+		   store_fault(s) == NULL;
 	q = xcalloc(1, sizeof(*q));
 	q->call = call;
 	memcpy(q->channel, channel, strlen(channel) + 1);
 	q->name = q->channel;
 	q->awaited = 1 + reliable;
-	if (counts_ask(&d->counts, q->channel, uv_now(d->loop), on_counted,
-		       q) != 0) {
+	if (counts_ask(s->counts, q->channel, uv_now(s->loop), on_counted, q) !=
+	    0) {
 		free(q);
 		rpc_fail(call, GRPC_RESOURCE_EXHAUSTED,
 			 "more than %d channels are being counted", COUNTS_MAX);
@@ -148,8 +152,8 @@ static void on_get_channel(struct rpc_call *call, const ProtobufCMessage *m)
 		.places = &q->top,
 		.done = on_top,
 	};
-	d->channel_reads++;
-	store_tops(d->store, &q->tops);
+	s->reads++;
+	s->store.tops(s->store.ctx, &q->tops);
 }
 
 /* --- GetHistory -------------------------------------------------------- */
@@ -246,7 +250,7 @@ static bool is_gap(const struct history_call *q)
 static void on_history(struct store_read *r)
 {
 	struct history_call *q = container_of(r, struct history_call, read);
-	struct dispatcher *d = dispatcher_of(q->call);
+	struct channel_service *s = service_of(q->call);
 
 	if (r->rc != 0) {
 		rpc_fail(q->call, GRPC_UNAVAILABLE,
@@ -256,14 +260,14 @@ static void on_history(struct store_read *r)
 		/* Another log is there now: from its beginning. */
 		q->gap = true;
 		r->epoch = r->after = 0;
-		store_read(d->store, r);
+		s->store.read(s->store.ctx, r);
 		return;
 	} else {
 		if (!r->latest && (q->after.epoch | q->after.offset) != 0)
 			q->gap |= is_gap(q);
 		answer(q);
 	}
-	d->channel_reads--;
+	s->reads--;
 	free(q);
 }
 
@@ -271,11 +275,11 @@ static void on_history(struct store_read *r)
 static bool check_request(struct rpc_call *call,
 			  const Stentor__V1__GetHistoryRequest *request)
 {
-	struct dispatcher *d = dispatcher_of(call);
+	const struct channel_service *s = service_of(call);
 	const struct rule *rule;
 
 	if (!check_name(call, request->channel) ||
-	    !access_read(call, request->channel))
+	    !access_read(s->access, call, request->channel))
 		return false;
 	if (request->limit > HISTORY_LIMIT_MAX) {
 		rpc_fail(call, GRPC_INVALID_ARGUMENT,
@@ -288,17 +292,17 @@ static bool check_request(struct rpc_call *call,
 			 "latest: not together with after");
 		return false;
 	}
-	rule = rules_match(&d->rules, request->channel);
+	rule = rules_match(s->rules, request->channel);
 	if (!rule_reliable(rule)) {
 		rpc_fail(call, GRPC_FAILED_PRECONDITION,
 			 "channel: keeps no history (rule \"%.64s\")",
 			 rule->pattern);
 		return false;
 	}
-	if (storage_fault(d) != NULL) {
+	if (store_fault(s) != NULL) {
 		rpc_fail(call, GRPC_UNAVAILABLE,
 			 "the store is not available (%.200s); retry",
-			 storage_fault(d));
+			 store_fault(s));
 		return false;
 	}
 	return may_read(call);
@@ -308,7 +312,7 @@ static void on_get_history(struct rpc_call *call, const ProtobufCMessage *m)
 {
 	const Stentor__V1__GetHistoryRequest *request =
 		(const Stentor__V1__GetHistoryRequest *)m;
-	struct dispatcher *d = dispatcher_of(call);
+	struct channel_service *s = service_of(call);
 	struct history_call *q;
 
 	if (!check_request(call, request))
@@ -329,8 +333,8 @@ static void on_get_history(struct rpc_call *call, const ProtobufCMessage *m)
 		.bytes_max = HISTORY_ANSWER_BYTES,
 		.done = on_history,
 	};
-	d->channel_reads++;
-	store_read(d->store, &q->read);
+	s->reads++;
+	s->store.read(s->store.ctx, &q->read);
 }
 
 static const struct rpc_method methods[] = {
@@ -350,13 +354,13 @@ static const struct rpc_method methods[] = {
 	},
 };
 
-struct rpc_service channel_service(struct dispatcher *d)
+struct rpc_service channel_service(struct channel_service *s)
 {
 	return (struct rpc_service){
 		.name = "stentor.v1.ChannelService",
 		.methods = methods,
 		.method_count = array_len(methods),
-		.ctx = d,
-		.auth = d->auth,
+		.ctx = s,
+		.auth = s->access->auth,
 	};
 }

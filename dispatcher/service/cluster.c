@@ -3,7 +3,7 @@
 #include "common/base/err.h"
 #include "common/base/log.h"
 #include "common/base/mem.h"
-#include "dispatcher/dispatcher.h"
+#include "dispatcher/service/service.h"
 #include "stentor/v1/cluster.pb-c.h"
 
 #include <stdlib.h>
@@ -93,13 +93,13 @@ static size_t list_length(const struct list *head)
 	return length;
 }
 
-Response *nodes_list_new(struct dispatcher *d)
+Response *cluster_list_new(const struct cluster_service *s)
 {
-	struct nodes *n = &d->nodes;
+	const struct nodes *n = s->nodes;
 	Response *list = xmalloc(sizeof(*list));
 
 	stentor__v1__list_nodes_response__init(list);
-	list->dispatcher = d->options.process.name;
+	list->dispatcher = (char *)s->name;
 	list->nodes = xcalloc(list_length(&n->nodes), sizeof(*list->nodes));
 	list_for_each (each, &n->nodes) {
 		struct node *node = container_of(each, struct node, in_nodes);
@@ -110,7 +110,7 @@ Response *nodes_list_new(struct dispatcher *d)
 	return list;
 }
 
-void nodes_list_free(Response *list)
+void cluster_list_free(Response *list)
 {
 	for (size_t i = 0; i < list->n_nodes; i++) {
 		for (size_t j = 0; j < list->nodes[i]->n_workers; j++)
@@ -129,9 +129,9 @@ static void on_list_nodes(struct rpc_call *call,
 
 	if (!access_admin(call))
 		return;
-	list = nodes_list_new(call->service->ctx);
+	list = cluster_list_new(call->service->ctx);
 	rpc_reply(call, &list->base);
-	nodes_list_free(list);
+	cluster_list_free(list);
 }
 
 /* --- RevokeToken ------------------------------------------------------- */
@@ -141,10 +141,10 @@ typedef Stentor__V1__RevokeTokenRequest RevokeRequest;
 /* Ends the call if the request is not one. */
 static bool check_revoke(struct rpc_call *call, const RevokeRequest *request)
 {
-	const struct dispatcher *d = call->service->ctx;
+	const struct cluster_service *s = call->service->ctx;
 	size_t sub = strlen(request->sub), jti = strlen(request->jti);
 
-	if (d->auth == NULL)
+	if (s->access->auth == NULL)
 		rpc_fail(call, GRPC_FAILED_PRECONDITION,
 			 "there are no tokens: --auth none");
 	else if ((sub == 0) == (jti == 0))
@@ -174,7 +174,7 @@ static uint32_t count_ready(const struct nodes *n)
 static void on_revoke_token(struct rpc_call *call, const ProtobufCMessage *m)
 {
 	const RevokeRequest *request = (const RevokeRequest *)m;
-	struct dispatcher *d = call->service->ctx;
+	struct cluster_service *s = call->service->ctx;
 	Stentor__V1__RevokeTokenResponse response =
 		STENTOR__V1__REVOKE_TOKEN_RESPONSE__INIT;
 	struct auth_revocation r = {.before_s = clock_wall_ms() / 1000};
@@ -186,8 +186,8 @@ static void on_revoke_token(struct rpc_call *call, const ProtobufCMessage *m)
 	memcpy(r.sub, request->sub, strlen(request->sub) + 1);
 	memcpy(r.jti, request->jti, strlen(request->jti) + 1);
 	r.until_s = r.before_s + (ttl_s != 0 ? ttl_s : REVOKE_S);
-	response.workers = count_ready(&d->nodes);
-	rc = auth_revoke(d->auth, &r);
+	response.workers = count_ready(s->nodes);
+	rc = auth_revoke(s->access->auth, &r);
 	if (rc == ERR_FULL) {
 		rpc_fail(call, GRPC_RESOURCE_EXHAUSTED,
 			 "%d revocations are kept, no more",
@@ -221,7 +221,7 @@ static struct frame *drain_order(const DrainRequest *request)
 static void on_drain_node(struct rpc_call *call, const ProtobufCMessage *m)
 {
 	const DrainRequest *request = (const DrainRequest *)m;
-	struct dispatcher *d = call->service->ctx;
+	struct cluster_service *s = call->service->ctx;
 	Stentor__V1__DrainNodeResponse response =
 		STENTOR__V1__DRAIN_NODE_RESPONSE__INIT;
 	struct node *node;
@@ -229,7 +229,7 @@ static void on_drain_node(struct rpc_call *call, const ProtobufCMessage *m)
 
 	if (!access_admin(call))
 		return;
-	node = nodes_find(&d->nodes, request->node);
+	node = nodes_find(s->nodes, request->node);
 	if (node == NULL) {
 		rpc_fail(call, GRPC_NOT_FOUND,
 			 "node: none of this name is linked here");
@@ -248,7 +248,7 @@ static void on_drain_node(struct rpc_call *call, const ProtobufCMessage *m)
 		response.connections += w->connections;
 		response.workers +=
 			w->phase == NODE_WORKER_READY &&
-			nodes_queue(&d->nodes, w, order, PRIORITY_CRITICAL,
+			nodes_queue(s->nodes, w, order, PRIORITY_CRITICAL,
 				    PRIORITY_CRITICAL) == 0;
 	}
 	frame_release(order);
@@ -286,13 +286,13 @@ static const struct rpc_method methods[] = {
 	},
 };
 
-struct rpc_service cluster_service(struct dispatcher *d)
+struct rpc_service cluster_service(struct cluster_service *s)
 {
 	return (struct rpc_service){
 		.name = "stentor.v1.ClusterService",
 		.methods = methods,
 		.method_count = array_len(methods),
-		.ctx = d,
-		.auth = d->auth,
+		.ctx = s,
+		.auth = s->access->auth,
 	};
 }

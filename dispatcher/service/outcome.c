@@ -1,8 +1,6 @@
 #include "dispatcher/service/outcome.h"
 
-#include "common/base/clock.h"
 #include "common/base/mem.h"
-#include "dispatcher/dispatcher.h"
 
 #include <string.h>
 
@@ -50,44 +48,4 @@ void answer_result(struct answer *a, const struct outcome *o)
 	}
 	answer_response(a, o->message_id, &o->place, o->nodes);
 	a->result.response = &a->response;
-}
-
-/* --- calls ------------------------------------------------------------- */
-
-static struct dispatcher *dispatcher_of(const struct rpc_call *call)
-{
-	return call->service->ctx;
-}
-
-bool call_publish(struct rpc_call *call,
-		  const Stentor__V1__PublishRequest *request,
-		  struct publish_result *outcome, publish_done_cb done,
-		  void *ctx)
-{
-	struct publisher *p = &dispatcher_of(call)->publisher;
-	const char *why;
-	enum grpc_code code = access_publish(call, request->channel, &why);
-
-	if (code != GRPC_OK) {
-		publish_refuse(p, request->channel, code, why, outcome);
-		return true;
-	}
-	if (publish_message(p, request, clock_wall_us(), outcome, done, ctx))
-		return true;
-	call->peer->pending++;
-	return false;
-}
-
-void call_published(struct rpc_call *call)
-{
-	check(call->peer->pending > 0);
-	call->peer->pending--;
-}
-
-void call_observe(struct rpc_call *call)
-{
-	uint64_t us = (clock_monotonic_ns() - call->started_ns) / 1000;
-
-	metric_observe_us(&dispatcher_of(call)->metrics, DM_PUBLISH_DURATION, 0,
-			  us, 1);
 }

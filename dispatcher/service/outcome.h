@@ -5,9 +5,6 @@
 
 #include "dispatcher/publish/publish.h"
 
-struct dispatcher;
-struct rpc_call;
-
 /* What is kept of a publish_result until it is its turn. */
 struct outcome {
 	enum grpc_code code;
@@ -31,16 +28,5 @@ struct answer {
 void answer_response(struct answer *a, const char *message_id,
 		     const struct store_place *place, uint32_t nodes);
 void answer_result(struct answer *a, const struct outcome *o);
-
-/* Publishes if the call's caller may, and counts what waits as its peer's.
- * True: `outcome` is known; else done(ctx, outcome) follows, which begins with
- * call_published(). */
-bool call_publish(struct rpc_call *call,
-		  const Stentor__V1__PublishRequest *request,
-		  struct publish_result *outcome, publish_done_cb done,
-		  void *ctx) MUST_CHECK;
-void call_published(struct rpc_call *call);
-/* The time that the call has taken. */
-void call_observe(struct rpc_call *call);
 
 #endif

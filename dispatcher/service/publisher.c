@@ -1,8 +1,8 @@
 /* stentor.v1.PublisherService; its batches are in batches.c */
 #include "common/base/clock.h"
 #include "common/base/mem.h"
-#include "dispatcher/dispatcher.h"
 #include "dispatcher/service/outcome.h"
+#include "dispatcher/service/service.h"
 #include "dispatcher/service/share.h"
 
 #include <stdlib.h>
@@ -10,7 +10,7 @@
 
 typedef Stentor__V1__PublishRequest Request;
 
-static struct dispatcher *dispatcher_of(const struct rpc_call *call)
+static struct publisher_service *service_of(const struct rpc_call *call)
 {
 	return call->service->ctx;
 }
@@ -22,7 +22,7 @@ static void answer_publish(struct rpc_call *call,
 {
 	struct answer answer;
 
-	call_observe(call);
+	calls_observe(&service_of(call)->calls, call);
 	if (outcome->code != GRPC_OK) {
 		rpc_fail(call, outcome->code, "%s", outcome->error);
 		return;
@@ -34,14 +34,14 @@ static void answer_publish(struct rpc_call *call,
 
 static void on_published(void *ctx, const struct publish_result *outcome)
 {
-	call_published(ctx);
+	calls_published(ctx);
 	answer_publish(ctx, outcome);
 }
 
 /* May this connection have another message that waits for the store? */
 static bool may_wait(const struct rpc_call *call)
 {
-	const struct publisher *p = &dispatcher_of(call)->publisher;
+	const struct publisher *p = service_of(call)->calls.publisher;
 
 	return share_allows(call->peer->pending, publish_pending(p),
 			    p->pending_max, 1);
@@ -49,20 +49,21 @@ static bool may_wait(const struct rpc_call *call)
 
 static void on_publish(struct rpc_call *call, const ProtobufCMessage *m)
 {
-	struct dispatcher *d = dispatcher_of(call);
+	struct publish_calls *calls = &service_of(call)->calls;
+	struct publisher *p = calls->publisher;
 	const Request *request = (const Request *)m;
 	struct publish_result outcome;
 
 	if (!may_wait(call) &&
-	    rule_reliable(rules_match(&d->rules, request->channel))) {
-		d->share_refused++;
-		publish_refuse(&d->publisher, request->channel,
-			       GRPC_UNAVAILABLE,
+	    rule_reliable(rules_match(p->rules, request->channel))) {
+		calls->share_refused++;
+		publish_refuse(p, request->channel, GRPC_UNAVAILABLE,
 			       "too many messages of this connection wait for "
 			       "the store; nothing was published, retry",
 			       &outcome);
 		answer_publish(call, &outcome);
-	} else if (call_publish(call, request, &outcome, on_published, call)) {
+	} else if (calls_publish(calls, call, request, &outcome, on_published,
+				 call)) {
 		answer_publish(call, &outcome);
 	}
 }
@@ -72,7 +73,8 @@ static void on_publish(struct rpc_call *call, const ProtobufCMessage *m)
 /* Results leave in the order of requests: one that is known waits behind those
  * that are not. */
 struct stream {
-	struct list in_dispatcher;
+	struct publisher_service *service;
+	struct list in_service;
 	struct rpc_call *call;
 	struct list waiting; /* struct stream_item.in_stream, in order */
 	size_t waiting_count;
@@ -91,27 +93,27 @@ struct stream_item {
 
 static struct stream *stream_of(struct rpc_call *call)
 {
-	struct dispatcher *d = dispatcher_of(call);
+	struct publisher_service *p = service_of(call);
 	struct stream *s = call->state;
 
 	if (s != NULL)
 		return s;
 	s = xcalloc(1, sizeof(*s));
+	s->service = p;
 	s->call = call;
 	s->text = "";
 	list_init(&s->waiting);
-	list_push_back(&d->streams, &s->in_dispatcher);
+	list_push_back(&p->streams, &s->in_service);
 	call->state = s;
 	if (call->token != NULL)
-		d->token_end_s =
-			min_of(d->token_end_s, call->token->claims->exp_s);
+		p->token_end_s =
+			min_of(p->token_end_s, call->token->claims->exp_s);
 	return s;
 }
 
 static struct stream_item *item_new(struct stream *s)
 {
-	struct dispatcher *d = dispatcher_of(s->call);
-	struct stream_item *item = slab_alloc(&d->stream_items);
+	struct stream_item *item = slab_alloc(&s->service->stream_items);
 
 	item->stream = s;
 	item->known = false;
@@ -123,12 +125,12 @@ static struct stream_item *item_new(struct stream *s)
 
 static void item_free(struct stream_item *item)
 {
-	struct dispatcher *d = dispatcher_of(item->stream->call);
+	struct stream *s = item->stream;
 
 	list_remove(&item->in_stream);
-	item->stream->waiting_count--;
-	item->stream->call->peer->stream_items--;
-	slab_free(&d->stream_items, item);
+	s->waiting_count--;
+	s->call->peer->stream_items--;
+	slab_free(&s->service->stream_items, item);
 }
 
 static bool item_first(const struct stream_item *item)
@@ -154,10 +156,9 @@ static void send_result(struct rpc_call *call, const struct publish_result *r)
 /* Whether its connection may have more under way. */
 static bool stream_shares(const struct stream *s)
 {
-	return may_wait(s->call) &&
-	       share_allows(s->call->peer->stream_items,
-			    dispatcher_of(s->call)->stream_items.used,
-			    STREAMS_WAITING_MAX, 1);
+	return may_wait(s->call) && share_allows(s->call->peer->stream_items,
+						 s->service->stream_items.used,
+						 STREAMS_WAITING_MAX, 1);
 }
 
 static void stream_limit(struct stream *s)
@@ -183,7 +184,7 @@ static void stream_end(struct stream *s)
 	enum grpc_code code = s->code;
 	const char *text = s->text;
 
-	list_remove(&s->in_dispatcher);
+	list_remove(&s->in_service);
 	free(s);
 	rpc_finish(call, code, "%s", text);
 }
@@ -215,7 +216,7 @@ static void on_stream_published(void *ctx, const struct publish_result *result)
 	struct stream_item *item = ctx;
 	struct stream *s = item->stream;
 
-	call_published(s->call);
+	calls_published(s->call);
 	if (!item_first(item)) {
 		item->known = true;
 		outcome_keep(&item->outcome, result);
@@ -250,7 +251,7 @@ static void stream_stop(struct stream *s, enum grpc_code code, const char *text)
 /* True if the stream has ended with its token. */
 static bool stream_outlived(struct stream *s)
 {
-	if (access_lasts(s->call))
+	if (access_lasts(s->service->calls.access, s->call))
 		return false;
 	stream_stop(s, GRPC_UNAUTHENTICATED,
 		    "the token has expired or was revoked");
@@ -268,8 +269,8 @@ static void on_stream_message(struct rpc_call *call, const ProtobufCMessage *m)
 	if (first && stream_outlived(s))
 		return;
 	item = item_new(s);
-	if (call_publish(call, (const Request *)m, &result, on_stream_published,
-			 item)) {
+	if (calls_publish(&s->service->calls, call, (const Request *)m, &result,
+			  on_stream_published, item)) {
 		if (item_first(item)) { /* and the only one */
 			item_free(item);
 			send_result(call, &result);
@@ -286,23 +287,30 @@ static void on_stream_drain(struct rpc_call *call, const char *why)
 	stream_stop(stream_of(call), GRPC_UNAVAILABLE, why);
 }
 
-void publisher_service_look(struct dispatcher *d)
+void publisher_service_look(struct publisher_service *p)
 {
-	d->token_end_s = UINT64_MAX;
-	list_for_each_safe (node, &d->streams) {
+	p->token_end_s = UINT64_MAX;
+	list_for_each_safe (node, &p->streams) {
 		struct stream *s =
-			container_of(node, struct stream, in_dispatcher);
+			container_of(node, struct stream, in_service);
 
 		if (s->call->token != NULL && !stream_outlived(s))
-			d->token_end_s = min_of(d->token_end_s,
+			p->token_end_s = min_of(p->token_end_s,
 						s->call->token->claims->exp_s);
 	}
 }
 
-void publisher_service_tick(struct dispatcher *d)
+void publisher_service_tick(struct publisher_service *p)
 {
-	if (clock_wall_ms() / 1000 >= d->token_end_s)
-		publisher_service_look(d);
+	if (clock_wall_ms() / 1000 >= p->token_end_s)
+		publisher_service_look(p);
+}
+
+/* --- the service ------------------------------------------------------- */
+
+static void on_batch(struct rpc_call *call, struct items *request)
+{
+	batches_take(&service_of(call)->batches, call, request);
 }
 
 static const struct rpc_method methods[] = {
@@ -316,7 +324,7 @@ static const struct rpc_method methods[] = {
 		.name = "PublishBatch",
 		.input = &stentor__v1__publish_batch_request__descriptor,
 		.output = &stentor__v1__publish_batch_response__descriptor,
-		.on_list = batches_take,
+		.on_list = on_batch,
 		.on_cancel = batches_give_up,
 	},
 	{
@@ -332,31 +340,34 @@ static const struct rpc_method methods[] = {
 	},
 };
 
-void publisher_service_init(struct dispatcher *d)
+void publisher_service_init(struct publisher_service *p, uv_loop_t *loop,
+			    const struct publish_calls *calls,
+			    const struct batches_limits *limits)
 {
-	list_init(&d->streams);
-	d->token_end_s = UINT64_MAX;
-	slab_init(&d->stream_items, sizeof(struct stream_item));
-	batches_init(d);
+	p->calls = *calls;
+	list_init(&p->streams);
+	p->token_end_s = UINT64_MAX;
+	slab_init(&p->stream_items, sizeof(struct stream_item));
+	batches_init(&p->batches, loop, &p->calls, limits);
 }
 
-void publisher_service_close(struct dispatcher *d)
+void publisher_service_close(struct publisher_service *p)
 {
-	batches_close(d);
+	batches_close(&p->batches);
 }
 
-void publisher_service_fini(struct dispatcher *d)
+void publisher_service_fini(struct publisher_service *p)
 {
-	slab_fini(&d->stream_items);
+	slab_fini(&p->stream_items);
 }
 
-struct rpc_service publisher_service(struct dispatcher *d)
+struct rpc_service publisher_service(struct publisher_service *p)
 {
 	return (struct rpc_service){
 		.name = "stentor.v1.PublisherService",
 		.methods = methods,
 		.method_count = array_len(methods),
-		.ctx = d,
-		.auth = d->auth,
+		.ctx = p,
+		.auth = p->calls.access->auth,
 	};
 }

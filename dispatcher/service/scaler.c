@@ -11,7 +11,7 @@
  * is to carry (target). Values are sums over the fleet, for metricType
  * AverageValue.
  */
-#include "dispatcher/dispatcher.h"
+#include "dispatcher/service/service.h"
 #include "externalscaler/externalscaler.pb-c.h"
 
 #include <errno.h>
@@ -98,13 +98,13 @@ static double number(const char *text)
 /* Ends the call if nothing is known of the fleet. */
 static bool sighted(struct rpc_call *call)
 {
-	const struct dispatcher *d = call->service->ctx;
+	const struct scaler_service *s = call->service->ctx;
 
-	if (d->settled && fleet_sighted(&d->fleet))
+	if (*s->settled && fleet_sighted(s->fleet))
 		return true;
 	rpc_fail(call, GRPC_UNAVAILABLE,
-		 d->settled ? "most connection nodes are out of sight"
-			    : "settling: waiting for workers to report");
+		 *s->settled ? "most connection nodes are out of sight"
+			     : "settling: waiting for workers to report");
 	return false;
 }
 
@@ -170,7 +170,7 @@ static void on_get_metrics(struct rpc_call *call, const ProtobufCMessage *m)
 {
 	const Externalscaler__GetMetricsRequest *request =
 		(const Externalscaler__GetMetricsRequest *)m;
-	const struct dispatcher *d = call->service->ctx;
+	const struct scaler_service *s = call->service->ctx;
 	const struct scaler_metric *metric = metric_find(
 		request->metricname[0] != '\0'
 			? request->metricname
@@ -188,7 +188,7 @@ static void on_get_metrics(struct rpc_call *call, const ProtobufCMessage *m)
 	if (!sighted(call))
 		return;
 	value.metricname = (char *)metric->name;
-	value.metricvaluefloat = metric->value(&d->fleet.sums);
+	value.metricvaluefloat = metric->value(&s->fleet->sums);
 	value.metricvalue = (int64_t)ceil(value.metricvaluefloat);
 	response.n_metricvalues = 1;
 	response.metricvalues = values;
@@ -224,12 +224,12 @@ static const struct rpc_method methods[] = {
 };
 
 /* KEDA has no token to show; the sums are no secret. */
-struct rpc_service scaler_service(struct dispatcher *d)
+struct rpc_service scaler_service(struct scaler_service *s)
 {
 	return (struct rpc_service){
 		.name = "externalscaler.ExternalScaler",
 		.methods = methods,
 		.method_count = array_len(methods),
-		.ctx = d,
+		.ctx = s,
 	};
 }

@@ -4,7 +4,7 @@
 #include "common/base/err.h"
 #include "dispatcher/api/items.h"
 #include "dispatcher/api/table.h"
-#include "dispatcher/dispatcher.h"
+#include "dispatcher/service/service.h"
 #include "tests/unit/fakestore.h"
 #include "tests/unit/loop_fixture.h"
 #include "tests/unit/nodes_fixture.h"
@@ -22,10 +22,20 @@ static struct rule some_rules[] = {
 	 .history_ttl_ms = 60000},
 };
 
+static const struct metric_desc durations[] = {
+	{.name = "publish_seconds",
+	 .type = METRIC_HISTOGRAM,
+	 .help = "Of calls."},
+};
+
 struct fixture {
 	struct loop_fixture *l;
 	struct nodes_fixture *n;
-	struct dispatcher d;
+	struct rules rules;
+	struct publisher publisher;
+	struct access_control access;
+	struct metrics metrics;
+	struct publisher_service service;
 	struct fakestore store;
 	struct rpc_service services[2];
 	struct rpc_table table;
@@ -62,20 +72,25 @@ static int set_up(void **state)
 {
 	struct fixture *f = xcalloc(1, sizeof(*f));
 	struct publish_store store = fakestore_publish(&f->store);
-	struct dispatcher *d = &f->d;
+	const struct publish_calls calls = {
+		.publisher = &f->publisher,
+		.access = &f->access,
+		.metrics = &f->metrics,
+	};
+	const struct batches_limits limits = {
+		.bytes_max = 1u << 20,
+		.pending_max = 1,
+	};
 
 	loop_setup((void **)&f->l);
 	nodes_set_up((void **)&f->n);
 	fakestore_init(&f->store);
-	d->loop = &f->l->loop;
-	d->rules = (struct rules){.rule = some_rules, .count = 2};
-	d->options.batch_bytes_max = 1u << 20;
-	d->options.batch_pending_max = 1;
-	metrics_init(&d->metrics, dispatcher_metrics, DM_COUNT, NULL);
-	publisher_init(&d->publisher, &f->n->nodes, &d->rules, 1000, &store);
-	d->publisher.open = true;
-	publisher_service_init(d);
-	f->services[0] = publisher_service(d);
+	f->rules = (struct rules){.rule = some_rules, .count = 2};
+	metrics_init(&f->metrics, durations, array_len(durations), NULL);
+	publisher_init(&f->publisher, &f->n->nodes, &f->rules, 1000, &store);
+	f->publisher.open = true;
+	publisher_service_init(&f->service, &f->l->loop, &calls, &limits);
+	f->services[0] = publisher_service(&f->service);
 	rpc_table_init(&f->table, f->services);
 	for (unsigned i = 0; i < array_len(f->peers); i++)
 		f->peers[i] = rpc_peer_new();
@@ -90,13 +105,13 @@ static int tear_down(void **state)
 
 	for (unsigned i = 0; i < f->count; i++)
 		assert_true(f->calls[i].ended);
-	assert_int_equal(f->d.batches.pending, 0);
+	assert_int_equal(f->service.batches.pending, 0);
 	for (unsigned i = 0; i < array_len(f->peers); i++)
 		rpc_peer_release(f->peers[i]);
-	publisher_service_close(&f->d);
-	publisher_service_fini(&f->d);
-	publisher_fini(&f->d.publisher);
-	metrics_fini(&f->d.metrics, NULL);
+	publisher_service_close(&f->service);
+	publisher_service_fini(&f->service);
+	publisher_fini(&f->publisher);
+	metrics_fini(&f->metrics, NULL);
 	rpc_table_fini(&f->table);
 	nodes_tear_down((void **)&f->n);
 	assert_int_equal(loop_teardown((void **)&f->l), 0);
@@ -154,7 +169,7 @@ static struct ended_call *call(struct fixture *f, unsigned peer, unsigned count)
 /* Turns of the loop, until every batch waits for the store. */
 static void settle(struct fixture *f)
 {
-	loop_until(f->l, list_empty(&f->d.batches.turns));
+	loop_until(f->l, list_empty(&f->service.batches.turns));
 }
 
 static unsigned length(const struct list *of)
@@ -190,7 +205,7 @@ static void test_batches_stand_in_line(void **state)
 	for (unsigned i = 0; i < 4; i++)
 		call(f, 0, 3);
 	settle(f);
-	assert_int_equal(f->d.batches.pending, 1);
+	assert_int_equal(f->service.batches.pending, 1);
 	assert_int_equal(length(&f->peers[0]->stalled), 4);
 	fakestore_appended(&f->store, 0);
 	assert_int_equal(length(&f->peers[0]->batches), 1);
@@ -227,7 +242,7 @@ static void test_batches_share_the_room(void **state)
 {
 	struct fixture *f = *state;
 
-	f->d.options.batch_pending_max = 4;
+	f->service.batches.limits.pending_max = 4;
 	call(f, 0, 4);
 	settle(f);
 	for (unsigned i = 0; i < 3; i++)
@@ -240,7 +255,7 @@ static void test_batches_share_the_room(void **state)
 	assert_true(length(&f->peers[0]->batches) <= 2);
 	settle(f);
 	assert_true(f->calls[0].answered);
-	assert_int_equal(f->d.batches.pending, 3);
+	assert_int_equal(f->service.batches.pending, 3);
 	serve(f, "123");
 }
 
@@ -256,8 +271,8 @@ static void test_batches_abandoned(void **state)
 	settle(f);
 	assert_int_equal(f->calls[0].code, GRPC_UNAVAILABLE);
 	assert_false(f->calls[0].answered);
-	assert_int_equal(
-		f->d.publisher.total[PRIORITY_NORMAL][GRPC_UNAVAILABLE], 3);
+	assert_int_equal(f->publisher.total[PRIORITY_NORMAL][GRPC_UNAVAILABLE],
+			 3);
 	serve(f, "1");
 }
 
@@ -266,7 +281,7 @@ static void test_batches_abandoned(void **state)
 static void test_batches_abandoned_but_for_others(void **state)
 {
 	struct fixture *f = *state;
-	const uint64_t *total = f->d.publisher.total[PRIORITY_NORMAL];
+	const uint64_t *total = f->publisher.total[PRIORITY_NORMAL];
 	struct ended_call *c;
 
 	f->store.fault = "down";
@@ -275,7 +290,7 @@ static void test_batches_abandoned_but_for_others(void **state)
 	assert_true(c->answered);
 	assert_int_equal(f->store.submitted, 0);
 	assert_int_equal(total[GRPC_UNAVAILABLE], 2);
-	assert_int_equal(f->d.publisher.total[PRIORITY_DROPPABLE][GRPC_OK], 2);
+	assert_int_equal(f->publisher.total[PRIORITY_DROPPABLE][GRPC_OK], 2);
 	f->store.fault = NULL;
 	c = begin(f, 0, 4, true);
 	settle(f);
@@ -284,7 +299,7 @@ static void test_batches_abandoned_but_for_others(void **state)
 	assert_true(c->answered);
 	assert_int_equal(f->store.submitted, 1);
 	assert_int_equal(total[GRPC_UNAVAILABLE], 4);
-	assert_int_equal(f->d.publisher.total[PRIORITY_DROPPABLE][GRPC_OK], 4);
+	assert_int_equal(f->publisher.total[PRIORITY_DROPPABLE][GRPC_OK], 4);
 }
 
 /* Nobody waits for the answer: what the store has comes back, all else is free
@@ -294,25 +309,25 @@ static void test_batches_given_up(void **state)
 	struct fixture *f = *state;
 	struct ended_call *c;
 
-	f->d.options.batch_pending_max = 2;
+	f->service.batches.limits.pending_max = 2;
 	c = call(f, 0, 5);
 	settle(f);
-	assert_int_equal(f->d.batches.messages, 5);
+	assert_int_equal(f->service.batches.messages, 5);
 	rpc_cancel(&c->call, GRPC_CANCELLED);
 	settle(f);
 	assert_false(c->ended);
-	assert_int_equal(f->d.batches.messages, 2);
-	assert_int_equal(f->d.batches.bytes, 0);
+	assert_int_equal(f->service.batches.messages, 2);
+	assert_int_equal(f->service.batches.bytes, 0);
 	fakestore_appended(&f->store, 0);
-	assert_true(list_empty(&f->d.batches.turns));
+	assert_true(list_empty(&f->service.batches.turns));
 	fakestore_appended(&f->store, ERR_UNAVAILABLE);
 	settle(f);
 	assert_true(c->ended);
 	assert_false(c->answered);
 	assert_int_equal(c->code, GRPC_CANCELLED);
 	assert_int_equal(f->store.submitted, 2);
-	assert_int_equal(
-		f->d.publisher.total[PRIORITY_NORMAL][GRPC_UNAVAILABLE], 1);
+	assert_int_equal(f->publisher.total[PRIORITY_NORMAL][GRPC_UNAVAILABLE],
+			 1);
 }
 
 /* One that stands in line leaves it, and one that is not looked at yet. */
@@ -335,8 +350,8 @@ static void test_batches_given_up_in_line(void **state)
 	assert_true(f->calls[3].ended);
 	assert_int_equal(f->store.submitted, 1);
 	serve(f, "02");
-	assert_int_equal(
-		f->d.publisher.total[PRIORITY_NORMAL][GRPC_UNAVAILABLE], 0);
+	assert_int_equal(f->publisher.total[PRIORITY_NORMAL][GRPC_UNAVAILABLE],
+			 0);
 }
 
 int main(void)
