@@ -13,11 +13,13 @@
 #include "dispatcher/api/health.h"
 #include "dispatcher/api/reflection.h"
 #include "dispatcher/api/rpc.h"
+#include "dispatcher/links.h"
 #include "dispatcher/metrics.h"
 #include "dispatcher/options.h"
 #include "dispatcher/publish/history.h"
 #include "dispatcher/publish/moves.h"
 #include "dispatcher/publish/publish.h"
+#include "dispatcher/publish/storage.h"
 #include "dispatcher/route/counts.h"
 #include "dispatcher/route/fleet.h"
 #include "dispatcher/route/nodes.h"
@@ -25,15 +27,14 @@
 
 #include <uv.h>
 
-/* How long the store may be away before that makes us unready. */
-#define STORE_GRACE_MS 3000
-
 struct dispatcher {
 	uv_loop_t *loop;
 	struct dispatcher_options options;
 	struct rules rules;
 	struct auth_config auth_config;
 	struct metrics metrics;
+	struct storage storage;
+	struct links links;
 	struct nodes nodes;
 	struct fleet fleet;
 	struct publisher publisher;
@@ -50,48 +51,27 @@ struct dispatcher {
 	struct health *health;
 	struct rpc_service services[8]; /* ends with a NULL name */
 
-	/* links.c */
-	struct nng_inbox *inbox;
-	struct nng_tls_files link_tls;
-	uv_prepare_t flush; /* end of each loop turn */
-	uv_timer_t batch;   /* while a link waits for its time */
+	uint64_t instance; /* of this process, among those of the store */
 	uv_timer_t tick;
 	uint64_t tick_due_ms; /* for the loop's lag */
-
-	/* storage.c */
-	struct store *store;		     /* NULL: closed */
-	bool keeps_history;		     /* some rule does */
-	uint64_t store_up_ms, store_trim_ms; /* when it was last so; 0: never */
-	uint64_t store_report_ms;
-	uint64_t store_end_ms; /* it closes then at the latest */
-	uint64_t instance;     /* of this process, among those of the store */
-	uint64_t peers_see;    /* workers: the most that one of them does */
-
 	uint64_t started_ms;
 	bool settled, draining;
 	unsigned settle_missed; /* workers, when time was over */
 	bool ready;		/* as told to health */
 	char unready[512];	/* dispatcher_unready() */
-	void (*on_closed)(struct dispatcher *d);
 };
 
-/* The links' side of the loop. On error a message is logged. */
-int links_start(struct dispatcher *d) MUST_CHECK;
-void links_stop(struct dispatcher *d);
-
-/* The store's side of the loop. ERR_CONFIG after a message on stderr. */
-int storage_open(struct dispatcher *d) MUST_CHECK;
-/* What publish.c and history.c ask of it. */
-struct publish_store storage_publish(struct dispatcher *d);
-struct history_store storage_history(struct dispatcher *d);
-/* The rules are new. */
-void storage_rules(struct dispatcher *d);
-void storage_tick(struct dispatcher *d, uint64_t now_ms);
-/* Why reliable channels are not served now; NULL: they are. */
-const char *storage_fault(struct dispatcher *d);
-/* No publish is pending; late ones are waited for, for a while. What workers
- * have asked is answered, or not. */
-void storage_close(struct dispatcher *d, void (*closed)(struct dispatcher *d));
+/* The first step: what all others work with. ERR_CONFIG after a message on
+ * stderr. */
+int dispatcher_open_store(struct dispatcher *d) MUST_CHECK;
+/* On error a message is logged, or stands on stderr. */
+int dispatcher_start(struct dispatcher *d) MUST_CHECK;
+/* Who comes is served, but nobody should; when all calls have ended, and the
+ * store is closed, the loop is stopped. */
+void dispatcher_drain(struct dispatcher *d);
+/* After it; then, when the loop has nothing to do any more, the rest. */
+void dispatcher_close(struct dispatcher *d);
+void dispatcher_fini(struct dispatcher *d);
 
 /* Why nobody should come to us; NULL: we are ready. */
 const char *dispatcher_unready(struct dispatcher *d);

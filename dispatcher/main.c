@@ -35,127 +35,7 @@ static int load_options(struct dispatcher *d, int argc, char *argv[])
 	return 0;
 }
 
-static void on_revoked(void *ctx)
-{
-	struct dispatcher *d = ctx;
-
-	publisher_service_look(&d->publishing);
-}
-
-static int start_access(struct dispatcher *d)
-{
-	const struct dispatcher_options *o = &d->options;
-	const struct access_config config = {
-		.rules = &d->rules,
-		.nodes = &d->nodes,
-		.rate_max = o->publish_rate_max,
-		.burst_max = o->publish_burst_max,
-		.on_revoked = on_revoked,
-		.ctx = d,
-	};
-
-	return access_start(&d->access, d->loop, &config,
-			    o->process.auth == AUTH_NONE ? NULL
-							 : &d->auth_config);
-}
-
-static void init_services(struct dispatcher *d)
-{
-	const struct dispatcher_options *o = &d->options;
-	const struct publish_calls calls = {
-		.publisher = &d->publisher,
-		.access = &d->access,
-		.metrics = &d->metrics,
-		.duration = DM_PUBLISH_DURATION,
-	};
-	const struct batches_limits limits = {
-		.bytes_max = o->batch_bytes_max,
-		.pending_max = o->batch_pending_max,
-	};
-
-	publisher_service_init(&d->publishing, d->loop, &calls, &limits);
-	d->channels = (struct channel_service){
-		.loop = d->loop,
-		.rules = &d->rules,
-		.access = &d->access,
-		.counts = &d->counts,
-		.store = storage_history(d),
-	};
-	d->cluster = (struct cluster_service){
-		.name = o->process.name,
-		.access = &d->access,
-		.nodes = &d->nodes,
-	};
-	d->scaler = (struct scaler_service){
-		.fleet = &d->fleet,
-		.settled = &d->settled,
-	};
-}
-
-static int start(struct dispatcher *d)
-{
-	struct dispatcher_options *o = &d->options;
-	struct publish_store store = storage_publish(d);
-	int rc = start_access(d);
-
-	if (rc != 0)
-		return rc;
-	metrics_init(&d->metrics, dispatcher_metrics, DM_COUNT, NULL);
-	init_services(d);
-	d->health = health_new();
-	health_set(d->health, "", false);
-	rc = links_start(d);
-	if (rc != 0)
-		return rc;
-	publisher_init(&d->publisher, &d->nodes, &d->rules, o->data_bytes_max,
-		       &store);
-	d->publisher.pending_max = o->publish_pending_max;
-	d->publisher.idempotency_s = o->idempotency_seconds;
-	d->services[0] = publisher_service(&d->publishing);
-	d->services[1] = channel_service(&d->channels);
-	d->services[2] = cluster_service(&d->cluster);
-	d->services[3] = scaler_service(&d->scaler);
-	d->services[4] = health_service(d->health);
-	d->services[5] = reflection_service_v1(d->services);
-	d->services[6] = reflection_service_v1alpha(d->services);
-	rc = api_start(d->loop, o->api_listen, &o->api, d->services, &d->api);
-	if (rc != 0) {
-		log_error("API-LISTEN", "address=%s err=%s", o->api_listen,
-			  err_name(rc));
-		return rc;
-	}
-	rc = admin_start(d->loop, o->process.admin_listen, dispatcher_routes, d,
-			 d->access.auth, &d->admin);
-	if (rc != 0) {
-		log_error("ADMIN-LISTEN", "address=%s err=%s",
-			  o->process.admin_listen, err_name(rc));
-		return rc;
-	}
-	if (o->process.metrics_open)
-		admin_open_metrics(d->admin);
-	log_info("START", "name=%s version=%s api=%s link=%s admin=%s",
-		 o->process.name, stentor_version, o->api_listen,
-		 o->process.link_listen, o->process.admin_listen);
-	return 0;
-}
-
 /* --- the end ----------------------------------------------------------- */
-
-static void on_store_closed(struct dispatcher *d)
-{
-	log_info("DRAINED", "published=%llu",
-		 (unsigned long long)d->publisher.accepted);
-	uv_stop(d->loop);
-}
-
-/* Every call has ended, so no publish is pending. */
-static void on_drained(void *ctx)
-{
-	struct dispatcher *d = ctx;
-
-	check(d->channels.reads == 0);
-	storage_close(d, on_store_closed);
-}
 
 /* First signal: finish in order. Second: at once. Nobody should come to us any
  * more, but who has is served: the publisher stays open. */
@@ -165,10 +45,8 @@ static void on_term(uv_signal_t *handle, int number)
 
 	if (d->draining)
 		_exit(0);
-	d->draining = true;
-	health_set_all(d->health, d->services, false);
 	log_info("DRAIN", "signal=%d", number);
-	api_drain(d->api, d->options.drain_seconds * 1000, on_drained, d);
+	dispatcher_drain(d);
 }
 
 /* Reads everything again, as at the start; rules and log level take effect. */
@@ -194,7 +72,7 @@ static void reload(void *ctx)
 	if (d->access.auth != NULL)
 		auth_reload(d->access.auth, &d->auth_config);
 	d->nodes.config.config_hash = fresh.hash;
-	storage_rules(d);
+	storage_rules(&d->storage);
 	api_tls_refresh(d->api);
 	log_set_level((enum log_level)options.process.log_level);
 	log_info("RELOADED", "rules=%zu", fresh.count);
@@ -220,20 +98,13 @@ static void watch(struct signals *s, uv_signal_t *handle, uv_signal_cb cb,
  * receives without danger, so it goes with the process. */
 static void stop(struct dispatcher *d, struct signals *s)
 {
-	admin_close(d->admin);
-	api_free(d->api);
-	links_stop(d);
-	access_stop(&d->access);
-	publisher_service_close(&d->publishing);
+	dispatcher_close(d);
 	uv_close((uv_handle_t *)&s->term, NULL);
 	uv_close((uv_handle_t *)&s->interrupt, NULL);
 	uv_close((uv_handle_t *)&s->hangup, NULL);
 	config_watch_close(&s->config);
 	uv_run(d->loop, UV_RUN_DEFAULT);
-	publisher_fini(&d->publisher);
-	publisher_service_fini(&d->publishing);
-	health_free(d->health);
-	metrics_fini(&d->metrics, NULL);
+	dispatcher_fini(d);
 }
 
 /* Links, stores and the admin port must always find a descriptor. */
@@ -262,11 +133,15 @@ static int run(struct dispatcher *d, struct signals *s)
 	d->loop = uv_default_loop();
 	uv_update_time(d->loop);
 	d->instance = random_nonzero();
-	rc = storage_open(d);
+	rc = dispatcher_open_store(d);
 	if (rc == 0)
-		rc = start(d);
+		rc = dispatcher_start(d);
 	if (rc != 0)
 		return rc == ERR_CONFIG ? CONFIG_EXIT : 1;
+	log_info("START", "name=%s version=%s api=%s link=%s admin=%s",
+		 d->options.process.name, stentor_version,
+		 d->options.api_listen, d->options.process.link_listen,
+		 d->options.process.admin_listen);
 	watch(s, &s->term, on_term, SIGTERM);
 	watch(s, &s->interrupt, on_term, SIGINT);
 	watch(s, &s->hangup, on_hangup, SIGHUP);

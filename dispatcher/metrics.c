@@ -392,9 +392,9 @@ static void render_store(struct dispatcher *d, struct metrics_text *t)
 	single(t, "channel_reads", METRIC_GAUGE,
 	       "Store operations under way for calls; at most 64.",
 	       d->channels.reads);
-	if (d->store == NULL)
+	if (d->storage.store == NULL)
 		return;
-	blocks[0] = store_counters(d->store);
+	blocks[0] = store_counters(d->storage.store);
 	metrics_render(t, blocks, 1);
 }
 
@@ -482,6 +482,6 @@ void dispatcher_metrics_render(struct dispatcher *d, struct metrics_text *t)
 	single(t, "link_inbox_bytes", METRIC_GAUGE,
 	       "Bytes received from links that the loop has not looked at; "
 	       "above 8 MiB the dispatcher stops receiving.",
-	       nng_inbox_pending(d->inbox));
+	       nng_inbox_pending(d->links.inbox));
 	api_metrics(d->api, t);
 }
