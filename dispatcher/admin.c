@@ -1,6 +1,10 @@
-/* The dispatcher's admin port. */
+#include "dispatcher/admin.h"
+
+#include "common/base/err.h"
+#include "common/base/log.h"
 #include "common/codec/json.h"
 #include "dispatcher/dispatcher.h"
+#include "dispatcher/metrics.h"
 #include "stentor/v1/cluster.pb-c.h"
 
 #include <stdio.h>
@@ -60,7 +64,8 @@ static void on_nodes(void *ctx, const struct http1_request *q UNUSED,
 	r->content_type = "application/json";
 }
 
-const struct admin_route dispatcher_routes[] = {
+/* ctx is the dispatcher. */
+static const struct admin_route routes[] = {
 	{"GET", "/metrics", on_metrics, ADMIN_METRICS},
 	{"GET", "/livez", admin_livez, ADMIN_OPEN},
 	{"GET", "/healthz", admin_livez, ADMIN_OPEN},
@@ -70,3 +75,19 @@ const struct admin_route dispatcher_routes[] = {
 	{"GET", "/debug/config", on_config, ADMIN_ONLY},
 	{.path = NULL},
 };
+
+int dispatcher_admin_start(struct dispatcher *d)
+{
+	const struct process_options *o = &d->options.process;
+	int rc = admin_start(d->loop, o->admin_listen, routes, d,
+			     d->access.auth, &d->admin);
+
+	if (rc != 0) {
+		log_error("ADMIN-LISTEN", "address=%s err=%s", o->admin_listen,
+			  err_name(rc));
+		return rc;
+	}
+	if (o->metrics_open)
+		admin_open_metrics(d->admin);
+	return 0;
+}

@@ -9,6 +9,15 @@
 
 #define TICK_MS 100
 
+static const struct metric_desc own_metrics[DM_COUNT] = {
+	[DM_PUBLISH_DURATION] = {"publish_duration_seconds", METRIC_HISTOGRAM,
+				 NULL, NULL,
+				 "Time from a publish call's head to its "
+				 "answer, unary and batch."},
+	[DM_LOOP_LAG] = {"event_loop_lag_seconds", METRIC_HISTOGRAM, NULL, NULL,
+			 "How late the loop's 100 ms timer fired."},
+};
+
 static uint64_t now_ms(const struct dispatcher *d)
 {
 	return uv_now(d->loop);
@@ -260,7 +269,7 @@ static void init_publisher(struct dispatcher *d)
 	d->publisher.idempotency_s = o->idempotency_seconds;
 }
 
-static int start_ports(struct dispatcher *d)
+static int start_api(struct dispatcher *d)
 {
 	const struct dispatcher_options *o = &d->options;
 	int rc;
@@ -273,21 +282,10 @@ static int start_ports(struct dispatcher *d)
 	d->services[5] = reflection_service_v1(d->services);
 	d->services[6] = reflection_service_v1alpha(d->services);
 	rc = api_start(d->loop, o->api_listen, &o->api, d->services, &d->api);
-	if (rc != 0) {
+	if (rc != 0)
 		log_error("API-LISTEN", "address=%s err=%s", o->api_listen,
 			  err_name(rc));
-		return rc;
-	}
-	rc = admin_start(d->loop, o->process.admin_listen, dispatcher_routes, d,
-			 d->access.auth, &d->admin);
-	if (rc != 0) {
-		log_error("ADMIN-LISTEN", "address=%s err=%s",
-			  o->process.admin_listen, err_name(rc));
-		return rc;
-	}
-	if (o->process.metrics_open)
-		admin_open_metrics(d->admin);
-	return 0;
+	return rc;
 }
 
 int dispatcher_start(struct dispatcher *d)
@@ -296,7 +294,7 @@ int dispatcher_start(struct dispatcher *d)
 
 	if (rc != 0)
 		return rc;
-	metrics_init(&d->metrics, dispatcher_metrics, DM_COUNT, NULL);
+	metrics_init(&d->metrics, own_metrics, DM_COUNT, NULL);
 	init_services(d);
 	d->health = health_new();
 	health_set(d->health, "", false);
@@ -305,7 +303,7 @@ int dispatcher_start(struct dispatcher *d)
 	if (rc != 0)
 		return rc;
 	init_publisher(d);
-	return start_ports(d);
+	return start_api(d);
 }
 
 /* --- the end ----------------------------------------------------------- */

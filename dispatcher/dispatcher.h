@@ -9,12 +9,10 @@
 #define STENTOR_DISPATCHER_DISPATCHER_H
 
 #include "common/io/admin.h"
-#include "common/io/nngio.h"
 #include "dispatcher/api/health.h"
 #include "dispatcher/api/reflection.h"
 #include "dispatcher/api/rpc.h"
 #include "dispatcher/links.h"
-#include "dispatcher/metrics.h"
 #include "dispatcher/options.h"
 #include "dispatcher/publish/history.h"
 #include "dispatcher/publish/moves.h"
@@ -26,6 +24,12 @@
 #include "dispatcher/service/service.h"
 
 #include <uv.h>
+
+enum dispatcher_metric {
+	DM_PUBLISH_DURATION,
+	DM_LOOP_LAG,
+	DM_COUNT,
+};
 
 struct dispatcher {
 	uv_loop_t *loop;
@@ -75,8 +79,5 @@ void dispatcher_fini(struct dispatcher *d);
 
 /* Why nobody should come to us; NULL: we are ready. */
 const char *dispatcher_unready(struct dispatcher *d);
-
-/* Routes of the admin port; ctx is the dispatcher. */
-extern const struct admin_route dispatcher_routes[];
 
 #endif

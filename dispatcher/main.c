@@ -5,6 +5,7 @@
 #include "common/base/mem.h"
 #include "common/base/version.h"
 #include "common/io/configwatch.h"
+#include "dispatcher/admin.h"
 #include "dispatcher/dispatcher.h"
 
 #include <signal.h>
@@ -136,6 +137,8 @@ static int run(struct dispatcher *d, struct signals *s)
 	rc = dispatcher_open_store(d);
 	if (rc == 0)
 		rc = dispatcher_start(d);
+	if (rc == 0)
+		rc = dispatcher_admin_start(d);
 	if (rc != 0)
 		return rc == ERR_CONFIG ? CONFIG_EXIT : 1;
 	log_info("START", "name=%s version=%s api=%s link=%s admin=%s",

@@ -6,15 +6,6 @@
 
 #include <stdio.h>
 
-const struct metric_desc dispatcher_metrics[DM_COUNT] = {
-	[DM_PUBLISH_DURATION] = {"publish_duration_seconds", METRIC_HISTOGRAM,
-				 NULL, NULL,
-				 "Time from a publish call's head to its "
-				 "answer, unary and batch."},
-	[DM_LOOP_LAG] = {"event_loop_lag_seconds", METRIC_HISTOGRAM, NULL, NULL,
-			 "How late the loop's 100 ms timer fired."},
-};
-
 static const char *const reason_names[LINKQ_REASONS] = {
 	[LINKQ_REFUSED] = "queue_full",
 	[LINKQ_EVICTED] = "evicted",
@@ -377,7 +368,7 @@ static void render_moves(const struct moves *m, struct metrics_text *t)
 	       m->count);
 }
 
-static void render_store(struct dispatcher *d, struct metrics_text *t)
+static void render_store(const struct dispatcher *d, struct metrics_text *t)
 {
 	const struct metrics *blocks[1];
 
@@ -460,7 +451,8 @@ static void render_auth(const struct access_control *access,
 	       access->rate_limited);
 }
 
-void dispatcher_metrics_render(struct dispatcher *d, struct metrics_text *t)
+void dispatcher_metrics_render(const struct dispatcher *d,
+			       struct metrics_text *t)
 {
 	const struct metrics *blocks[1] = {&d->metrics};
 

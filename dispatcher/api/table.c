@@ -1,9 +1,8 @@
-/* rpc.c - finds methods and carries each call to exactly one end. */
-#include "dispatcher/api/rpc.h"
+/* table.c - finds methods and carries each call (rpc.h) to exactly one end. */
+#include "dispatcher/api/table.h"
 
 #include "common/base/clock.h"
 #include "common/base/mem.h"
-#include "dispatcher/api/table.h"
 
 #include <stdarg.h>
 #include <stdio.h>
