@@ -1,9 +1,17 @@
-/* dispatcher.h - one dispatcher process: what main.c puts together.
+/* dispatcher.h - one dispatcher process: the rooms, put together.
  *
- * A message's way: api/ (decode) -> service/publisher.c -> publish.c (validate,
- * append to store/ if its channel keeps history, look up, queue) -> nodes.c
- * (batch) -> links.c (nng). A worker's question about a log: links.c ->
- * nodes.c -> history.c -> store/, and the answer back the same way.
+ *	          producers                          workers
+ *	              |                               ^   |
+ *	api/      decodes, answers                    |   |     links.c (nng)
+ *	service/  may they? one, many, a stream       |   v
+ *	publish/  validates, appends, routes -------> route/    queues, batches
+ *	              |       ^                           |
+ *	store/    keeps  -----'----- history.c <----------'     their questions
+ *
+ * Each room includes those below it only (store < route < publish < api <
+ * service), and `make layers` looks. Only what lies beside the rooms sees struct
+ * dispatcher: it hands each module what that uses (dispatcher.c), begins and
+ * ends the process (main.c), or shows what is there (admin.c, metrics.c).
  */
 #ifndef STENTOR_DISPATCHER_DISPATCHER_H
 #define STENTOR_DISPATCHER_DISPATCHER_H

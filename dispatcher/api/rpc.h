@@ -1,5 +1,9 @@
 /* rpc.h - the dispatcher's API: one table of services and methods, whichever
- * protocol a call came by.
+ * protocol a call came by. The main door of api/, which knows no service:
+ *
+ *	in	bytes of a client, to the API port (port.h)
+ *	out	a call, to the handler that stands in the table of services
+ *	in	its answer: rpc_reply(), rpc_send(), rpc_fail()
  *
  * A front (h2.c: gRPC and Connect over HTTP/2; h1.c: Connect over HTTP/1.1)
  * finds the method by path, decodes the request (protobuf or JSON, gzip,

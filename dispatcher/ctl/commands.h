@@ -1,4 +1,9 @@
-/* commands.h - what stentorctl can do; one row each in main.c's table. */
+/* commands.h - what stentorctl can do; one row each in main.c's table.
+ *
+ * A program of its own, which shares nothing with the dispatcher but proto/: a
+ * command line comes in (args.h), calls of the API go out (client.h), and what
+ * they answer is printed (print.h).
+ */
 #ifndef STENTOR_CTL_COMMANDS_H
 #define STENTOR_CTL_COMMANDS_H
 

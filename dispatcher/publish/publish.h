@@ -1,5 +1,16 @@
 /* publish.h - the way of a message into the cluster (pure).
  *
+ * The main door of publish/, which stands between those who publish or ask, the
+ * store and the links:
+ *
+ *	in	a message (publish_message()): appended to the store if its
+ *		channel keeps history, and put on the queues of those who want it
+ *	in	a worker's question about a log (history.h): a read of the store
+ *	in	the news that a log has moved without us (moves.h)
+ *	out	the outcome, by the caller's `done`; all else by route/nodes.h
+ *
+ * storage.h opens, watches and closes the store for all of them.
+ *
  * Validates, finds the channel's rule, looks up the interested workers and puts
  * a reference to the delivery, encoded once, on each of their queues. What is
  * refused has left no trace but a counter.

@@ -1,6 +1,19 @@
 /* nodes.h - the connection nodes this dispatcher knows, their workers and the
  * links to them (pure: acts through struct nodes_ops).
  *
+ * The main door of route/, which knows workers, their links and who wants which
+ * channel, but neither publishers nor the store:
+ *
+ *	in	a delivery for one worker (nodes_queue()), or the news that a
+ *		log has moved (nodes_moved()); whom to send it says interest.h
+ *	in	a worker's frame, by links.c (nodes_receive())
+ *	out	batches, at the end of the turn (nodes_ops.send)
+ *	out	what a worker asks or tells that is not about its link, by the
+ *		other nodes_ops
+ *
+ * Beside it, fleet.h says what all nodes together can take, and counts.h asks
+ * workers how many subscribers a channel has.
+ *
  * A worker makes itself known by its hello; nothing else is needed to join.
  * Life of a struct node_worker:
  *

@@ -1,4 +1,9 @@
-/* store.h - where the logs of reliable channels are kept.
+/* store.h - where the logs of reliable channels are kept. The lowest room: it
+ * knows of no worker and no message, only of channels' names and of bytes.
+ *
+ *	in	store_append(), store_read(), store_tops()
+ *	out	the `done` of each, once; `moved`, for what other dispatchers
+ *		have appended
  *
  * A channel's log counts its messages 1, 2, 3 ... without holes, within an
  * epoch: the store's clock (milliseconds since 1970) when the log was made,
