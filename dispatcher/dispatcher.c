@@ -18,7 +18,7 @@ static const struct metric_desc own_metrics[DM_COUNT] = {
 			 "How late the loop's 100 ms timer fired."},
 };
 
-static uint64_t now_ms(const struct dispatcher *d)
+static uint64_t dispatcher_now_ms(const struct dispatcher *d)
 {
 	return uv_now(d->loop);
 }
@@ -29,7 +29,7 @@ static uint64_t now_ms(const struct dispatcher *d)
  * it takes too long. */
 static bool dispatcher_had_time(const struct dispatcher *d)
 {
-	uint64_t passed_ms = now_ms(d) - d->started_ms;
+	uint64_t passed_ms = dispatcher_now_ms(d) - d->started_ms;
 
 	return passed_ms >= d->options.settle_ms &&
 	       (nodes_settled(&d->nodes) ||
@@ -43,7 +43,7 @@ static void dispatcher_settle(struct dispatcher *d)
 	log_info("SETTLED", "workers=%u missed=%u dialling=%u ms=%llu",
 		 d->nodes.in_phase[NODE_WORKER_READY], d->settle_missed,
 		 d->nodes.dialling,
-		 (unsigned long long)(now_ms(d) - d->started_ms));
+		 (unsigned long long)(dispatcher_now_ms(d) - d->started_ms));
 }
 
 const char *dispatcher_unready(struct dispatcher *d)
@@ -64,7 +64,7 @@ const char *dispatcher_unready(struct dispatcher *d)
 			 (unsigned long long)d->storage.peers_see);
 		return d->unready;
 	}
-	if (storage_lately_up(&d->storage, now_ms(d)))
+	if (storage_lately_up(&d->storage, dispatcher_now_ms(d)))
 		return NULL;
 	fault = storage_fault(&d->storage);
 	snprintf(d->unready, sizeof(d->unready),
@@ -97,10 +97,10 @@ static void check_ready(struct dispatcher *d)
 
 /* --- the tick ---------------------------------------------------------- */
 
-static void on_tick(uv_timer_t *timer)
+static void dispatcher_on_tick(uv_timer_t *timer)
 {
 	struct dispatcher *d = timer->data;
-	uint64_t now = now_ms(d);
+	uint64_t now = dispatcher_now_ms(d);
 	uint64_t late = now > d->tick_due_ms ? now - d->tick_due_ms : 0;
 
 	metric_observe_us(&d->metrics, DM_LOOP_LAG, 0, late * 1000, 1);
@@ -115,7 +115,7 @@ static void on_tick(uv_timer_t *timer)
 
 /* --- what it is made of ------------------------------------------------- */
 
-static void on_revoked(void *ctx)
+static void dispatcher_on_revoked(void *ctx)
 {
 	struct dispatcher *d = ctx;
 
@@ -130,7 +130,7 @@ static int start_access(struct dispatcher *d)
 		.nodes = &d->nodes,
 		.rate_max = o->publish_rate_max,
 		.burst_max = o->publish_burst_max,
-		.on_revoked = on_revoked,
+		.on_revoked = dispatcher_on_revoked,
 		.ctx = d,
 	};
 
@@ -225,7 +225,7 @@ static void init_route(struct dispatcher *d)
 	const struct history_store store = storage_history(&d->storage);
 
 	nodes_init(&d->nodes, &config, &links_ops, &d->links);
-	fleet_init(&d->fleet, &fleet, now_ms(d));
+	fleet_init(&d->fleet, &fleet, dispatcher_now_ms(d));
 	counts_init(&d->counts, &d->nodes);
 	history_init(&d->history, &d->nodes, &store);
 	moves_init(&d->moves, &d->nodes, &d->rules, &store);
@@ -250,11 +250,11 @@ static int start_links(struct dispatcher *d)
 		nodes_fini(&d->nodes);
 		return rc;
 	}
-	d->started_ms = now_ms(d);
+	d->started_ms = dispatcher_now_ms(d);
 	d->tick_due_ms = d->started_ms + TICK_MS;
 	uv_timer_init(d->loop, &d->tick);
 	d->tick.data = d;
-	uv_timer_start(&d->tick, on_tick, TICK_MS, TICK_MS);
+	uv_timer_start(&d->tick, dispatcher_on_tick, TICK_MS, TICK_MS);
 	return 0;
 }
 

@@ -7,7 +7,7 @@
 
 #include <stdlib.h>
 
-static uint64_t now_ms(const struct links *l)
+static uint64_t links_now_ms(const struct links *l)
 {
 	return uv_now(l->loop);
 }
@@ -21,13 +21,13 @@ struct link_socket {
 	struct nng_outbox *outbox;
 };
 
-static void on_link_event(void *ctx, bool up)
+static void links_on_link_event(void *ctx, bool up)
 {
 	struct link_socket *s = ctx;
 	struct links *l = s->links;
 
 	if (up)
-		nodes_connected(l->parts.nodes, s->worker, now_ms(l));
+		nodes_connected(l->parts.nodes, s->worker, links_now_ms(l));
 	else
 		nodes_disconnected(l->parts.nodes, s->worker);
 }
@@ -40,8 +40,8 @@ static int open_link(void *ctx, struct node_worker *w)
 
 	s->links = l;
 	s->worker = w;
-	rc = nng_outbox_open(l->loop, w->link_address, &l->tls, on_link_event,
-			     s, &s->outbox);
+	rc = nng_outbox_open(l->loop, w->link_address, &l->tls,
+			     links_on_link_event, s, &s->outbox);
 	if (rc != 0) {
 		log_warn("LINK-DIAL", "node=%s worker=%u address=%s err=%s",
 			 w->node->name, w->index, w->link_address,
@@ -62,30 +62,31 @@ static void close_link(void *ctx UNUSED, struct node_worker *w)
 	free(s);
 }
 
-static int send_frame(void *ctx UNUSED, struct node_worker *w,
-		      const struct iovec *pieces, size_t count)
+static int links_send_frame(void *ctx UNUSED, struct node_worker *w,
+			    const struct iovec *pieces, size_t count)
 {
 	struct link_socket *s = w->socket;
 
 	return nng_outbox_send(s->outbox, pieces, count);
 }
 
-static void on_counted(void *ctx, uint64_t id, uint64_t subscribers)
+static void links_on_counted(void *ctx, uint64_t id, uint64_t subscribers)
 {
 	struct links *l = ctx;
 
 	counts_answer(l->parts.counts, id, subscribers);
 }
 
-static void on_history(void *ctx, struct node_worker *w,
-		       const HistoryQuery *query)
+static void links_on_history(void *ctx, struct node_worker *w,
+			     const HistoryQuery *query)
 {
 	struct links *l = ctx;
 
 	history_ask(l->parts.history, w, query);
 }
 
-static void on_tops(void *ctx, struct node_worker *w, const TopsQuery *query)
+static void links_on_tops(void *ctx, struct node_worker *w,
+			  const TopsQuery *query)
 {
 	struct links *l = ctx;
 
@@ -105,21 +106,21 @@ static bool links_advise(void *ctx, const struct node_worker *w,
 	return knows;
 }
 
-static void on_ready(void *ctx, struct node_worker *w)
+static void links_on_ready(void *ctx, struct node_worker *w)
 {
 	struct links *l = ctx;
 
 	access_brief(l->parts.access, w);
 }
 
-static void on_revocations(void *ctx, const LinkFrame *f)
+static void links_on_revocations(void *ctx, const LinkFrame *f)
 {
 	struct links *l = ctx;
 
 	access_heard(l->parts.access, f);
 }
 
-static uint64_t wall_ms(void *ctx UNUSED)
+static uint64_t links_wall_ms(void *ctx UNUSED)
 {
 	return clock_wall_ms();
 }
@@ -127,40 +128,40 @@ static uint64_t wall_ms(void *ctx UNUSED)
 const struct nodes_ops links_ops = {
 	.open = open_link,
 	.close = close_link,
-	.send = send_frame,
-	.history = on_history,
-	.tops = on_tops,
-	.brief = on_ready,
-	.revocations = on_revocations,
+	.send = links_send_frame,
+	.history = links_on_history,
+	.tops = links_on_tops,
+	.brief = links_on_ready,
+	.revocations = links_on_revocations,
 	.advise = links_advise,
-	.counted = on_counted,
-	.wall_ms = wall_ms,
+	.counted = links_on_counted,
+	.wall_ms = links_wall_ms,
 };
 
 /* --- the loop's turns -------------------------------------------------- */
 
-static void on_message(void *ctx, uint32_t pipe UNUSED, const uint8_t *bytes,
-		       size_t len)
+static void links_on_message(void *ctx, uint32_t pipe UNUSED,
+			     const uint8_t *bytes, size_t len)
 {
 	struct links *l = ctx;
 
-	nodes_receive(l->parts.nodes, bytes, len, now_ms(l));
+	nodes_receive(l->parts.nodes, bytes, len, links_now_ms(l));
 }
 
-static void on_batch_timer(uv_timer_t *timer UNUSED)
+static void links_on_batch_timer(uv_timer_t *timer UNUSED)
 {
 	/* The turn that it starts ends with a flush. */
 }
 
 /* Runs before the loop sleeps: what this turn queued leaves together. */
-static void on_flush(uv_prepare_t *prepare)
+static void links_on_flush(uv_prepare_t *prepare)
 {
 	struct links *l = prepare->data;
 	bool waiting = access_run(l->parts.access);
 
-	waiting |= nodes_flush(l->parts.nodes, now_ms(l));
+	waiting |= nodes_flush(l->parts.nodes, links_now_ms(l));
 	if (waiting && !uv_is_active((uv_handle_t *)&l->batch))
-		uv_timer_start(&l->batch, on_batch_timer, 1, 0);
+		uv_timer_start(&l->batch, links_on_batch_timer, 1, 0);
 }
 
 int links_start(struct links *l, uv_loop_t *loop,
@@ -170,7 +171,7 @@ int links_start(struct links *l, uv_loop_t *loop,
 	int rc;
 
 	*l = (struct links){.parts = *parts, .loop = loop, .tls = *tls};
-	rc = nng_inbox_open(loop, listen, &l->tls, on_message, NULL, l,
+	rc = nng_inbox_open(loop, listen, &l->tls, links_on_message, NULL, l,
 			    &l->inbox);
 	if (rc != 0) {
 		log_error("LINK-LISTEN", "address=%s err=%s", listen,
@@ -180,7 +181,7 @@ int links_start(struct links *l, uv_loop_t *loop,
 	uv_prepare_init(loop, &l->flush);
 	uv_timer_init(loop, &l->batch);
 	l->flush.data = l;
-	uv_prepare_start(&l->flush, on_flush);
+	uv_prepare_start(&l->flush, links_on_flush);
 	return 0;
 }
 

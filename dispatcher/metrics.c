@@ -196,7 +196,7 @@ enum node_state {
 	STATE_COUNT
 };
 
-static enum node_state state_of(const struct node *node)
+static enum node_state metrics_state_of(const struct node *node)
 {
 	enum node_state state = STATE_READY;
 
@@ -223,7 +223,8 @@ static void render_nodes(const struct nodes *n, struct metrics_text *t)
 	unsigned count[STATE_COUNT] = {0};
 
 	list_for_each (each, &n->nodes)
-		count[state_of(container_of(each, struct node, in_nodes))]++;
+		count[metrics_state_of(
+			container_of(each, struct node, in_nodes))]++;
 	metrics_head(t, "nodes", METRIC_GAUGE,
 		     "Connection nodes known, by the state of their least "
 		     "ready worker.");

@@ -63,14 +63,14 @@ static const struct metric_desc metric_table[API_METRICS] = {
 				"the client left or was too slow."},
 };
 
-static void on_wheel(void *ctx UNUSED, struct wheel_timer *timer)
+static void api_on_wheel(void *ctx UNUSED, struct wheel_timer *timer)
 {
 	struct api_timer *t = container_of(timer, struct api_timer, in_wheel);
 
 	t->fire(t);
 }
 
-static void on_spin(uv_idle_t *idle UNUSED)
+static void api_on_spin(uv_idle_t *idle UNUSED)
 {
 	/* While it is active the loop does not sleep. */
 }
@@ -81,7 +81,7 @@ static void on_prepare(uv_prepare_t *p)
 	struct list batch;
 
 	if (conn_tls_turn(api))
-		uv_idle_start(&api->spin, on_spin);
+		uv_idle_start(&api->spin, api_on_spin);
 	else
 		uv_idle_stop(&api->spin);
 	/* A flush may make other connections dirty; they have their turn in
@@ -95,7 +95,7 @@ static void on_prepare(uv_prepare_t *p)
 	}
 }
 
-static void on_handle_closed(uv_handle_t *h)
+static void api_on_handle_closed(uv_handle_t *h)
 {
 	struct api *api = h->data;
 
@@ -111,14 +111,14 @@ static void api_maybe_drained(struct api *api)
 		return;
 	api->drained = true;
 	api->handles = 5;
-	uv_close((uv_handle_t *)&api->spin, on_handle_closed);
-	uv_close((uv_handle_t *)&api->prepare, on_handle_closed);
-	uv_close((uv_handle_t *)&api->gather, on_handle_closed);
-	uv_close((uv_handle_t *)&api->tick, on_handle_closed);
-	uv_close((uv_handle_t *)&api->tls_refresh, on_handle_closed);
+	uv_close((uv_handle_t *)&api->spin, api_on_handle_closed);
+	uv_close((uv_handle_t *)&api->prepare, api_on_handle_closed);
+	uv_close((uv_handle_t *)&api->gather, api_on_handle_closed);
+	uv_close((uv_handle_t *)&api->tick, api_on_handle_closed);
+	uv_close((uv_handle_t *)&api->tls_refresh, api_on_handle_closed);
 }
 
-static void on_listener_closed(struct listener *l)
+static void api_on_listener_closed(struct listener *l)
 {
 	api_maybe_drained(l->ctx);
 }
@@ -130,15 +130,15 @@ static void stop_listening(struct api *api, uint64_t now)
 	    (now - api->drain_ms < API_DRAIN_LISTEN_MS && now < api->cut_ms))
 		return;
 	api->listening = false;
-	listener_finish(&api->listener, on_listener_closed);
+	listener_finish(&api->listener, api_on_listener_closed);
 }
 
-static void on_tick(uv_timer_t *t)
+static void api_on_tick(uv_timer_t *t)
 {
 	struct api *api = t->data;
 	uint64_t now = api_now(api), every = api->sweep_every_ms;
 
-	wheel_run(&api->wheel, now, UINT32_MAX, on_wheel, api);
+	wheel_run(&api->wheel, now, UINT32_MAX, api_on_wheel, api);
 	if (api->draining) {
 		stop_listening(api, now);
 		every = min_of(every, (uint64_t)API_DRAIN_SWEEP_MS);
@@ -158,7 +158,8 @@ static void tick_start(struct api *api)
 {
 	if (!uv_is_active((uv_handle_t *)&api->tick)) {
 		uv_update_time(api->loop);
-		uv_timer_start(&api->tick, on_tick, API_TICK_MS, API_TICK_MS);
+		uv_timer_start(&api->tick, api_on_tick, API_TICK_MS,
+			       API_TICK_MS);
 	}
 }
 
@@ -179,7 +180,7 @@ void api_gather(struct api *api)
 		uv_timer_start(&api->gather, on_gathered, API_GATHER_MS, 0);
 }
 
-static void on_accept(struct listener *l)
+static void api_on_accept(struct listener *l)
 {
 	struct api *api = l->ctx;
 
@@ -245,7 +246,7 @@ int api_start(uv_loop_t *loop, const char *address,
 
 	if (rv == 0)
 		rv = listener_start(&api->listener, loop, address, &options,
-				    on_accept, api);
+				    api_on_accept, api);
 	if (rv != 0) {
 		tls_context_free(api->tls);
 		free(api);

@@ -13,7 +13,7 @@
 
 static const char h2_preface[] = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-static void on_alloc(uv_handle_t *h, size_t suggested UNUSED, uv_buf_t *b)
+static void conn_on_alloc(uv_handle_t *h, size_t suggested UNUSED, uv_buf_t *b)
 {
 	struct conn *c = h->data;
 
@@ -71,7 +71,7 @@ void conn_settle(struct conn *c, enum close_reason reason)
 		conn_mark_dirty(c);
 }
 
-static void on_read(uv_stream_t *s, ssize_t n, const uv_buf_t *b)
+static void conn_on_read(uv_stream_t *s, ssize_t n, const uv_buf_t *b)
 {
 	struct conn *c = s->data;
 	uint8_t *bytes = (uint8_t *)b->base;
@@ -107,8 +107,8 @@ static void update_reading(struct conn *c)
 	if (want == c->reading)
 		return;
 	if (want)
-		want = uv_read_start((uv_stream_t *)&c->tcp, on_alloc,
-				     on_read) == 0;
+		want = uv_read_start((uv_stream_t *)&c->tcp, conn_on_alloc,
+				     conn_on_read) == 0;
 	else
 		uv_read_stop((uv_stream_t *)&c->tcp);
 	c->reading = want;
@@ -126,7 +126,7 @@ static void refuse(struct api *api, struct conn *c, enum api_reject why)
 	uv_close((uv_handle_t *)&c->tcp, on_refused_closed);
 }
 
-static uint64_t jittered(uint64_t ms)
+static uint64_t conn_jittered(uint64_t ms)
 {
 	return ms == 0 ? 0 : ms - ms / 10 + random_below(ms / 5 + 1);
 }
@@ -144,7 +144,7 @@ static bool enter(struct api *api, struct conn *c)
 }
 
 /* Who says nothing must not keep others out. */
-static bool make_way(struct api *api)
+static bool conn_make_way(struct api *api)
 {
 	if (api->connection_count < api->limits.connections_max)
 		return true;
@@ -155,19 +155,20 @@ static bool make_way(struct api *api)
 	return true;
 }
 
-static bool admit(struct api *api, struct conn *c, enum api_reject *why)
+static bool conn_admit(struct api *api, struct conn *c, enum api_reject *why)
 {
 	*why = API_REJECT_FAILED;
 	if (listener_take(&api->listener, &c->tcp) != 0)
 		return false;
 	*why = API_REJECT_FULL;
-	if (!make_way(api))
+	if (!conn_make_way(api))
 		return false;
 	*why = API_REJECT_ADDRESS;
 	if (!enter(api, c))
 		return false;
 	*why = API_REJECT_FAILED;
-	return uv_read_start((uv_stream_t *)&c->tcp, on_alloc, on_read) == 0;
+	return uv_read_start((uv_stream_t *)&c->tcp, conn_on_alloc,
+			     conn_on_read) == 0;
 }
 
 void conn_accept(struct api *api)
@@ -180,7 +181,7 @@ void conn_accept(struct api *api)
 	rv = uv_tcp_init(api->loop, &c->tcp);
 	check(rv == 0);
 	c->tcp.data = c;
-	if (!admit(api, c, &why)) {
+	if (!conn_admit(api, c, &why)) {
 		refuse(api, c, why);
 		return;
 	}
@@ -194,7 +195,7 @@ void conn_accept(struct api *api)
 	buf_init(&c->out, CONN_OUT_MAX);
 	buf_init(&c->writing, CONN_OUT_MAX + TLS_OVERHEAD_MAX);
 	c->accepted_ms = c->input_ms = c->progress_ms = api_now(api);
-	c->age_max_ms = jittered(api->limits.connection_age_ms);
+	c->age_max_ms = conn_jittered(api->limits.connection_age_ms);
 	api->connection_count++;
 	metric_add(&api->metrics, API_CONNECTIONS_ACCEPTED, 0, 1);
 	if (api->draining)
@@ -207,7 +208,7 @@ void conn_mark_dirty(struct conn *c)
 		list_push_back(&c->api->dirty, &c->in_dirty);
 }
 
-static void on_written(uv_write_t *w, int status)
+static void conn_on_written(uv_write_t *w, int status)
 {
 	struct conn *c = w->data;
 
@@ -230,8 +231,8 @@ void conn_write_rest(struct conn *c)
 
 	c->write.data = c;
 	c->write_pending = true;
-	if (uv_write(&c->write, (uv_stream_t *)&c->tcp, &b, 1, on_written) !=
-	    0) {
+	if (uv_write(&c->write, (uv_stream_t *)&c->tcp, &b, 1,
+		     conn_on_written) != 0) {
 		c->write_pending = false;
 		conn_close(c, CLOSE_PEER);
 	}
@@ -384,7 +385,7 @@ void conn_sweep(struct conn *c, uint64_t now_ms)
 		conn_leave(c, CLOSE_DONE);
 }
 
-static void on_closed(uv_handle_t *h)
+static void conn_on_closed(uv_handle_t *h)
 {
 	struct conn *c = h->data;
 	struct api *api = c->api;
@@ -413,5 +414,5 @@ void conn_close(struct conn *c, enum close_reason reason)
 	list_remove(&c->in_silent);
 	if (c->front)
 		c->front->free(c);
-	uv_close((uv_handle_t *)&c->tcp, on_closed);
+	uv_close((uv_handle_t *)&c->tcp, conn_on_closed);
 }

@@ -16,13 +16,13 @@
 
 #include <stdlib.h>
 
-static void count(struct conn *c, enum tls_outcome outcome)
+static void conn_tls_count(struct conn *c, enum tls_outcome outcome)
 {
 	handshakes_end(&c->api->handshakes, &c->handshake);
 	metric_add(&c->api->metrics, API_TLS_HANDSHAKES, outcome, 1);
 }
 
-static void begin(struct conn *c)
+static void conn_tls_begin(struct conn *c)
 {
 	struct handshake *oldest = handshakes_surplus(&c->api->handshakes);
 
@@ -45,7 +45,7 @@ static void send_last(struct conn *c)
 }
 
 /* The client's first bytes; false: they wait. */
-static bool arrive(struct conn *c, const uint8_t *bytes, size_t len)
+static bool conn_tls_arrive(struct conn *c, const uint8_t *bytes, size_t len)
 {
 	if (!handshakes_arrive(&c->api->handshakes, &c->handshake, bytes,
 			       len)) {
@@ -53,7 +53,7 @@ static bool arrive(struct conn *c, const uint8_t *bytes, size_t len)
 		c->reading = false;
 		return false;
 	}
-	begin(c);
+	conn_tls_begin(c);
 	return true;
 }
 
@@ -64,7 +64,7 @@ static enum close_reason input(struct conn *c, const uint8_t *bytes, size_t len)
 	int n = tls_feed(c->tls, bytes, len);
 
 	if (!was_established && tls_established(c->tls))
-		count(c, TLS_HANDSHAKE_OK);
+		conn_tls_count(c, TLS_HANDSHAKE_OK);
 	if (n == 0) {
 		while ((n = tls_read(c->tls, c->api->plain, API_PLAIN_BYTES)) >
 		       0) {
@@ -85,7 +85,7 @@ static enum close_reason input(struct conn *c, const uint8_t *bytes, size_t len)
 enum close_reason conn_tls_input(struct conn *c, const uint8_t *bytes,
 				 size_t len)
 {
-	if (!c->tls && !arrive(c, bytes, len))
+	if (!c->tls && !conn_tls_arrive(c, bytes, len))
 		return CLOSE_NONE;
 	return input(c, bytes, len);
 }
@@ -100,7 +100,7 @@ bool conn_tls_turn(struct api *api)
 	while ((next = handshakes_next(&api->handshakes, &first, &len))) {
 		struct conn *c = container_of(next, struct conn, handshake);
 
-		begin(c);
+		conn_tls_begin(c);
 		conn_settle(c, input(c, (uint8_t *)first, len));
 		free(first);
 	}
@@ -168,6 +168,7 @@ void conn_tls_goodbye(struct conn *c)
 void conn_tls_closing(struct conn *c, enum close_reason reason)
 {
 	if (!c->tls || !tls_established(c->tls))
-		count(c, reason == CLOSE_PROTOCOL ? TLS_HANDSHAKE_FAILED
-						  : TLS_HANDSHAKE_UNFINISHED);
+		conn_tls_count(c, reason == CLOSE_PROTOCOL
+					  ? TLS_HANDSHAKE_FAILED
+					  : TLS_HANDSHAKE_UNFINISHED);
 }

@@ -36,7 +36,8 @@ static bool varint(struct slice *in, uint64_t *out)
 	return false;
 }
 
-static bool take(struct slice *in, uint64_t len, struct slice *out)
+static bool descriptor_set_take(struct slice *in, uint64_t len,
+				struct slice *out)
 {
 	if (len > in->len)
 		return false;
@@ -61,11 +62,11 @@ static bool next(struct slice *in, unsigned *field, struct slice *value)
 	case 0:
 		return varint(in, &n);
 	case 1:
-		return take(in, 8, &skipped);
+		return descriptor_set_take(in, 8, &skipped);
 	case 2:
-		return varint(in, &n) && take(in, n, value);
+		return varint(in, &n) && descriptor_set_take(in, n, value);
 	case 5:
-		return take(in, 4, &skipped);
+		return descriptor_set_take(in, 4, &skipped);
 	default:
 		return false;
 	}

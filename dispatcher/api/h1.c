@@ -325,7 +325,7 @@ static void whole_request(struct h1 *h1, const struct http1_request *q)
 	request_fini(&r);
 }
 
-static void refuse(struct h1 *h1, int status, const char *why)
+static void h1_refuse(struct h1 *h1, int status, const char *why)
 {
 	struct request none;
 
@@ -362,7 +362,7 @@ static void look_at_head(struct h1 *h1)
 	}
 }
 
-static void account(struct h1 *h1, size_t held)
+static void h1_account(struct h1 *h1, size_t held)
 {
 	api_body_give(h1->conn->api, h1->held_bytes);
 	h1->held_bytes = 0;
@@ -371,11 +371,11 @@ static void account(struct h1 *h1, size_t held)
 	if (api_body_take(h1->conn->api, held))
 		h1->held_bytes = held;
 	else
-		refuse(h1, 503, "too many incomplete requests");
+		h1_refuse(h1, 503, "too many incomplete requests");
 }
 
 /* Parses until the input ends or a call runs. Returns how much was used. */
-static size_t parse(struct h1 *h1, const uint8_t *bytes, size_t len)
+static size_t h1_parse(struct h1 *h1, const uint8_t *bytes, size_t len)
 {
 	size_t at = 0;
 
@@ -388,18 +388,19 @@ static size_t parse(struct h1 *h1, const uint8_t *bytes, size_t len)
 			h1->started_ms = api_now(h1->conn->api);
 		rv = http1_feed(h1->parser, bytes + at, len - at, &used, &q);
 		if (rv < 0) {
-			account(h1, 0);
-			refuse(h1, http1_status(h1->parser),
-			       http1_why(h1->parser));
+			h1_account(h1, 0);
+			h1_refuse(h1, http1_status(h1->parser),
+				  http1_why(h1->parser));
 			return len;
 		}
 		if (rv == 0) {
 			look_at_head(h1);
-			account(h1, h1->last ? 0 : h1->held_bytes + len - at);
+			h1_account(h1,
+				   h1->last ? 0 : h1->held_bytes + len - at);
 			return len;
 		}
 		at += used;
-		account(h1, 0);
+		h1_account(h1, 0);
 		h1->behind = len - at;
 		whole_request(h1, q);
 		h1->behind = 0;
@@ -415,7 +416,7 @@ static enum close_reason h1_input(struct conn *c, const uint8_t *bytes,
 
 	if (h1->last && !h1->call)
 		return CLOSE_NONE; /* the last answer is on its way */
-	used = h1->rest.len == 0 ? parse(h1, bytes, len) : 0;
+	used = h1->rest.len == 0 ? h1_parse(h1, bytes, len) : 0;
 	if (h1->last || used == len)
 		return CLOSE_NONE;
 	return buf_append(&h1->rest, bytes + used, len - used) == 0
@@ -444,7 +445,7 @@ static enum close_reason h1_produce(struct conn *c)
 		size_t used;
 
 		buf_init(&h1->rest, H1_REST_MAX);
-		used = parse(h1, rest.bytes, rest.len);
+		used = h1_parse(h1, rest.bytes, rest.len);
 		buf_consume(&rest, used);
 		h1->rest = rest;
 	}
@@ -498,7 +499,7 @@ static void h1_free(struct conn *c)
 	struct h1 *h1 = c->state;
 	struct h1_call *call = h1->call;
 
-	account(h1, 0);
+	h1_account(h1, 0);
 	request_fini(&h1->request);
 	http1_free(h1->parser);
 	buf_fini(&h1->rest);

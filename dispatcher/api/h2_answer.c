@@ -240,7 +240,7 @@ void h2_calls_gathered(struct api *api)
 }
 
 /* New bytes in the queue from `before` on. */
-static void queued(struct h2_call *call, size_t before)
+static void h2_queued(struct h2_call *call, size_t before)
 {
 	struct h2 *h2 = call->h2;
 	size_t bytes = call->out.len - before;
@@ -275,7 +275,7 @@ static bool may_queue(struct h2_call *call)
 
 /* An answer of `n` bytes, or ERR_FULL, stands in the queue from `before` on,
  * behind room for its prefix. */
-static void answered(struct h2_call *call, size_t before, int n)
+static void h2_answered(struct h2_call *call, size_t before, int n)
 {
 	bool framed = request_framed(&call->request);
 
@@ -284,7 +284,7 @@ static void answered(struct h2_call *call, size_t before, int n)
 		overflow(call);
 		return;
 	}
-	queued(call, before);
+	h2_queued(call, before);
 	if (framed)
 		grpc_prefix(call->out.bytes + before, (size_t)n, false);
 	if (call->h2->queued_bytes > API_CONNECTION_QUEUE_MAX ||
@@ -309,10 +309,10 @@ static void h2_send(struct rpc_call *rpc, const ProtobufCMessage *m)
 	if (!may_queue(call))
 		return;
 	before = call->out.len;
-	answered(call, before,
-		 message_encode(&call->out, m, call->request.codec,
-				request_framed(&call->request) ? GRPC_PREFIX
-							       : 0));
+	h2_answered(call, before,
+		    message_encode(&call->out, m, call->request.codec,
+				   request_framed(&call->request) ? GRPC_PREFIX
+								  : 0));
 }
 
 static void h2_send_encoded(struct rpc_call *rpc, const struct buf *m)
@@ -328,7 +328,7 @@ static void h2_send_encoded(struct rpc_call *rpc, const struct buf *m)
 	place = buf_extend(&call->out, prefix + m->len);
 	if (place && m->len > 0)
 		memcpy(place + prefix, m->bytes, m->len);
-	answered(call, before, place ? (int)m->len : ERR_FULL);
+	h2_answered(call, before, place ? (int)m->len : ERR_FULL);
 }
 
 static void drop_queue(struct h2_call *call)
@@ -344,7 +344,7 @@ static void queue_error(struct h2_call *call)
 	drop_queue(call);
 	before = call->out.len;
 	connect_error(&call->out, call->code, call->text ? call->text : "");
-	queued(call, before);
+	h2_queued(call, before);
 }
 
 /* Connect ends a stream with a message of its own, flag 2: the outcome. */
@@ -369,7 +369,7 @@ static void queue_end(struct h2_call *call)
 	len = call->out.len - before - GRPC_PREFIX;
 	grpc_prefix(call->out.bytes + before, len, false);
 	call->out.bytes[before] = 2;
-	queued(call, before);
+	h2_queued(call, before);
 }
 
 void h2_call_end(struct h2_call *call, enum grpc_code code, const char *text)

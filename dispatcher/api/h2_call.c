@@ -11,7 +11,7 @@
 	32 /* what a field counts beyond its bytes (RFC 9113) \
 	    */
 
-static void on_timer(struct api_timer *t);
+static void h2_on_timer(struct api_timer *t);
 
 struct h2_call *h2_call_new(struct h2 *h2, int32_t stream_id)
 {
@@ -28,7 +28,7 @@ struct h2_call *h2_call_new(struct h2 *h2, int32_t stream_id)
 	list_init(&call->in_attention);
 	list_init(&call->in_gathering);
 	wheel_timer_init(&call->timer.in_wheel);
-	call->timer.fire = on_timer;
+	call->timer.fire = h2_on_timer;
 	request_init(&call->request);
 	buf_init(&call->body,
 		 max_of(message_max + GRPC_PREFIX, (size_t)H2_STREAM_WINDOW));
@@ -78,7 +78,7 @@ void h2_call_abort(struct h2_call *call, enum grpc_code code, const char *text)
 	}
 }
 
-static void on_timer(struct api_timer *t)
+static void h2_on_timer(struct api_timer *t)
 {
 	struct h2_call *call = container_of(t, struct h2_call, timer);
 	uint64_t now = api_now(call->api);
@@ -141,7 +141,7 @@ void h2_call_head_done(struct h2_call *call)
 }
 
 /* Adjusts the port's budget to what the call holds of its requests now. */
-static bool account(struct h2_call *call)
+static bool h2_account(struct h2_call *call)
 {
 	size_t held = call->body.len + call->reader.partial.len;
 	bool fits = true;
@@ -165,7 +165,7 @@ static void forget_body(struct h2_call *call)
 	call->held_bytes = 0;
 }
 
-static void begin(struct h2_call *call)
+static void h2_begin(struct h2_call *call)
 {
 	if (call->running)
 		return;
@@ -193,13 +193,13 @@ static void deliver_list(struct h2_call *call, const uint8_t *bytes, size_t len,
 		h2_call_abort(call, code, why);
 		return;
 	}
-	begin(call);
+	h2_begin(call);
 	call->rpc.method->on_list(&call->rpc, items);
 }
 
 /* Hands over one message, or ends the call over it. */
-static void deliver(struct h2_call *call, const uint8_t *bytes, size_t len,
-		    bool compressed)
+static void h2_deliver(struct h2_call *call, const uint8_t *bytes, size_t len,
+		       bool compressed)
 {
 	struct api *api = call->api;
 	size_t max = (size_t)api->limits.message_bytes_max;
@@ -222,7 +222,7 @@ static void deliver(struct h2_call *call, const uint8_t *bytes, size_t len,
 		h2_call_abort(call, code, why);
 		return;
 	}
-	begin(call);
+	h2_begin(call);
 	call->rpc.method->on_message(&call->rpc, m);
 	message_release(&api->arena);
 }
@@ -265,7 +265,7 @@ static void feed(struct h2_call *call, const uint8_t *bytes, size_t len)
 			reader_failed(call, rv);
 		if (rv <= 0)
 			break;
-		deliver(call, message, message_len, compressed);
+		h2_deliver(call, message, message_len, compressed);
 	}
 	/* A stream that is to end gets no more room. */
 	if (!call->drain_why)
@@ -287,7 +287,7 @@ static bool announces_too_much(const struct h2_call *call)
 	       call->api->limits.message_bytes_max;
 }
 
-static void collect(struct h2_call *call, const uint8_t *bytes, size_t len)
+static void h2_collect(struct h2_call *call, const uint8_t *bytes, size_t len)
 {
 	if (buf_append(&call->body, bytes, len) != 0 ||
 	    announces_too_much(call))
@@ -303,7 +303,7 @@ void h2_call_data(struct h2_call *call, const uint8_t *bytes, size_t len)
 		return;
 	}
 	if (!client_streams(call)) {
-		collect(call, bytes, len);
+		h2_collect(call, bytes, len);
 	} else if (call->paused) {
 		int rv = buf_append(&call->body, bytes, len);
 
@@ -311,7 +311,7 @@ void h2_call_data(struct h2_call *call, const uint8_t *bytes, size_t len)
 	} else {
 		feed(call, bytes, len);
 	}
-	if (!call->ended && !account(call))
+	if (!call->ended && !h2_account(call))
 		h2_call_abort(call, GRPC_RESOURCE_EXHAUSTED,
 			      "too many incomplete requests");
 	if (call->ended)
@@ -341,7 +341,7 @@ static void unary_framed_done(struct h2_call *call)
 		h2_call_abort(call, GRPC_UNIMPLEMENTED,
 			      "a unary call takes one message only");
 	else
-		deliver(call, message, message_len, compressed);
+		h2_deliver(call, message, message_len, compressed);
 }
 
 static void stream_done(struct h2_call *call)
@@ -350,7 +350,7 @@ static void stream_done(struct h2_call *call)
 		h2_call_abort(call, GRPC_INTERNAL, "truncated message");
 		return;
 	}
-	begin(call);
+	h2_begin(call);
 	rpc_half_close(&call->rpc);
 }
 
@@ -371,7 +371,7 @@ void h2_call_body_done(struct h2_call *call)
 	else if (request_framed(&call->request))
 		unary_framed_done(call);
 	else
-		deliver(call, call->body.bytes, call->body.len, false);
+		h2_deliver(call, call->body.bytes, call->body.len, false);
 	forget_body(call);
 }
 
@@ -394,7 +394,7 @@ void h2_call_attend(struct h2_call *call)
 	buf_init(&call->body, held.max);
 	feed(call, held.bytes, held.len);
 	buf_fini(&held);
-	if (!call->ended && !account(call))
+	if (!call->ended && !h2_account(call))
 		h2_call_abort(call, GRPC_RESOURCE_EXHAUSTED,
 			      "too many incomplete requests");
 	if (call->ended)

@@ -57,7 +57,7 @@ static int status_of(const struct health *h, const char *service)
 	return SERVICE_UNKNOWN;
 }
 
-static void tell(struct rpc_call *call, int status)
+static void health_tell(struct rpc_call *call, int status)
 {
 	response_message m;
 
@@ -73,7 +73,7 @@ static void watch_tell(const struct health *h, struct watch *w)
 	if (status == w->told)
 		return;
 	w->told = status;
-	tell(w->call, status);
+	health_tell(w->call, status);
 }
 
 void health_set(struct health *h, const char *service, bool serving)
@@ -111,11 +111,11 @@ static void on_check(struct rpc_call *call, const ProtobufCMessage *m)
 		rpc_fail(call, GRPC_NOT_FOUND, "unknown service");
 		return;
 	}
-	tell(call, status);
+	health_tell(call, status);
 	rpc_finish(call, GRPC_OK, "%s", "");
 }
 
-static void on_watch(struct rpc_call *call, const ProtobufCMessage *m)
+static void health_on_watch(struct rpc_call *call, const ProtobufCMessage *m)
 {
 	const request_message *r = (const request_message *)m;
 	struct health *h = call->service->ctx;
@@ -161,7 +161,7 @@ static const struct rpc_method methods[] = {
 		.input = &grpc__health__v1__health_check_request__descriptor,
 		.output = &grpc__health__v1__health_check_response__descriptor,
 		.server_streaming = true,
-		.on_message = on_watch,
+		.on_message = health_on_watch,
 		.on_cancel = on_watch_cancel,
 	},
 };

@@ -113,7 +113,8 @@ static void answer_extensions(struct rpc_call *call, response_message *m,
 	rpc_send(call, &m->base);
 }
 
-static void on_request(struct rpc_call *call, const ProtobufCMessage *message)
+static void reflection_on_request(struct rpc_call *call,
+				  const ProtobufCMessage *message)
 {
 	request_message *r = (request_message *)message;
 	struct descriptor_set d;
@@ -167,7 +168,7 @@ static const struct rpc_method methods[] = {
 			&grpc__reflection__v1__server_reflection_response__descriptor,
 		.client_streaming = true,
 		.server_streaming = true,
-		.on_message = on_request,
+		.on_message = reflection_on_request,
 		.on_half_close = on_end,
 		.on_cancel = on_end,
 	},

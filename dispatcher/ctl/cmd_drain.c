@@ -27,7 +27,7 @@ const struct ctl_option ctl_drain_options[] = {
 };
 
 /* The node's entry in the list; NULL: it is not there. */
-static const json_t *find_node(const json_t *list, const char *name)
+static const json_t *drain_find_node(const json_t *list, const char *name)
 {
 	const json_t *nodes = json_object_get(list, "nodes"), *node;
 	size_t i;
@@ -60,7 +60,7 @@ static void print_progress(const struct ctl_args *args, const char *name,
 }
 
 /* A look a second, until it is empty or gone. */
-static int follow(const struct ctl_args *args, const char *name)
+static int drain_follow(const struct ctl_args *args, const char *name)
 {
 	bool drained = false;
 
@@ -74,7 +74,7 @@ static int follow(const struct ctl_args *args, const char *name)
 			      json_object(), &list);
 		if (rc != CTL_OK)
 			return rc;
-		node = find_node(list, name);
+		node = drain_find_node(list, name);
 		if (node == NULL) {
 			if (!args->global[CTL_JSON])
 				puts("the node is gone");
@@ -131,5 +131,5 @@ int ctl_drain(const struct ctl_args *args)
 		ctl_print_json(response);
 	json_decref(response);
 	return stop || args->option[OPTION_NO_WAIT] ? CTL_OK
-						    : follow(args, name);
+						    : drain_follow(args, name);
 }

@@ -155,7 +155,7 @@ static int make_request(const struct ctl_args *args, json_t *request)
 	return set_data(args, request);
 }
 
-static void print_answer(const json_t *response)
+static void publish_print_answer(const json_t *response)
 {
 	const char *id = ctl_json_text(response, "messageId");
 	char position[CTL_POSITION_SIZE];
@@ -180,5 +180,5 @@ int ctl_publish(const struct ctl_args *args)
 		return rc;
 	}
 	return ctl_call_and_print(args, "stentor.v1.PublisherService/Publish",
-				  request, print_answer);
+				  request, publish_print_answer);
 }

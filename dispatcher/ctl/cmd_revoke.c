@@ -22,7 +22,7 @@ const struct ctl_option ctl_revoke_options[] = {
 	{NULL, NULL, NULL},
 };
 
-static void print_answer(const json_t *response)
+static void revoke_print_answer(const json_t *response)
 {
 	uint64_t workers = ctl_json_number(response, "workers");
 
@@ -55,5 +55,5 @@ int ctl_revoke(const struct ctl_args *args)
 		return CTL_USAGE;
 	}
 	return ctl_call_and_print(args, "stentor.v1.ClusterService/RevokeToken",
-				  request, print_answer);
+				  request, revoke_print_answer);
 }

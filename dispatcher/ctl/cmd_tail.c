@@ -303,7 +303,7 @@ static int set_node(struct tail *t, const json_t *node)
 	return buf_printf(&t->node, "%s%s", ctl_url_scheme(listen), listen);
 }
 
-static int find_node(struct tail *t)
+static int tail_find_node(struct tail *t)
 {
 	const json_t *node, *chosen = NULL;
 	json_t *response;
@@ -336,7 +336,7 @@ static int find_node(struct tail *t)
 /* What to do after a connection: an exit code, or AGAIN. */
 #define AGAIN (-1)
 
-static int judge(struct tail *t, CURLcode rc, const char *why)
+static int tail_judge(struct tail *t, CURLcode rc, const char *why)
 {
 	long status = 0;
 
@@ -385,7 +385,7 @@ static int connect_once(struct tail *t)
 		return rc;
 	buf_clear(&t->node, URL_MAX);
 	rc = given ? buf_printf(&t->node, "%s%s", ctl_url_scheme(given), given)
-		   : find_node(t);
+		   : tail_find_node(t);
 	if (rc == CTL_UNAVAILABLE && t->stood)
 		return AGAIN;
 	if (rc != CTL_OK)
@@ -403,7 +403,7 @@ static int connect_once(struct tail *t)
 	t->streaming = false;
 	t->heard_ms = clock_monotonic_ms();
 	code = perform(t, authorization, why);
-	rc = judge(t, code, why);
+	rc = tail_judge(t, code, why);
 	curl_easy_cleanup(t->curl);
 	return rc;
 }
@@ -422,7 +422,7 @@ static void wait_before_retry(struct tail *t)
 	nanosleep(&pause, NULL);
 }
 
-static int follow(struct tail *t)
+static int tail_follow(struct tail *t)
 {
 	int rc;
 
@@ -481,7 +481,7 @@ int ctl_tail(const struct ctl_args *args)
 	if (since)
 		rc = set_since(&t, since);
 	if (rc == CTL_OK)
-		rc = follow(&t);
+		rc = tail_follow(&t);
 	buf_fini(&t.refusal);
 	buf_fini(&t.url);
 	buf_fini(&t.node);

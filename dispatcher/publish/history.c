@@ -43,7 +43,7 @@ void history_init(struct history *h, struct nodes *nodes,
 	hmap_init(&h->by_question);
 }
 
-static void job_free(struct history_job *job)
+static void history_job_free(struct history_job *job)
 {
 	struct history *h = job->history;
 	struct list *node;
@@ -63,8 +63,8 @@ void history_close(struct history *h)
 {
 	h->closing = true;
 	while (!list_empty(&h->waiting))
-		job_free(container_of(h->waiting.next, struct history_job,
-				      in_waiting));
+		history_job_free(container_of(h->waiting.next,
+					      struct history_job, in_waiting));
 }
 
 void history_fini(struct history *h)
@@ -77,7 +77,8 @@ void history_fini(struct history *h)
 
 /* Never shed; a queue that is full all the same loses it, and the worker asks
  * again. */
-static void send(struct history *h, struct node_worker *w, struct frame *f)
+static void history_send(struct history *h, struct node_worker *w,
+			 struct frame *f)
 {
 	if (nodes_queue(h->nodes, w, f, PRIORITY_DROPPABLE,
 			PRIORITY_CRITICAL) != 0)
@@ -102,17 +103,17 @@ static void fail_history(struct history *h, struct node_worker *w, uint64_t id)
 	answer.id = id;
 	answer.failed = true;
 	h->counters.failed++;
-	send(h, w, link_history_encode(&answer, NULL, 0));
+	history_send(h, w, link_history_encode(&answer, NULL, 0));
 }
 
-static void send_tops(struct history *h, struct node_worker *w,
-		      Stentor__Link__V1__TopsAnswer *answer)
+static void history_send_tops(struct history *h, struct node_worker *w,
+			      Stentor__Link__V1__TopsAnswer *answer)
 {
 	LinkFrame f = STENTOR__LINK__V1__FRAME__INIT;
 
 	f.n_tops_answers = 1;
 	f.tops_answers = &answer;
-	send(h, w, link_control_encode(&f));
+	history_send(h, w, link_control_encode(&f));
 }
 
 static void fail_tops(struct history *h, struct node_worker *w, uint64_t id)
@@ -123,7 +124,7 @@ static void fail_tops(struct history *h, struct node_worker *w, uint64_t id)
 	answer.id = id;
 	answer.failed = true;
 	h->counters.failed++;
-	send_tops(h, w, &answer);
+	history_send_tops(h, w, &answer);
 }
 
 /* --- places ------------------------------------------------------------ */
@@ -205,7 +206,7 @@ static void job_done(struct history_job *job)
 {
 	struct history *h = job->history;
 
-	job_free(job);
+	history_job_free(job);
 	h->under_way--;
 	start_waiting(h);
 }
@@ -229,7 +230,7 @@ static size_t take_records(struct history *h, const struct store_read *r,
 	return count;
 }
 
-static void on_read(struct store_read *r)
+static void history_on_read(struct store_read *r)
 {
 	struct history_job *job = container_of(r, struct history_job, read);
 	struct history *h = job->history;
@@ -255,7 +256,7 @@ static void on_read(struct store_read *r)
 		f = link_history_encode(&answer, records, count);
 		if (answer_fits(h, w, f->len)) {
 			h->counters.messages += count;
-			send(h, w, f);
+			history_send(h, w, f);
 		} else {
 			frame_release(f);
 			fail_history(h, w, id);
@@ -265,7 +266,7 @@ static void on_read(struct store_read *r)
 	job_done(job);
 }
 
-static void on_tops(struct store_tops *t)
+static void history_on_tops(struct store_tops *t)
 {
 	struct history_job *job = container_of(t, struct history_job, tops);
 	struct history *h = job->history;
@@ -284,7 +285,7 @@ static void on_tops(struct store_tops *t)
 		answer.id = id;
 		answer.n_tops = t->count;
 		answer.tops = tops.list;
-		send_tops(h, w, &answer);
+		history_send_tops(h, w, &answer);
 		told_places_fini(&tops);
 		w->compared |= w->questions == 0;
 	}
@@ -313,7 +314,7 @@ static void start_waiting(struct history *h)
 			h->waiting.next, struct history_job, in_waiting);
 
 		if (!wanted(job)) {
-			job_free(job);
+			history_job_free(job);
 			continue;
 		}
 		list_remove(&job->in_waiting);
@@ -421,7 +422,7 @@ void history_ask(struct history *h, struct node_worker *w,
 			.records_max =
 				clamp(q->messages_max, HISTORY_MESSAGES_MAX),
 			.bytes_max = bytes_max(h, q),
-			.done = on_read,
+			.done = history_on_read,
 		};
 		hmap_insert(&h->by_question, &job->by_question, hash);
 	} else {
@@ -505,7 +506,7 @@ void history_ask_tops(struct history *h, struct node_worker *w,
 	job = job_new(h, arrays + names);
 	job->is_tops = true;
 	copy_question(job, q);
-	job->tops.done = on_tops;
+	job->tops.done = history_on_tops;
 	add_asker(job, w, q->id);
 	start_waiting(h);
 }

@@ -42,7 +42,7 @@ static void doubt_free(struct moves *m, struct doubt *d)
 	free(d);
 }
 
-static void forget_names(struct moves *m)
+static void moves_forget_names(struct moves *m)
 {
 	struct doubt *d;
 
@@ -53,7 +53,7 @@ static void forget_names(struct moves *m)
 void moves_fini(struct moves *m)
 {
 	check(!m->reading);
-	forget_names(m);
+	moves_forget_names(m);
 	hmap_fini(&m->by_channel);
 }
 
@@ -66,8 +66,8 @@ static uint64_t key_of(const struct moves *m, const char *channel)
 
 /* Tells those that want the channel, but not who hears of it from `by`, whose
  * link brings the message itself. 0: nobody does. */
-static void tell(struct moves *m, uint64_t by, const char *channel,
-		 struct store_place top)
+static void moves_tell(struct moves *m, uint64_t by, const char *channel,
+		       struct store_place top)
 {
 	struct nodes *n = m->nodes;
 	uint64_t key = key_of(m, channel);
@@ -116,7 +116,7 @@ void moves_heard(struct moves *m, uint64_t by, const char *channel,
 		tell_unnamed(m, by, false);
 	} else {
 		m->counters.heard++;
-		tell(m, by, channel, top);
+		moves_tell(m, by, channel, top);
 	}
 }
 
@@ -142,7 +142,7 @@ static void keep_doubt(struct moves *m, const char *channel)
 	if (m->unnamed || doubted(m, key, channel))
 		return;
 	if (m->count == MOVES_DOUBTS_MAX) {
-		forget_names(m);
+		moves_forget_names(m);
 		m->unnamed = true;
 		return;
 	}
@@ -159,7 +159,7 @@ void moves_doubt(struct moves *m, const char *channel)
 	keep_doubt(m, channel);
 }
 
-static void on_tops(struct store_tops *t)
+static void moves_on_tops(struct store_tops *t)
 {
 	struct moves *m = container_of(t, struct moves, tops);
 
@@ -171,7 +171,7 @@ static void on_tops(struct store_tops *t)
 			m->counters.resolved++;
 			/* No log: nothing was appended, or it is gone again. */
 			if (t->places[i].offset != 0)
-				tell(m, 0, m->names[i], t->places[i]);
+				moves_tell(m, 0, m->names[i], t->places[i]);
 		}
 		free(m->names[i]);
 	}
@@ -198,7 +198,7 @@ void moves_tick(struct moves *m)
 		.channels = (const char *const *)m->names,
 		.count = count,
 		.places = m->places,
-		.done = on_tops,
+		.done = moves_on_tops,
 	};
 	m->reading = true;
 	m->store.tops(m->store.ctx, &m->tops);

@@ -97,8 +97,9 @@ static bool conflation_key_valid(const char *key)
 	return len <= PUBLISH_CONFLATION_KEY_MAX && utf8_valid(key, len);
 }
 
-static bool validate(const struct publisher *p, const Request *q, size_t len,
-		     const struct rule *rule, struct publish_result *r)
+static bool publish_validate(const struct publisher *p, const Request *q,
+			     size_t len, const struct rule *rule,
+			     struct publish_result *r)
 {
 	if (!channel_name_valid(q->channel, strlen(q->channel)))
 		fail(r, GRPC_INVALID_ARGUMENT,
@@ -298,8 +299,9 @@ static void route_pending(struct pending *m, struct store_place place,
 	frame_release(delivery);
 }
 
-static void explain(const struct publisher *p, const struct store_append *a,
-		    struct publish_result *r)
+static void publish_explain(const struct publisher *p,
+			    const struct store_append *a,
+			    struct publish_result *r)
 {
 	const char *fault = p->store.fault(p->store.ctx);
 
@@ -329,7 +331,7 @@ static void explain(const struct publisher *p, const struct store_append *a,
 		     "published; retry with the same idempotency_key");
 }
 
-static void on_appended(struct store_append *a)
+static void publish_on_appended(struct store_append *a)
 {
 	struct pending *m = container_of(a, struct pending, append);
 	struct publisher *p = m->publisher;
@@ -342,7 +344,7 @@ static void on_appended(struct store_append *a)
 		memcpy(r.message_id, a->message_id, sizeof(r.message_id));
 		route_pending(m, a->place, &r);
 	} else {
-		explain(p, a, &r);
+		publish_explain(p, a, &r);
 	}
 	p->total[m->lane][r.code]++;
 	if (a->rc == ERR_UNAVAILABLE && !a->definite) {
@@ -355,7 +357,7 @@ static void on_appended(struct store_append *a)
 }
 
 /* Nobody waits for the answer any more, but the message may be there. */
-static void on_late(struct store_append *a)
+static void publish_on_late(struct store_append *a)
 {
 	struct pending *m = container_of(a, struct pending, append);
 	struct publisher *p = m->publisher;
@@ -369,9 +371,9 @@ static void on_late(struct store_append *a)
 }
 
 /* Whether a message of a reliable channel may be taken; its record. */
-static struct frame *admit(struct publisher *p, const Request *q, size_t len,
-			   const struct rule *rule, uint64_t now_us,
-			   struct publish_result *r)
+static struct frame *publish_admit(struct publisher *p, const Request *q,
+				   size_t len, const struct rule *rule,
+				   uint64_t now_us, struct publish_result *r)
 {
 	const char *fault = p->store.fault(p->store.ctx);
 	LinkDelivery d = delivery_of(p, q, len, drop_class(q, rule), now_us);
@@ -424,9 +426,9 @@ static uint64_t digest_of(const Request *q)
 	return digest != 0 ? digest : 1; /* 0: none */
 }
 
-static void append(struct publisher *p, const Request *q,
-		   const struct rule *rule, struct frame *record,
-		   publish_done_cb done, void *ctx)
+static void publish_append(struct publisher *p, const Request *q,
+			   const struct rule *rule, struct frame *record,
+			   publish_done_cb done, void *ctx)
 {
 	struct pending *m = slab_alloc(&p->pending);
 
@@ -448,8 +450,8 @@ static void append(struct publisher *p, const Request *q,
 		.ttl_ms = rule->history_ttl_ms,
 		.idempotency_key = m->idempotency_key,
 		.digest = q->idempotency_key[0] != '\0' ? digest_of(q) : 0,
-		.done = on_appended,
-		.late = on_late,
+		.done = publish_on_appended,
+		.late = publish_on_late,
 	};
 	write_id(p, m->append.message_id);
 	p->store.append(p->store.ctx, &m->append);
@@ -480,12 +482,13 @@ bool publish_message(struct publisher *p, const Request *q, uint64_t now_us,
 	struct frame *record;
 
 	result_init(r);
-	if (!validate(p, q, len, rule, r)) {
+	if (!publish_validate(p, q, len, rule, r)) {
 		/* refused */
 	} else if (!rule_reliable(rule)) {
 		publish_ephemeral(p, q, len, rule, now_us, r);
-	} else if ((record = admit(p, q, len, rule, now_us, r)) != NULL) {
-		append(p, q, rule, record, done, ctx);
+	} else if ((record = publish_admit(p, q, len, rule, now_us, r)) !=
+		   NULL) {
+		publish_append(p, q, rule, record, done, ctx);
 		return false;
 	}
 	p->total[rule->priority][r->code]++;

@@ -37,7 +37,7 @@ static void mark_free(struct behind *b, struct mark *m)
 	free(m);
 }
 
-static struct mark *oldest(const struct behind *b, unsigned lane)
+static struct mark *behind_oldest(const struct behind *b, unsigned lane)
 {
 	return list_empty(&b->marks[lane])
 		       ? NULL
@@ -45,12 +45,12 @@ static struct mark *oldest(const struct behind *b, unsigned lane)
 				      in_marks);
 }
 
-static void forget_names(struct behind *b)
+static void behind_forget_names(struct behind *b)
 {
 	struct mark *m;
 
 	for (unsigned i = 0; i < PRIORITY_CLASSES; i++) {
-		while ((m = oldest(b, i)) != NULL)
+		while ((m = behind_oldest(b, i)) != NULL)
 			mark_free(b, m);
 	}
 	hmap_fini(&b->by_channel);
@@ -59,11 +59,11 @@ static void forget_names(struct behind *b)
 
 void behind_fini(struct behind *b)
 {
-	forget_names(b);
+	behind_forget_names(b);
 }
 
-static struct mark *find(const struct behind *b, uint64_t key,
-			 const char *channel)
+static struct mark *behind_find(const struct behind *b, uint64_t key,
+				const char *channel)
 {
 	hmap_for_each_hash (node, &b->by_channel, key) {
 		struct mark *m = container_of(node, struct mark, by_channel);
@@ -76,7 +76,8 @@ static struct mark *find(const struct behind *b, uint64_t key,
 
 bool behind_has(const struct behind *b, uint64_t key, const char *channel)
 {
-	return b->unnamed || (b->count > 0 && find(b, key, channel) != NULL);
+	return b->unnamed ||
+	       (b->count > 0 && behind_find(b, key, channel) != NULL);
 }
 
 static bool greater(struct place a, struct place b)
@@ -86,7 +87,7 @@ static bool greater(struct place a, struct place b)
 
 void behind_mark_all(struct behind *b)
 {
-	forget_names(b);
+	behind_forget_names(b);
 	b->unnamed = true;
 }
 
@@ -98,7 +99,7 @@ void behind_mark(struct behind *b, uint64_t key, const char *channel,
 
 	if (b->unnamed)
 		return;
-	m = find(b, key, channel);
+	m = behind_find(b, key, channel);
 	if (m != NULL) {
 		if (top.epoch == 0 ||
 		    (m->top.epoch != 0 && greater(top, m->top)))
@@ -154,7 +155,7 @@ struct frame *behind_tell(const struct behind *b, enum priority lane,
 void behind_told(struct behind *b, enum priority lane, unsigned count)
 {
 	while (count-- > 0) {
-		struct mark *m = oldest(b, lane);
+		struct mark *m = behind_oldest(b, lane);
 
 		check(m != NULL);
 		mark_free(b, m);
@@ -162,5 +163,5 @@ void behind_told(struct behind *b, enum priority lane, unsigned count)
 	if (lane == NAMELESS)
 		b->unnamed = false;
 	if (b->count == 0)
-		forget_names(b); /* and the buckets */
+		behind_forget_names(b); /* and the buckets */
 }

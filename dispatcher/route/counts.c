@@ -9,7 +9,7 @@ void counts_init(struct counts *c, struct nodes *nodes)
 	*c = (struct counts){.nodes = nodes};
 }
 
-static struct count *slot(struct counts *c, uint64_t id)
+static struct count *counts_slot(struct counts *c, uint64_t id)
 {
 	for (unsigned i = 0; i < COUNTS_MAX; i++) {
 		if (c->open[i].id == id)
@@ -18,7 +18,7 @@ static struct count *slot(struct counts *c, uint64_t id)
 	return NULL;
 }
 
-static void finish(struct count *q)
+static void counts_finish(struct count *q)
 {
 	struct count done = *q;
 
@@ -27,8 +27,8 @@ static void finish(struct count *q)
 	done.done(done.ctx, &done.result);
 }
 
-static void ask_worker(struct counts *c, struct node_worker *w, uint64_t id,
-		       const char *channel)
+static void counts_ask_worker(struct counts *c, struct node_worker *w,
+			      uint64_t id, const char *channel)
 {
 	Stentor__Link__V1__CountQuery query =
 		STENTOR__LINK__V1__COUNT_QUERY__INIT;
@@ -46,7 +46,7 @@ int counts_ask(struct counts *c, const char *channel, uint64_t now_ms,
 	       count_done_cb done, void *ctx)
 {
 	struct nodes *n = c->nodes;
-	struct count *q = slot(c, 0);
+	struct count *q = counts_slot(c, 0);
 	uint64_t key = hash_bytes(&n->key, channel, strlen(channel));
 	const uint16_t *ids = NULL;
 	size_t workers;
@@ -68,29 +68,29 @@ int counts_ask(struct counts *c, const char *channel, uint64_t now_ms,
 		for (size_t j = 0; j < i && first; j++)
 			first = n->by_id[ids[j]]->node != w->node;
 		q->result.nodes += first;
-		ask_worker(c, w, q->id, channel);
+		counts_ask_worker(c, w, q->id, channel);
 	}
 	if (q->awaited == 0)
-		finish(q);
+		counts_finish(q);
 	return 0;
 }
 
 void counts_answer(struct counts *c, uint64_t id, uint64_t subscribers)
 {
-	struct count *q = id != 0 ? slot(c, id) : NULL;
+	struct count *q = id != 0 ? counts_slot(c, id) : NULL;
 
 	if (q == NULL)
 		return;
 	q->result.subscribers += subscribers;
 	q->awaited--;
 	if (q->awaited == 0)
-		finish(q);
+		counts_finish(q);
 }
 
 void counts_tick(struct counts *c, uint64_t now_ms)
 {
 	for (unsigned i = 0; i < COUNTS_MAX; i++) {
 		if (c->open[i].id != 0 && now_ms >= c->open[i].deadline_ms)
-			finish(&c->open[i]);
+			counts_finish(&c->open[i]);
 	}
 }

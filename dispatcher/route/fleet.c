@@ -130,7 +130,7 @@ static void take_leave(struct fleet *f)
 	f->peak_before -= min_of(f->peak_before, (uint64_t)1);
 }
 
-static void remember(struct fleet *f, uint64_t now_ms)
+static void fleet_remember(struct fleet *f, uint64_t now_ms)
 {
 	if (now_ms - f->peak_since_ms >= FLEET_MEMORY_MS) {
 		f->peak_before = f->peak;
@@ -168,7 +168,7 @@ void fleet_look(struct fleet *f, struct nodes *n, uint64_t now_ms)
 		add_up(f, node);
 		members = members * 31 + fingerprint(node);
 	}
-	remember(f, now_ms);
+	fleet_remember(f, now_ms);
 	if (members != f->members)
 		f->changed_ms = now_ms;
 	f->members = members;

@@ -125,8 +125,9 @@ static uint32_t next_of(const struct interest_shard *s, uint32_t i)
 	return i + 1 == s->slot_cap ? 0 : i + 1;
 }
 
-static struct interest_slot *find(const struct interest *t,
-				  const struct interest_shard *s, uint64_t key)
+static struct interest_slot *interest_find(const struct interest *t,
+					   const struct interest_shard *s,
+					   uint64_t key)
 {
 	uint32_t low = (uint32_t)key, high = (uint32_t)(key >> 32);
 
@@ -191,7 +192,7 @@ static void rebuild(struct interest *t, struct interest_shard *s, uint32_t cap)
 }
 
 /* After removals: gives back memory that 24 bytes a pair do not allow. */
-static void shrink(struct interest *t, struct interest_shard *s)
+static void interest_shrink(struct interest *t, struct interest_shard *s)
 {
 	uint32_t sets = s->sets_len - s->sets_free;
 	bool loose = s->slot_cap > SLOTS_MIN &&
@@ -295,7 +296,8 @@ static struct set *set_resize(struct interest *t, union interest_set_ref *ref,
 }
 
 /* Where the worker is in an ascending array, or would be. */
-static size_t position(const uint16_t *workers, size_t count, uint16_t worker)
+static size_t interest_position(const uint16_t *workers, size_t count,
+				uint16_t worker)
 {
 	size_t low = 0;
 
@@ -316,7 +318,7 @@ static int set_add(struct interest *t, union interest_set_ref *ref,
 		   uint16_t worker)
 {
 	struct set *set = ref->set;
-	size_t at = position(set->workers, set->count, worker);
+	size_t at = interest_position(set->workers, set->count, worker);
 
 	if (at < set->count && set->workers[at] == worker)
 		return ERR_EXISTS;
@@ -403,7 +405,7 @@ static bool slot_remove(struct interest *t, struct interest_shard *s,
 		return true;
 	}
 	set = s->sets[slot_set_index(slot)].set;
-	at = position(set->workers, set->count, worker);
+	at = interest_position(set->workers, set->count, worker);
 	if (at == set->count || set->workers[at] != worker)
 		return false;
 	set->count--;
@@ -433,7 +435,7 @@ void interest_fini(struct interest *t)
 int interest_add(struct interest *t, uint64_t key, uint16_t worker)
 {
 	struct interest_shard *s = &t->shards[shard_of(t, key)];
-	struct interest_slot *slot = find(t, s, key);
+	struct interest_slot *slot = interest_find(t, s, key);
 	int err = 0;
 
 	check(worker < INTEREST_WORKERS_MAX);
@@ -458,7 +460,7 @@ int interest_add(struct interest *t, uint64_t key, uint16_t worker)
 bool interest_remove(struct interest *t, uint64_t key, uint16_t worker)
 {
 	struct interest_shard *s = &t->shards[shard_of(t, key)];
-	struct interest_slot *slot = find(t, s, key);
+	struct interest_slot *slot = interest_find(t, s, key);
 
 	check(worker < INTEREST_WORKERS_MAX);
 	if (t->wants_all[worker])
@@ -470,7 +472,7 @@ bool interest_remove(struct interest *t, uint64_t key, uint16_t worker)
 		slot_delete(t, s, slot);
 	t->worker_pairs[worker]--;
 	t->pairs--;
-	shrink(t, s);
+	interest_shrink(t, s);
 	return true;
 }
 
@@ -497,7 +499,7 @@ size_t interest_lookup(const struct interest *t, uint64_t key,
 		       const uint16_t **workers)
 {
 	const struct interest_shard *s = &t->shards[shard_of(t, key)];
-	const struct interest_slot *slot = find(t, s, key);
+	const struct interest_slot *slot = interest_find(t, s, key);
 	const uint16_t *all = NULL;
 	size_t count = 0;
 
@@ -522,7 +524,7 @@ static void drop_pairs(struct interest *t, uint16_t worker)
 
 int interest_want_all(struct interest *t, uint16_t worker)
 {
-	size_t at = position(t->all, t->all_count, worker);
+	size_t at = interest_position(t->all, t->all_count, worker);
 
 	check(worker < INTEREST_WORKERS_MAX);
 	if (t->wants_all[worker])
@@ -544,7 +546,7 @@ void interest_drop_worker(struct interest *t, uint16_t worker)
 	check(worker < INTEREST_WORKERS_MAX);
 	drop_pairs(t, worker);
 	if (t->wants_all[worker]) {
-		size_t at = position(t->all, t->all_count, worker);
+		size_t at = interest_position(t->all, t->all_count, worker);
 
 		t->all_count--;
 		memmove(&t->all[at], &t->all[at + 1],
@@ -596,7 +598,7 @@ bool interest_sweep(struct interest *t, unsigned shards)
 			else
 				i++;
 		}
-		shrink(t, s);
+		interest_shrink(t, s);
 		t->sweep_at = (t->sweep_at + 1) % INTEREST_SHARDS;
 	}
 	return t->garbage > 0;

@@ -233,8 +233,8 @@ static void lane_reset(const struct linkq *q, struct linkq_lane *lane)
 /* --- the queue --------------------------------------------------------- */
 
 /* Takes a frame, and its reference, out of the queue. */
-static struct frame *take(struct linkq *q, struct linkq_lane *lane,
-			  struct linkq_entry *entry)
+static struct frame *linkq_take(struct linkq *q, struct linkq_lane *lane,
+				struct linkq_entry *entry)
 {
 	struct frame *frame = entry->frame;
 
@@ -257,7 +257,7 @@ static void drop(struct linkq *q, struct linkq_lane *lane,
 {
 	if (entry->drop_class != KEPT)
 		q->drops.messages[entry->drop_class][reason]++;
-	linkq_release(q, take(q, lane, entry));
+	linkq_release(q, linkq_take(q, lane, entry));
 }
 
 /* From the lowest lane that has one, for it would wait longest. */
@@ -280,7 +280,7 @@ static void evict_oldest(struct linkq *q, unsigned drop_class)
 
 /* For the pool: the oldest of the least class goes, and room that nobody needs
  * any more. False: there is none that is less than `less_than`. */
-static bool give_way(struct linkq *q, unsigned less_than)
+static bool linkq_give_way(struct linkq *q, unsigned less_than)
 {
 	static const unsigned order[] = {PRIORITY_DROPPABLE, PRIORITY_NORMAL,
 					 KEPT};
@@ -320,7 +320,7 @@ bool linkq_pool_reserve(struct linkq_pool *p, size_t bytes)
 	while (p->bytes + bytes > p->max) {
 		struct linkq *q = fullest(p);
 
-		if (q == NULL || !give_way(q, LESS_THAN_ALL))
+		if (q == NULL || !linkq_give_way(q, LESS_THAN_ALL))
 			return false;
 	}
 	return true;
@@ -345,7 +345,8 @@ static bool pool_has_room(struct linkq *q, const struct frame *frame,
 		struct linkq *most = fullest(p);
 
 		if (most == NULL ||
-		    !give_way(most, most == q ? drop_class : LESS_THAN_ALL))
+		    !linkq_give_way(most,
+				    most == q ? drop_class : LESS_THAN_ALL))
 			return false;
 	}
 	return true;
@@ -437,7 +438,7 @@ static struct linkq_lane *next_lane(struct linkq *q)
 }
 
 /* Keeps the account of what the lanes that wait are owed. */
-static void settle(struct linkq *q, struct linkq_lane *sent, size_t len)
+static void linkq_settle(struct linkq *q, struct linkq_lane *sent, size_t len)
 {
 	uint64_t paid = (uint64_t)len * LINKQ_SHARE;
 
@@ -461,9 +462,9 @@ size_t linkq_fill(struct linkq *q, struct frame **frames, size_t frames_max,
 
 		if (count > 0 && *bytes + len > bytes_max)
 			break; /* it will be first in the next batch */
-		frames[count++] = take(q, lane, first);
+		frames[count++] = linkq_take(q, lane, first);
 		*bytes += len;
-		settle(q, lane, len);
+		linkq_settle(q, lane, len);
 	}
 	return count;
 }

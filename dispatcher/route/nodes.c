@@ -273,7 +273,7 @@ void nodes_send_control(struct nodes *n, struct node_worker *w,
 
 /* --- frames ------------------------------------------------------------ */
 
-static void brief(struct nodes *n, struct node_worker *w)
+static void nodes_brief(struct nodes *n, struct node_worker *w)
 {
 	w->untold = false;
 	if (n->ops->brief != NULL)
@@ -309,8 +309,8 @@ bool nodes_interest_fits(const struct nodes *n, const struct node_worker *w)
 	return t->pairs + w->keys + spare <= t->pairs_max;
 }
 
-static void take_interest(struct nodes *n, struct node_worker *w,
-			  const Interest *in)
+static void nodes_take_interest(struct nodes *n, struct node_worker *w,
+				const Interest *in)
 {
 	/* Also of one that is refused: it may come back when that fits. */
 	w->keys += in->n_add;
@@ -325,13 +325,13 @@ static void take_interest(struct nodes *n, struct node_worker *w,
 		nodes_set_phase(n, w, NODE_WORKER_READY);
 		log_info("WORKER-READY", "node=%s worker=%u channels=%llu",
 			 w->node->name, w->index, (unsigned long long)w->keys);
-		brief(n, w);
+		nodes_brief(n, w);
 	}
 	w->ack_due = true;
 }
 
-static void take_load(struct node_worker *w,
-		      const Stentor__Link__V1__Load *load)
+static void nodes_take_load(struct node_worker *w,
+			    const Stentor__Link__V1__Load *load)
 {
 	w->load = (struct node_load){
 		.accepts = nodes_sane(load->accepts),
@@ -344,8 +344,8 @@ static void take_load(struct node_worker *w,
 	};
 }
 
-static void take_heartbeat(struct nodes *n, struct node_worker *w,
-			   const Stentor__Link__V1__Heartbeat *beat)
+static void nodes_take_heartbeat(struct nodes *n, struct node_worker *w,
+				 const Stentor__Link__V1__Heartbeat *beat)
 {
 	w->connections = nodes_sane(beat->connections);
 	w->draining = beat->draining;
@@ -353,7 +353,7 @@ static void take_heartbeat(struct nodes *n, struct node_worker *w,
 	if (beat->config_hash != 0)
 		w->config_hash = beat->config_hash;
 	if (beat->load != NULL)
-		take_load(w, beat->load);
+		nodes_take_load(w, beat->load);
 	w->listed_count = beat->n_instances <= NODES_LISTED_MAX
 				  ? (unsigned)beat->n_instances
 				  : 0;
@@ -363,8 +363,8 @@ static void take_heartbeat(struct nodes *n, struct node_worker *w,
 		nodes_refuse(n, w, REFUSED_FOR(STORE));
 }
 
-static void take_questions(struct nodes *n, struct node_worker *w,
-			   const LinkFrame *f)
+static void nodes_take_questions(struct nodes *n, struct node_worker *w,
+				 const LinkFrame *f)
 {
 	if (n->ops->history == NULL || n->ops->tops == NULL)
 		return;
@@ -374,8 +374,8 @@ static void take_questions(struct nodes *n, struct node_worker *w,
 		n->ops->tops(n->ctx, w, f->tops_queries[i]);
 }
 
-static void take_frame(struct nodes *n, struct node_worker *w,
-		       const LinkFrame *f, size_t len, uint64_t now_ms)
+static void nodes_take_frame(struct nodes *n, struct node_worker *w,
+			     const LinkFrame *f, size_t len, uint64_t now_ms)
 {
 	struct link_header h = link_frame_header(f);
 	uint64_t under_way = nodes_under_way(w);
@@ -398,17 +398,17 @@ static void take_frame(struct nodes *n, struct node_worker *w,
 	}
 	n->under_way -= under_way - nodes_under_way(w);
 	if (f->heartbeat != NULL)
-		take_heartbeat(n, w, f->heartbeat);
+		nodes_take_heartbeat(n, w, f->heartbeat);
 	if (w->phase == NODE_WORKER_REFUSED)
 		return;
 	if (f->interest != NULL)
-		take_interest(n, w, f->interest);
+		nodes_take_interest(n, w, f->interest);
 	if (w->phase == NODE_WORKER_REFUSED)
 		return;
 	for (size_t i = 0; i < f->n_count_answers; i++)
 		n->ops->counted(n->ctx, f->count_answers[i]->id,
 				f->count_answers[i]->subscribers);
-	take_questions(n, w, f);
+	nodes_take_questions(n, w, f);
 	if (f->n_revocations > 0 && n->ops->revocations != NULL)
 		n->ops->revocations(n->ctx, f);
 	/* An acknowledgement may have brought credit for what waits. */
@@ -428,7 +428,7 @@ void nodes_receive(struct nodes *n, const void *bytes, size_t len,
 	} else if (f->hello != NULL) {
 		nodes_take_hello(n, f, now_ms);
 	} else if ((w = nodes_worker(n, f->receiver_epoch)) != NULL) {
-		take_frame(n, w, f, len, now_ms);
+		nodes_take_frame(n, w, f, len, now_ms);
 	} else {
 		n->counters.frames_stale++;
 	}
@@ -475,7 +475,7 @@ static size_t fill_instances(const struct nodes *n,
 }
 
 /* One that is refused is greeted seldom. */
-static bool silent(const struct node_worker *w, uint64_t now_ms)
+static bool nodes_silent(const struct node_worker *w, uint64_t now_ms)
 {
 	if (w->phase == NODE_WORKER_REFUSED && w->connected)
 		return now_ms - w->link.last_rx_ms >= NODES_REFUSED_MS;
@@ -490,7 +490,7 @@ static void tick_worker(struct nodes *n, struct node_worker *w, uint64_t now_ms)
 	uint64_t instances[NODES_PEERS_MAX + 1];
 	struct frame *control;
 
-	if (silent(w, now_ms)) {
+	if (nodes_silent(w, now_ms)) {
 		nodes_worker_drop(n, w,
 				  w->phase == NODE_WORKER_CONNECTING
 					  ? "unreachable"
@@ -498,7 +498,7 @@ static void tick_worker(struct nodes *n, struct node_worker *w, uint64_t now_ms)
 		return;
 	}
 	if (w->untold && w->phase == NODE_WORKER_READY)
-		brief(n, w);
+		nodes_brief(n, w);
 	/* Nothing in sequence before the worker has shown, by its first frame,
 	 * that it knows our epoch. */
 	if (!w->connected || w->link.rx_seq == 0 || now_ms < w->beat_at_ms ||

@@ -17,7 +17,7 @@ uint64_t nodes_under_way(const struct node_worker *w)
 
 /* --- queueing ---------------------------------------------------------- */
 
-static void queued(struct nodes *n, struct node_worker *w)
+static void nodes_queued(struct nodes *n, struct node_worker *w)
 {
 	if (n->pressure < NODES_CALM_BURST)
 		w->prompt = true;
@@ -32,7 +32,7 @@ int nodes_queue(struct nodes *n, struct node_worker *w, struct frame *delivery,
 	int rc = linkq_push(&w->queue, delivery, lane, drop_class);
 
 	if (rc == 0)
-		queued(n, w);
+		nodes_queued(n, w);
 	return rc;
 }
 
@@ -42,7 +42,7 @@ bool nodes_queue_kept(struct nodes *n, struct node_worker *w,
 {
 	if (!behind_has(&w->behind, key, channel) &&
 	    linkq_push_kept(&w->queue, delivery, lane) == 0) {
-		queued(n, w);
+		nodes_queued(n, w);
 		return true;
 	}
 	nodes_moved(n, w, key, channel, lane, place);
@@ -80,8 +80,8 @@ void nodes_moved_unnamed(struct nodes *n, struct node_worker *w)
 }
 
 /* The pool displaces a delivery of a kept message. */
-static void on_kept(void *ctx, struct linkq *q, const struct frame *delivery,
-		    enum priority lane)
+static void nodes_on_kept(void *ctx, struct linkq *q,
+			  const struct frame *delivery, enum priority lane)
 {
 	struct nodes *n = ctx;
 	struct node_worker *w = container_of(q, struct node_worker, queue);
@@ -103,7 +103,7 @@ void nodes_pool_init(struct nodes *n)
 
 	linkq_pool_init(&n->pool, max > 0 ? max : SIZE_MAX / 2,
 			INTEREST_WORKERS_MAX);
-	n->pool.on_kept = on_kept;
+	n->pool.on_kept = nodes_on_kept;
 	n->pool.ctx = n;
 	arena_init(&n->displaced, LINK_DECODED_MAX);
 }
@@ -191,7 +191,8 @@ static size_t batch_room(const struct nodes *n, const struct node_worker *w)
 }
 
 /* ERR_AGAIN: pushed back; the batch stays and goes first next time. */
-static int send_batch(struct nodes *n, struct node_worker *w, uint64_t now_ms)
+static int nodes_send_batch(struct nodes *n, struct node_worker *w,
+			    uint64_t now_ms)
 {
 	uint8_t head[LINK_HEADER_MAX];
 	struct iovec pieces[NODES_BATCH_FRAMES + 1];
@@ -221,8 +222,8 @@ static int send_batch(struct nodes *n, struct node_worker *w, uint64_t now_ms)
 
 /* Sends what may go now. True while something has to wait for its time or for
  * the socket; what waits for credit is woken by the acknowledgement. */
-static bool flush_worker(struct nodes *n, struct node_worker *w,
-			 uint64_t now_ms)
+static bool nodes_flush_worker(struct nodes *n, struct node_worker *w,
+			       uint64_t now_ms)
 {
 	if (!w->connected || w->phase == NODE_WORKER_REFUSED)
 		return false;
@@ -239,7 +240,7 @@ static bool flush_worker(struct nodes *n, struct node_worker *w,
 				&w->queue, w->batch, NODES_BATCH_FRAMES, room,
 				&w->batch_bytes);
 		}
-		if (send_batch(n, w, now_ms) != 0)
+		if (nodes_send_batch(n, w, now_ms) != 0)
 			return true;
 		tell_moved(n, w);
 	}
@@ -259,7 +260,7 @@ bool nodes_flush(struct nodes *n, uint64_t now_ms)
 	while ((node = list_pop_front(&n->pending)) != NULL) {
 		struct node_worker *w =
 			container_of(node, struct node_worker, in_pending);
-		bool waits = flush_worker(n, w, now_ms);
+		bool waits = nodes_flush_worker(n, w, now_ms);
 
 		/* What it was told meanwhile has put it there again. */
 		list_remove(&w->in_pending);

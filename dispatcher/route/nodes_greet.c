@@ -332,8 +332,8 @@ static void keep_refused(struct namesakes *found, const LinkFrame *f)
 	found->same = w;
 }
 
-static void admit(struct nodes *n, const LinkFrame *f, bool taken, bool vouched,
-		  uint64_t now_ms)
+static void nodes_admit(struct nodes *n, const LinkFrame *f, bool taken,
+			bool vouched, uint64_t now_ms)
 {
 	struct node_worker *w = nodes_worker_new(n, f, now_ms);
 
@@ -388,7 +388,7 @@ void nodes_take_hello(struct nodes *n, const LinkFrame *f, uint64_t now_ms)
 		nodes_worker_drop(n, found.refused, "replaced");
 	if (found.old != NULL && !taken)
 		nodes_worker_drop(n, found.old, "replaced");
-	admit(n, f, taken, vouched, now_ms);
+	nodes_admit(n, f, taken, vouched, now_ms);
 }
 
 void nodes_connected(struct nodes *n, struct node_worker *w, uint64_t now_ms)

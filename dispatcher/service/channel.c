@@ -18,7 +18,7 @@
 typedef Stentor__V1__Position Position;
 typedef Stentor__V1__HistoryMessage HistoryMessage;
 
-static struct channel_service *service_of(const struct rpc_call *call)
+static struct channel_service *channel_service_of(const struct rpc_call *call)
 {
 	return call->service->ctx;
 }
@@ -43,7 +43,7 @@ static const char *store_fault(const struct channel_service *s)
 /* Ends the call if too many ask the store. */
 static bool may_read(struct rpc_call *call)
 {
-	if (service_of(call)->reads < CHANNEL_READS_MAX)
+	if (channel_service_of(call)->reads < CHANNEL_READS_MAX)
 		return true;
 	rpc_fail(call, GRPC_RESOURCE_EXHAUSTED,
 		 "more than %d calls read the store", CHANNEL_READS_MAX);
@@ -76,7 +76,7 @@ struct lookup {
 static void lookup_finish(struct lookup *q)
 {
 	const struct rule *rule =
-		rules_match(service_of(q->call)->rules, q->channel);
+		rules_match(channel_service_of(q->call)->rules, q->channel);
 	Stentor__V1__Rule shown = STENTOR__V1__RULE__INIT;
 	Stentor__V1__GetChannelResponse response =
 		STENTOR__V1__GET_CHANNEL_RESPONSE__INIT;
@@ -99,7 +99,7 @@ static void lookup_finish(struct lookup *q)
 	free(q);
 }
 
-static void on_counted(void *ctx, const struct count_result *counted)
+static void channel_on_counted(void *ctx, const struct count_result *counted)
 {
 	struct lookup *q = ctx;
 
@@ -108,11 +108,11 @@ static void on_counted(void *ctx, const struct count_result *counted)
 		lookup_finish(q);
 }
 
-static void on_top(struct store_tops *t)
+static void channel_on_top(struct store_tops *t)
 {
 	struct lookup *q = container_of(t, struct lookup, tops);
 
-	service_of(q->call)->reads--;
+	channel_service_of(q->call)->reads--;
 	if (t->rc != 0)
 		q->top = (struct store_place){0, 0};
 	if (--q->awaited == 0)
@@ -123,7 +123,7 @@ static void on_get_channel(struct rpc_call *call, const ProtobufCMessage *m)
 {
 	const char *channel =
 		((const Stentor__V1__GetChannelRequest *)m)->channel;
-	struct channel_service *s = service_of(call);
+	struct channel_service *s = channel_service_of(call);
 	struct lookup *q;
 	bool reliable; /* and the store can be asked */
 
@@ -137,8 +137,8 @@ static void on_get_channel(struct rpc_call *call, const ProtobufCMessage *m)
 	memcpy(q->channel, channel, strlen(channel) + 1);
 	q->name = q->channel;
 	q->awaited = 1 + reliable;
-	if (counts_ask(s->counts, q->channel, uv_now(s->loop), on_counted, q) !=
-	    0) {
+	if (counts_ask(s->counts, q->channel, uv_now(s->loop),
+		       channel_on_counted, q) != 0) {
 		free(q);
 		rpc_fail(call, GRPC_RESOURCE_EXHAUSTED,
 			 "more than %d channels are being counted", COUNTS_MAX);
@@ -150,7 +150,7 @@ static void on_get_channel(struct rpc_call *call, const ProtobufCMessage *m)
 		.channels = &q->name,
 		.count = 1,
 		.places = &q->top,
-		.done = on_top,
+		.done = channel_on_top,
 	};
 	s->reads++;
 	s->store.tops(s->store.ctx, &q->tops);
@@ -174,8 +174,9 @@ struct shown_message {
 
 /* Adds a record to the answer unless its time is over. False: it can't be
  * read. */
-static bool show(struct arena *arena, Stentor__V1__GetHistoryResponse *response,
-		 uint64_t epoch, const struct store_record *r)
+static bool channel_show(struct arena *arena,
+			 Stentor__V1__GetHistoryResponse *response,
+			 uint64_t epoch, const struct store_record *r)
 {
 	ProtobufCAllocator allocator = pbarena_allocator(arena);
 	LinkDelivery *d = stentor__link__v1__delivery__unpack(&allocator,
@@ -205,7 +206,7 @@ static bool show(struct arena *arena, Stentor__V1__GetHistoryResponse *response,
 	return true;
 }
 
-static void answer(struct history_call *q)
+static void channel_answer(struct history_call *q)
 {
 	const struct store_read *r = &q->read;
 	Stentor__V1__GetHistoryResponse response =
@@ -224,8 +225,8 @@ static void answer(struct history_call *q)
 	response.gap = q->gap;
 	response.messages = messages;
 	for (size_t i = 0; i < r->count && readable; i++)
-		readable =
-			show(&arena, &response, r->top.epoch, &r->records[i]);
+		readable = channel_show(&arena, &response, r->top.epoch,
+					&r->records[i]);
 	if (r->count > 0)
 		response.more = r->records[r->count - 1].offset < r->top.offset;
 	if (readable)
@@ -247,10 +248,10 @@ static bool is_gap(const struct history_call *q)
 	       q->after.offset > r->top.offset;
 }
 
-static void on_history(struct store_read *r)
+static void channel_on_history(struct store_read *r)
 {
 	struct history_call *q = container_of(r, struct history_call, read);
-	struct channel_service *s = service_of(q->call);
+	struct channel_service *s = channel_service_of(q->call);
 
 	if (r->rc != 0) {
 		rpc_fail(q->call, GRPC_UNAVAILABLE,
@@ -265,7 +266,7 @@ static void on_history(struct store_read *r)
 	} else {
 		if (!r->latest && (q->after.epoch | q->after.offset) != 0)
 			q->gap |= is_gap(q);
-		answer(q);
+		channel_answer(q);
 	}
 	s->reads--;
 	free(q);
@@ -275,7 +276,7 @@ static void on_history(struct store_read *r)
 static bool check_request(struct rpc_call *call,
 			  const Stentor__V1__GetHistoryRequest *request)
 {
-	const struct channel_service *s = service_of(call);
+	const struct channel_service *s = channel_service_of(call);
 	const struct rule *rule;
 
 	if (!check_name(call, request->channel) ||
@@ -312,7 +313,7 @@ static void on_get_history(struct rpc_call *call, const ProtobufCMessage *m)
 {
 	const Stentor__V1__GetHistoryRequest *request =
 		(const Stentor__V1__GetHistoryRequest *)m;
-	struct channel_service *s = service_of(call);
+	struct channel_service *s = channel_service_of(call);
 	struct history_call *q;
 
 	if (!check_request(call, request))
@@ -331,7 +332,7 @@ static void on_get_history(struct rpc_call *call, const ProtobufCMessage *m)
 		.records_max =
 			request->limit != 0 ? request->limit : HISTORY_LIMIT,
 		.bytes_max = HISTORY_ANSWER_BYTES,
-		.done = on_history,
+		.done = channel_on_history,
 	};
 	s->reads++;
 	s->store.read(s->store.ctx, &q->read);

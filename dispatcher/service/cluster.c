@@ -18,7 +18,7 @@ typedef Stentor__V1__ListNodesResponse Response;
 typedef Stentor__V1__Node Node;
 typedef Stentor__V1__Worker Worker;
 
-static Stentor__V1__WorkerState state_of(const struct node_worker *w)
+static Stentor__V1__WorkerState cluster_state_of(const struct node_worker *w)
 {
 	switch (w->phase) {
 	case NODE_WORKER_CONNECTING:
@@ -39,7 +39,7 @@ static void fill_worker(const struct nodes *n, const struct node_worker *w,
 {
 	stentor__v1__worker__init(out);
 	out->index = w->index;
-	out->state = state_of(w);
+	out->state = cluster_state_of(w);
 	out->link_address = w->link_address;
 	out->connections = w->connections;
 	out->connections_max = w->connections_max;

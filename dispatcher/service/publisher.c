@@ -10,7 +10,8 @@
 
 typedef Stentor__V1__PublishRequest Request;
 
-static struct publisher_service *service_of(const struct rpc_call *call)
+static struct publisher_service *
+publisher_service_of(const struct rpc_call *call)
 {
 	return call->service->ctx;
 }
@@ -22,7 +23,7 @@ static void answer_publish(struct rpc_call *call,
 {
 	struct answer answer;
 
-	calls_observe(&service_of(call)->calls, call);
+	calls_observe(&publisher_service_of(call)->calls, call);
 	if (outcome->code != GRPC_OK) {
 		rpc_fail(call, outcome->code, "%s", outcome->error);
 		return;
@@ -32,7 +33,8 @@ static void answer_publish(struct rpc_call *call,
 	rpc_reply(call, &answer.response.base);
 }
 
-static void on_published(void *ctx, const struct publish_result *outcome)
+static void publisher_on_published(void *ctx,
+				   const struct publish_result *outcome)
 {
 	calls_published(ctx);
 	answer_publish(ctx, outcome);
@@ -41,7 +43,7 @@ static void on_published(void *ctx, const struct publish_result *outcome)
 /* May this connection have another message that waits for the store? */
 static bool may_wait(const struct rpc_call *call)
 {
-	const struct publisher *p = service_of(call)->calls.publisher;
+	const struct publisher *p = publisher_service_of(call)->calls.publisher;
 
 	return share_allows(call->peer->pending, publish_pending(p),
 			    p->pending_max, 1);
@@ -49,7 +51,7 @@ static bool may_wait(const struct rpc_call *call)
 
 static void on_publish(struct rpc_call *call, const ProtobufCMessage *m)
 {
-	struct publish_calls *calls = &service_of(call)->calls;
+	struct publish_calls *calls = &publisher_service_of(call)->calls;
 	struct publisher *p = calls->publisher;
 	const Request *request = (const Request *)m;
 	struct publish_result outcome;
@@ -62,8 +64,8 @@ static void on_publish(struct rpc_call *call, const ProtobufCMessage *m)
 			       "the store; nothing was published, retry",
 			       &outcome);
 		answer_publish(call, &outcome);
-	} else if (calls_publish(calls, call, request, &outcome, on_published,
-				 call)) {
+	} else if (calls_publish(calls, call, request, &outcome,
+				 publisher_on_published, call)) {
 		answer_publish(call, &outcome);
 	}
 }
@@ -93,7 +95,7 @@ struct stream_item {
 
 static struct stream *stream_of(struct rpc_call *call)
 {
-	struct publisher_service *p = service_of(call);
+	struct publisher_service *p = publisher_service_of(call);
 	struct stream *s = call->state;
 
 	if (s != NULL)
@@ -310,7 +312,7 @@ void publisher_service_tick(struct publisher_service *p)
 
 static void on_batch(struct rpc_call *call, struct items *request)
 {
-	batches_take(&service_of(call)->batches, call, request);
+	batches_take(&publisher_service_of(call)->batches, call, request);
 }
 
 static const struct rpc_method methods[] = {

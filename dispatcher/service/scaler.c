@@ -44,7 +44,7 @@ static double queue_age_ms(const struct fleet_sums *s)
 }
 
 /* Percent of a node. */
-static double load(const struct fleet_sums *s)
+static double scaler_load(const struct fleet_sums *s)
 {
 	return (double)s->fullness / 10;
 }
@@ -58,7 +58,7 @@ static const struct scaler_metric {
 	{"accepts", 1000, accepts},
 	{"fanout_bytes", 100 << 20, fanout_bytes},
 	{"queue_age_ms", 100, queue_age_ms},
-	{"load", 70, load},
+	{"load", 70, scaler_load},
 };
 
 /* "": the first. NULL: there is none of this name. */
@@ -83,7 +83,7 @@ static const char *metadata(const Ref *ref, const char *key)
 }
 
 /* 0: not a number above 0. */
-static double number(const char *text)
+static double scaler_number(const char *text)
 {
 	char *end;
 	double value = strtod(text, &end);
@@ -153,7 +153,7 @@ static void on_get_metric_spec(struct rpc_call *call, const ProtobufCMessage *m)
 		return;
 	}
 	spec.targetsizefloat =
-		target[0] != '\0' ? number(target) : metric->target;
+		target[0] != '\0' ? scaler_number(target) : metric->target;
 	if (spec.targetsizefloat == 0 || spec.targetsizefloat > 1e15) {
 		rpc_fail(call, GRPC_INVALID_ARGUMENT,
 			 "target: a number above 0");
