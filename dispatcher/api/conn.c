@@ -34,7 +34,6 @@ static enum close_reason sniff(struct conn *c, const uint8_t *bytes, size_t len)
 		c->sniffed_len += n;
 		return CLOSE_NONE;
 	}
-	list_remove(&c->in_silent);
 	if (h2)
 		h2_start(c);
 	else
@@ -87,6 +86,7 @@ static void conn_on_read(uv_stream_t *s, ssize_t n, const uv_buf_t *b)
 		return;
 	}
 	c->input_ms = api_now(c->api);
+	list_remove(&c->in_silent);
 	conn_settle(c, c->api->tls ? conn_tls_input(c, bytes, (size_t)n)
 				   : conn_input(c, bytes, (size_t)n));
 	/* There is more, and libuv would read up to 2 MiB of it now. It is the
@@ -143,15 +143,20 @@ static bool enter(struct api *api, struct conn *c)
 			    &c->address);
 }
 
-/* Who says nothing must not keep others out. */
+/* Who says nothing must not keep others out; but everybody has the time to
+ * begin, and what has just come may not have been read. */
 static bool conn_make_way(struct api *api)
 {
+	struct conn *oldest;
+
 	if (api->connection_count < api->limits.connections_max)
 		return true;
 	if (list_empty(&api->silent))
 		return false;
-	conn_close(container_of(api->silent.next, struct conn, in_silent),
-		   CLOSE_MADE_WAY);
+	oldest = container_of(api->silent.next, struct conn, in_silent);
+	if (api_now(api) - oldest->accepted_ms < API_SILENT_MS)
+		return false;
+	conn_close(oldest, CLOSE_MADE_WAY);
 	return true;
 }
 

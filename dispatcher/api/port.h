@@ -37,6 +37,7 @@
 #define API_GATHER_BYTES    (8u << 10) /* are sent without waiting */
 #define API_GATHER_PROMPT   64	       /* answers at once in a ping-pong */
 #define API_GOAWAY_WAIT_MS  1000       /* for the round trip of a GOAWAY */
+#define API_SILENT_MS	    100	       /* to begin to speak, when all is full */
 #define API_DRAIN_LISTEN_MS 100	       /* accepts what has begun to connect */
 #define API_DRAIN_IDLE_MS   1000       /* a request may be on the wire */
 #define API_AGE_IDLE_MS	    10000      /* one hardly comes any more */

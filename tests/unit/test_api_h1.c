@@ -1,5 +1,6 @@
 /* Connect over HTTP/1.1, and what the port does for any connection. */
 #include "common/codec/grpc.h"
+#include "dispatcher/api/port.h"
 #include "tests/unit/api_fixture.h"
 
 #define SAY   "POST /test.Echo/Say HTTP/1.1\r\nHost: x\r\n"
@@ -272,6 +273,7 @@ static void test_port_silent_connections_make_way(void **state)
 	struct api_limits limits = api_test_limits;
 	struct api_fixture *f = *state;
 	struct peer *silent[2], *speaks;
+	uint64_t came_ms;
 
 	limits.connections_max = 2;
 	api_begin(f, &limits);
@@ -280,6 +282,12 @@ static void test_port_silent_connections_make_way(void **state)
 		loop_until(f->l,
 			   api_counter(f, "stentor_api_connections ") == i + 1);
 	}
+	/* At once it would have been too early for them. */
+	speaks = peer_new(f);
+	loop_until(f->l, (peer_read(speaks), speaks->ended));
+	peer_free(speaks);
+	came_ms = uv_now(&f->l->loop);
+	loop_until(f->l, uv_now(&f->l->loop) - came_ms >= API_SILENT_MS);
 	speaks = peer_new(f);
 	peer_say(speaks, SAY HELLO);
 	loop_until(f->l, peer_count(speaks, "hey") == 1);
