@@ -203,8 +203,8 @@ unsigned admission_run(struct worker *w, unsigned budget)
 
 		if (token == NULL)
 			break;
-		s = container_of(list_pop_front(&token->users), struct session,
-				 in_token);
+		s = container_of(token->users.next, struct session, in_token);
+		list_remove(&s->in_token);
 		if (s->phase == SESSION_STREAM && !s->doomed)
 			stream_send_away(s, "token_revoked", CLOSED_TOKEN);
 	}

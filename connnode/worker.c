@@ -565,10 +565,10 @@ static void doom_all(struct list *sessions)
 static void close_handles(struct worker *w)
 {
 	uv_handle_t *const ours[] = {
-		(uv_handle_t *)&w->turn,   (uv_handle_t *)&w->spin,
-		(uv_handle_t *)&w->tick,   (uv_handle_t *)&w->hole,
-		(uv_handle_t *)&w->term,   (uv_handle_t *)&w->interrupt,
-		(uv_handle_t *)&w->hangup,
+		(uv_handle_t *)&w->turn,      (uv_handle_t *)&w->spin,
+		(uv_handle_t *)&w->tick,      (uv_handle_t *)&w->hole,
+		(uv_handle_t *)&w->gather,    (uv_handle_t *)&w->term,
+		(uv_handle_t *)&w->interrupt, (uv_handle_t *)&w->hangup,
 	};
 
 	for (size_t i = 0; i < array_len(ours); i++)
