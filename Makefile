@@ -59,7 +59,8 @@ COMMON_O := $(B)/gen/version.o $(patsubst %.c,$(B)/%.o,$(filter-out common/io/nn
 DISPATCHER_ROOMS := store route publish api service
 DISPATCHER_O := $(patsubst %.c,$(B)/%.o,$(filter-out dispatcher/main.c,$(sort $(wildcard dispatcher/*.c $(DISPATCHER_ROOMS:%=dispatcher/%/*.c))))) \
 	$(B)/dispatcher/api/descriptors.o
-CONNNODE_O := $(patsubst %.c,$(B)/%.o,$(filter-out connnode/main.c,$(sort $(wildcard connnode/*.c)))) \
+CONNNODE_ROOMS := node web channel link stream
+CONNNODE_O := $(patsubst %.c,$(B)/%.o,$(filter-out connnode/main.c,$(sort $(wildcard connnode/*.c $(CONNNODE_ROOMS:%=connnode/%/*.c))))) \
 	$(B)/connnode/web.o
 CTL_O   := $(patsubst %.c,$(B)/%.o,$(filter-out dispatcher/ctl/main.c,$(sort $(wildcard dispatcher/ctl/*.c))))
 SHIM_O  := $(B)/common/io/nngshim.o
@@ -204,11 +205,11 @@ format-check:
 # Files that are looked into one by one, again only if something changed. (Of
 # several in one process clang-tidy 14 takes all but the first one's va_lists for
 # uninitialised.) What it finds, clang-tidy writes between counts of warnings.
-EXAMINED := $(sort $(wildcard common/*/*.c connnode/*.c dispatcher/*.c dispatcher/*/*.c))
-HEADERS  := $(wildcard common/*/*.h connnode/*.h dispatcher/*.h dispatcher/*/*.h)
+EXAMINED := $(sort $(wildcard common/*/*.c connnode/*.c connnode/*/*.c dispatcher/*.c dispatcher/*/*.c))
+HEADERS  := $(wildcard common/*/*.h connnode/*.h connnode/*/*.h dispatcher/*.h dispatcher/*/*.h)
 # Those that read what strangers send; for all of them CI has no time.
 PARSERS  := $(filter common/codec/% common/io/% dispatcher/api/% \
-	dispatcher/store/% connnode/request.c connnode/session.c,$(EXAMINED))
+	dispatcher/store/% connnode/stream/request.c connnode/stream/session.c,$(EXAMINED))
 tidy: $(EXAMINED:%.c=$(B)/tidy/%.ok)
 tidy-parsers: $(PARSERS:%.c=$(B)/tidy/%.ok)
 analyze: $(EXAMINED:%.c=$(B)/analyze/%.ok)

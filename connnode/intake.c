@@ -1,8 +1,8 @@
 #include "connnode/intake.h"
 
-#include "connnode/lagging.h"
-#include "connnode/render.h"
-#include "connnode/replay.h"
+#include "connnode/channel/render.h"
+#include "connnode/stream/lagging.h"
+#include "connnode/stream/replay.h"
 #include "connnode/worker.h"
 
 #include <string.h>

@@ -6,9 +6,9 @@
 #include "common/base/log.h"
 #include "common/base/mem.h"
 #include "common/io/listener.h"
-#include "connnode/files.h"
+#include "connnode/link/uplink.h"
+#include "connnode/node/files.h"
 #include "connnode/supervisor.h"
-#include "connnode/uplink.h"
 #include "connnode/worker.h"
 
 #include <math.h>

@@ -3,7 +3,7 @@
 #include "common/base/err.h"
 #include "common/io/auth.h"
 #include "common/io/listener.h"
-#include "connnode/uplink.h"
+#include "connnode/link/uplink.h"
 
 #include <stdio.h>
 #include <string.h>

@@ -11,8 +11,8 @@
 #include "common/io/linkurl.h"
 #include "common/io/listener.h"
 #include "common/io/tls.h"
-#include "connnode/metrics.h"
-#include "connnode/shared.h"
+#include "connnode/node/metrics.h"
+#include "connnode/node/shared.h"
 
 #include <signal.h>
 #include <stdio.h>

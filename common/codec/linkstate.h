@@ -3,7 +3,7 @@
  * nng tells neither loss nor liveness, so every frame carries the epochs of
  * both sides, a sequence number and an acknowledgement. This module numbers
  * what goes out, judges what comes in, and counts what is under way. It knows
- * no roles: who greets whom is in connnode/announcer.c and
+ * no roles: who greets whom is in connnode/link/announcer.c and
  * dispatcher/route/nodes_greet.c.
  *
  *	sent:      1 .. peer_ack .. tx_seq      (peer_ack, tx_seq] is under way

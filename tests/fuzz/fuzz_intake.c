@@ -7,7 +7,7 @@
  * Nothing that a dispatcher sends may trip a check, pass on a message twice or
  * out of order, or hold more than the limit. */
 #include "common/base/log.h"
-#include "connnode/logs.h"
+#include "connnode/channel/logs.h"
 #include "tests/fuzz/fuzz.h"
 
 #define HELD_MAX 4000

@@ -4,9 +4,9 @@
 #ifndef STENTOR_TESTS_SIM_PARTS_H
 #define STENTOR_TESTS_SIM_PARTS_H
 
-#include "connnode/announcer.h"
-#include "connnode/channels.h"
-#include "connnode/logs.h"
+#include "connnode/channel/channels.h"
+#include "connnode/channel/logs.h"
+#include "connnode/link/announcer.h"
 #include "dispatcher/publish/history.h"
 #include "dispatcher/publish/publish.h"
 #include "dispatcher/route/counts.h"

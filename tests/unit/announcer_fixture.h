@@ -3,7 +3,7 @@
 #ifndef STENTOR_TESTS_ANNOUNCER_FIXTURE_H
 #define STENTOR_TESTS_ANNOUNCER_FIXTURE_H
 
-#include "connnode/announcer.h"
+#include "connnode/link/announcer.h"
 
 #include "tests/unit/link_fixture.h"
 

@@ -3,7 +3,7 @@
 #ifndef STENTOR_TESTS_LOGS_FIXTURE_H
 #define STENTOR_TESTS_LOGS_FIXTURE_H
 
-#include "connnode/logs.h"
+#include "connnode/channel/logs.h"
 
 #include "common/base/mem.h"
 #include "tests/unit/unit.h"

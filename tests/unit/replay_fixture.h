@@ -4,13 +4,13 @@
 #ifndef STENTOR_TESTS_REPLAY_FIXTURE_H
 #define STENTOR_TESTS_REPLAY_FIXTURE_H
 
-#include "connnode/replay.h"
+#include "connnode/stream/replay.h"
 
 #include "common/base/mem.h"
 #include "common/codec/sse.h"
 #include "connnode/intake.h"
-#include "connnode/session.h"
-#include "connnode/stream.h"
+#include "connnode/stream/session.h"
+#include "connnode/stream/stream.h"
 #include "connnode/turn.h"
 #include "tests/unit/unit.h"
 

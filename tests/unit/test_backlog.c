@@ -1,4 +1,4 @@
-#include "connnode/backlog.h"
+#include "connnode/stream/backlog.h"
 
 #include "tests/unit/unit.h"
 

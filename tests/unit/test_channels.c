@@ -1,4 +1,4 @@
-#include "connnode/channels.h"
+#include "connnode/channel/channels.h"
 
 #include "tests/unit/unit.h"
 

@@ -1,4 +1,4 @@
-#include "connnode/comeback.h"
+#include "connnode/stream/comeback.h"
 
 #include "common/base/check.h"
 #include "tests/unit/unit.h"

@@ -1,11 +1,11 @@
 /* The fan-out with real sessions that have no socket: what they were given
  * stays in their queues. */
-#include "connnode/fanout.h"
+#include "connnode/channel/fanout.h"
 
 #include "common/base/mem.h"
 #include "connnode/intake.h"
-#include "connnode/lagging.h"
-#include "connnode/session.h"
+#include "connnode/stream/lagging.h"
+#include "connnode/stream/session.h"
 #include "tests/unit/unit.h"
 
 #include <stdio.h>

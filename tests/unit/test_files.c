@@ -1,5 +1,5 @@
 /* How file descriptors are divided, in a node and in a dispatcher. */
-#include "connnode/files.h"
+#include "connnode/node/files.h"
 #include "dispatcher/options.h"
 #include "tests/unit/unit.h"
 

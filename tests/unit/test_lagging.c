@@ -1,6 +1,6 @@
 /* What becomes of streams whose reader does not keep up. */
 #include "common/base/clock.h"
-#include "connnode/lagging.h"
+#include "connnode/stream/lagging.h"
 #include "tests/unit/replay_fixture.h"
 
 static void deliver_keyed(struct fixture *f, uint64_t offset, const char *key)

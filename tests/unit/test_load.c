@@ -1,4 +1,4 @@
-#include "connnode/load.h"
+#include "connnode/node/load.h"
 
 #include "common/base/check.h"
 #include "tests/unit/unit.h"

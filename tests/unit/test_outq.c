@@ -1,4 +1,4 @@
-#include "connnode/outq.h"
+#include "connnode/stream/outq.h"
 
 #include "common/base/check.h"
 #include "tests/unit/unit.h"

@@ -1,4 +1,4 @@
-#include "connnode/pace.h"
+#include "connnode/node/pace.h"
 
 #include "common/base/check.h"
 #include "tests/unit/unit.h"

@@ -1,4 +1,4 @@
-#include "connnode/past.h"
+#include "connnode/channel/past.h"
 
 #include "tests/unit/unit.h"
 

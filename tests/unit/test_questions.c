@@ -1,4 +1,4 @@
-#include "connnode/questions.h"
+#include "connnode/channel/questions.h"
 
 #include "common/base/mem.h"
 #include "tests/unit/unit.h"

@@ -1,4 +1,4 @@
-#include "connnode/scrutiny.h"
+#include "connnode/stream/scrutiny.h"
 
 #include "common/base/check.h"
 #include "tests/unit/unit.h"

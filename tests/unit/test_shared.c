@@ -1,4 +1,4 @@
-#include "connnode/shared.h"
+#include "connnode/node/shared.h"
 
 #include "common/base/check.h"
 #include "common/base/mem.h"

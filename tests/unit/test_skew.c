@@ -1,4 +1,4 @@
-#include "connnode/skew.h"
+#include "connnode/link/skew.h"
 
 #include "common/base/check.h"
 

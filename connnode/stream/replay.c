@@ -1,0 +1,596 @@
+#include "connnode/stream/replay.h"
+
+#include "common/base/clock.h"
+#include "connnode/stream/claim.h"
+#include "connnode/stream/session.h"
+#include "connnode/stream/stream.h"
+
+enum phase {
+	PHASE_CLAIMED, /* the log's place is needed */
+	PHASE_ASKED,   /* the top is being looked up */
+	PHASE_ANSWERED,
+	PHASE_RUNNING, /* resolved: `at` is true */
+};
+
+struct replay {
+	struct subscription *sub;
+	struct list in_unplaced; /* the channel's, in every phase but RUNNING */
+	struct page_reader reader;
+	struct place at; /* the claim, then: it has everything up to here */
+	uint64_t ask;	 /* ASKED: logs_ask() */
+	uint8_t phase;
+	bool claimed;
+	bool resolved;
+	bool begun; /* it was given a page */
+	bool quiet; /* it begins before what is kept: no gap */
+};
+
+/* Three quarters of the memory are for pages, which many share; what waits in
+ * streams' queues, the rest, is gone as soon as their sockets take it. */
+static size_t queue_share(const struct worker *w)
+{
+	return w->options->replay_bytes_max / 4;
+}
+
+static void wait_in(struct session *s, struct list *line)
+{
+	list_remove(&s->in_replays);
+	list_push_back(line, &s->in_replays);
+}
+
+static void run_later(struct session *s)
+{
+	wait_in(s, &s->worker->replays.running);
+}
+
+static void on_loaded(struct page_reader *r)
+{
+	run_later(container_of(r, struct replay, reader)->sub->session);
+}
+
+void replays_init(struct worker *w)
+{
+	struct replays *rs = &w->replays;
+
+	*rs = (struct replays){0};
+	slab_init(&rs->slab, sizeof(struct replay));
+	pages_init(&rs->pages, &w->channels, &w->questions,
+		   w->options->replay_bytes_max - queue_share(w), on_loaded);
+	list_init(&rs->running);
+	list_init(&rs->draining);
+	list_init(&rs->crowded);
+}
+
+void replays_fini(struct worker *w)
+{
+	struct replays *rs = &w->replays;
+
+	check(rs->count == 0);
+	pages_fini(&rs->pages);
+	slab_fini(&rs->slab);
+}
+
+static struct worker *worker_of(const struct replay *r)
+{
+	return r->sub->session->worker;
+}
+
+static void run(struct replay *r)
+{
+	r->phase = PHASE_RUNNING;
+	list_remove(&r->in_unplaced);
+}
+
+/* Asks where the log is now, and waits for that. */
+static void ask_again(struct replay *r)
+{
+	struct channel *ch = r->sub->channel;
+
+	r->phase = PHASE_ASKED;
+	list_remove(&r->in_unplaced);
+	list_push_back(&ch->unplaced, &r->in_unplaced);
+	r->ask = logs_ask(&worker_of(r)->logs, ch);
+}
+
+static void leave_page(struct replay *r)
+{
+	pages_leave(&worker_of(r)->replays.pages, &r->reader);
+}
+
+/* --- beginning and end of a replay ------------------------------------- */
+
+void replay_begin(struct worker *w, struct subscription *sub,
+		  const struct place *claim)
+{
+	struct replay *r = slab_alloc(&w->replays.slab);
+
+	*r = (struct replay){.sub = sub, .claimed = claim != NULL};
+	if (claim != NULL)
+		r->at = *claim;
+	list_init(&r->reader.in_page);
+	list_push_back(&sub->channel->unplaced, &r->in_unplaced);
+	sub->replay = r;
+	sub->at = SUBSCRIPTION_HELD;
+	sub->session->replays++;
+	w->replays.count++;
+}
+
+void replay_cancel(struct worker *w, struct subscription *sub)
+{
+	struct replay *r = sub->replay;
+
+	if (r == NULL)
+		return;
+	leave_page(r);
+	list_remove(&r->in_unplaced);
+	sub->replay = NULL;
+	sub->at = sub->channel->messages;
+	sub->session->replays--;
+	w->replays.count--;
+	slab_free(&w->replays.slab, r);
+}
+
+/* It has what was delivered here so far, or more. */
+static void go_live(struct replay *r)
+{
+	struct subscription *sub = r->sub;
+	uint64_t at = r->at.offset;
+
+	replay_cancel(worker_of(r), sub);
+	sub->at = at;
+}
+
+struct place subscription_place(const struct subscription *sub)
+{
+	if (sub->replay != NULL)
+		return sub->replay->at;
+	return (struct place){sub->channel->epoch, sub->at};
+}
+
+/* With the place behind it, where the subscription is now. */
+static void tell_gap(struct subscription *sub, const struct gap *gap)
+{
+	struct session *s = sub->session;
+	struct frame *f;
+
+	stream_places(s);
+	f = stream_gap(s, sub->channel, gap);
+	session_push(s, f);
+	frame_release(f);
+}
+
+/* --- claims ------------------------------------------------------------ */
+
+static void resolve_claim(struct replay *r)
+{
+	struct session *s = r->sub->session;
+	const struct log *log = r->sub->channel->log;
+	struct place claimed = r->at;
+	struct gap gap = s->id_bad ? claim_judge_unread(&r->at, log)
+				   : claim_judge(&r->at, log);
+	enum resume_outcome outcome = RESUME_CURRENT;
+
+	r->sub->moved = claimed.epoch < log->place.epoch;
+	if (gap.reason >= 0) {
+		/* If it can't be known what it lacks, that is told already. */
+		r->quiet = gap.to.epoch == 0;
+		tell_gap(r->sub, &gap);
+		outcome = RESUME_GAP;
+	} else if (r->at.offset < log->place.offset) {
+		outcome = RESUME_REPLAYED;
+	}
+	metric_add(&s->worker->metrics, NM_RESUME, outcome, 1);
+}
+
+static void resolve_fresh(struct replay *r)
+{
+	const struct channel *ch = r->sub->channel;
+
+	r->at = ch->log->place;
+	r->at.offset -=
+		min_of(r->at.offset, (uint64_t)ch->rule->history_latest);
+	r->quiet = true;
+}
+
+/* Our rules don't keep history of the channel, and no dispatcher has a store:
+ * what the client's place meant can't be known. */
+static void give_up(struct replay *r)
+{
+	struct subscription *sub = r->sub;
+	struct gap gap = {.reason = GAP_UNKNOWN, .from = r->at};
+
+	gap.from.offset++;
+	replay_cancel(worker_of(r), sub);
+	tell_gap(sub, &gap);
+}
+
+static bool hopeless(const struct worker *w, const struct channel *ch)
+{
+	return !log_known(ch->log) && !rule_reliable(ch->rule) &&
+	       w->announcer.store == 0;
+}
+
+bool replays_placed(struct session *s)
+{
+	struct worker *w = s->worker;
+	bool placed = true;
+
+	for (unsigned i = 0; i < s->subscriptions; i++) {
+		struct subscription *sub = session_subscription(s, i);
+		struct channel *ch = sub->channel;
+		struct replay *r = sub->replay;
+
+		if (r == NULL)
+			continue;
+		if (!log_known(ch->log))
+			logs_announced(&w->logs, ch);
+		if (r->claimed && hopeless(w, ch)) {
+			give_up(r);
+			continue;
+		}
+		if (log_known(ch->log) && r->phase == PHASE_CLAIMED &&
+		    r->claimed && claim_ahead(&r->at, ch->log)) {
+			/* It may have been faster than we were. */
+			ask_again(r);
+		}
+		placed &= log_known(ch->log) && r->phase != PHASE_ASKED;
+	}
+	return placed;
+}
+
+void replays_resolve(struct session *s)
+{
+	for (unsigned i = 0; i < s->subscriptions; i++) {
+		struct subscription *sub = session_subscription(s, i);
+		struct replay *r = sub->replay;
+
+		if (r == NULL || r->phase == PHASE_RUNNING ||
+		    r->phase == PHASE_ASKED || !log_known(sub->channel->log))
+			continue;
+		if (r->claimed)
+			resolve_claim(r);
+		else
+			resolve_fresh(r);
+		r->resolved = true;
+		run(r);
+	}
+}
+
+/* --- giving pages to streams ------------------------------------------- */
+
+static void tell_expired(struct replay *r, uint64_t to)
+{
+	struct gap gap = {
+		.reason = GAP_EXPIRED,
+		.from = {r->at.epoch, r->at.offset + 1},
+		.to = {r->at.epoch, to},
+	};
+
+	r->at.offset = to;
+	if (!r->quiet)
+		tell_gap(r->sub, &gap);
+}
+
+/* The store had nothing after the client's place. True if that is settled. */
+static bool give_nothing(struct replay *r)
+{
+	struct page *p = r->reader.page;
+	struct place top = p->top;
+
+	leave_page(r);
+	if (top.epoch == r->at.epoch && top.offset > r->at.offset) {
+		tell_expired(r, top.offset);
+		return true;
+	}
+	/* Less than was delivered here. It was read before that, or the store
+	 * has lost it: logs.c finds out. */
+	ask_again(r);
+	return false;
+}
+
+static void give(struct worker *w, struct replay *r)
+{
+	struct session *s = r->sub->session;
+	struct page *p = r->reader.page;
+	uint64_t now_us = clock_wall_us(), given = 0;
+	size_t before = s->out.bytes;
+
+	if (p->frames[0]->offset > r->at.offset + 1)
+		tell_expired(r, p->frames[0]->offset - 1);
+	r->quiet = false;
+	r->begun = true;
+	for (size_t i = 0; i < p->count; i++) {
+		struct frame *f = p->frames[i];
+
+		if (f->offset <= r->at.offset)
+			continue;
+		r->at.offset = f->offset;
+		if (f->expires_us != 0 && f->expires_us <= now_us)
+			continue;
+		session_push_replayed(s, f);
+		given++;
+	}
+	leave_page(r);
+	metric_add(&w->metrics, NM_REPLAYED, 0, given);
+	s->replay_bytes += (uint32_t)(s->out.bytes - before);
+	w->replays.queued_bytes += s->out.bytes - before;
+}
+
+static bool has_room(const struct worker *w, size_t bytes)
+{
+	return w->replays.queued_bytes == 0 ||
+	       w->replays.queued_bytes + bytes <= queue_share(w);
+}
+
+/* Goes on with one replay. True when it is over; else it waits: for its page,
+ * for its socket, for memory, or for logs.c. */
+static bool catch_up(struct worker *w, struct replay *r)
+{
+	struct session *s = r->sub->session;
+	struct channel *ch = r->sub->channel;
+
+	while (s->replay_bytes == 0) {
+		check(r->at.epoch == ch->epoch);
+		if (r->at.offset >= ch->messages) {
+			leave_page(r);
+			go_live(r);
+			return true;
+		}
+		if (r->reader.page == NULL)
+			pages_join(&w->replays.pages, &r->reader, ch, r->at,
+				   r->sub->variant, r->begun);
+		if (r->reader.page->state != PAGE_LOADED)
+			return false;
+		if (r->reader.page->count == 0) {
+			if (!give_nothing(r))
+				return false;
+		} else if (has_room(w, r->reader.page->bytes)) {
+			give(w, r);
+		} else {
+			wait_in(s, &w->replays.crowded);
+			return false;
+		}
+	}
+	return false;
+}
+
+/* The replay whose turn it is: a stream's channels come one after another. */
+static struct replay *next_replay(struct session *s)
+{
+	for (unsigned i = 0; s->replays > 0 && i < s->subscriptions; i++) {
+		struct replay *r = session_subscription(s, i)->replay;
+
+		if (r != NULL && r->phase == PHASE_RUNNING)
+			return r;
+	}
+	return NULL;
+}
+
+static void serve(struct worker *w, struct session *s)
+{
+	struct replay *r;
+
+	while (!s->doomed && (r = next_replay(s)) != NULL && catch_up(w, r))
+		;
+	if (s->replay_bytes > 0) {
+		s->replay_since_ms = (uint32_t)worker_now(w);
+		wait_in(s, &w->replays.draining);
+	}
+}
+
+void replays_start(struct session *s)
+{
+	struct channel *ch;
+	struct replay *r;
+
+	/* Most are level: they need no turn of their own. */
+	for (unsigned i = 0; s->replays > 0 && i < s->subscriptions; i++) {
+		r = session_subscription(s, i)->replay;
+		ch = session_subscription(s, i)->channel;
+		if (r != NULL && r->phase == PHASE_RUNNING &&
+		    r->at.offset >= ch->messages)
+			go_live(r);
+	}
+	if (s->replays > 0)
+		run_later(s);
+}
+
+void replay_drained(struct session *s)
+{
+	if (s->replay_bytes == 0)
+		return;
+	s->worker->replays.queued_bytes -= s->replay_bytes;
+	s->replay_bytes = 0;
+	list_remove(&s->in_replays);
+	if (s->replays > 0)
+		run_later(s);
+}
+
+void replays_leave(struct session *s)
+{
+	struct worker *w = s->worker;
+
+	for (unsigned i = 0; s->replays > 0 && i < s->subscriptions; i++)
+		replay_cancel(w, session_subscription(s, i));
+	list_remove(&s->in_replays);
+	w->replays.queued_bytes -= s->replay_bytes;
+	s->replay_bytes = 0;
+	pages_run(&w->replays.pages);
+}
+
+unsigned replays_run(struct worker *w, unsigned budget)
+{
+	struct replays *rs = &w->replays;
+	unsigned most = max_of(min_of(budget / REPLAY_WORK, REPLAY_SLICE), 1u);
+	struct list now, *node;
+	unsigned served = 0;
+
+	pages_run(&rs->pages);
+	list_init(&now);
+	list_splice_back(&now, &rs->running);
+	if (has_room(w, PAGE_BYTES))
+		list_splice_back(&now, &rs->crowded);
+	while (served < most && (node = list_pop_front(&now)) != NULL) {
+		serve(w, container_of(node, struct session, in_replays));
+		served++;
+	}
+	list_splice_back(&now, &rs->running);
+	list_splice_back(&rs->running, &now);
+	return served * REPLAY_WORK;
+}
+
+bool replays_pending(const struct worker *w)
+{
+	const struct replays *rs = &w->replays;
+
+	return !list_empty(&rs->running) || pages_pending(&rs->pages) ||
+	       (!list_empty(&rs->crowded) && has_room(w, PAGE_BYTES));
+}
+
+void replays_tick(struct worker *w)
+{
+	struct replays *rs = &w->replays;
+	uint64_t now = worker_now(w);
+
+	pages_tick(&rs->pages, now);
+	if (list_empty(&rs->crowded))
+		return;
+	list_for_each_safe (node, &rs->draining) {
+		struct session *s =
+			container_of(node, struct session, in_replays);
+
+		if ((uint32_t)now - s->replay_since_ms < REPLAY_DRAIN_MS)
+			break;
+		session_doom(s, CLOSED_SLOW);
+		list_remove(&s->in_replays);
+	}
+}
+
+/* --- what becomes of logs ---------------------------------------------- */
+
+static struct subscription *subscription_of(struct list *node)
+{
+	return container_of(node, struct subscription, in_channel);
+}
+
+static void on_known(struct worker *w, struct replay *r)
+{
+	struct session *s = r->sub->session;
+
+	if (r->phase == PHASE_ASKED && !logs_told(r->sub->channel->log, r->ask))
+		return;
+	if (!s->ready) {
+		if (r->phase == PHASE_ASKED)
+			r->phase = PHASE_ANSWERED;
+		stream_placed(w, s);
+		return;
+	}
+	/* Resolved before, or the channel has just become reliable. */
+	if (r->phase == PHASE_ASKED)
+		run(r);
+	replays_resolve(s);
+	replays_start(s);
+}
+
+/* Whoever comes with a place that we don't know makes this happen, so it
+ * concerns those alone who wait: no other subscriber, and no fan-out. */
+void replays_known(struct worker *w, struct channel *ch)
+{
+	list_for_each_safe (node, &ch->unplaced)
+		on_known(w, container_of(node, struct replay, in_unplaced));
+}
+
+/* Where it is, if that is decided; else it is judged later, by the new place.
+ */
+static bool is_somewhere(const struct subscription *sub)
+{
+	return sub->replay == NULL || sub->replay->resolved;
+}
+
+static void move_to(struct subscription *sub, struct place to)
+{
+	if (sub->replay != NULL)
+		sub->replay->at = to;
+	else
+		sub->at = to.offset;
+}
+
+/* What it waited for, a page or a top, is of no use at its new place. */
+static void begin_anew(struct replay *r)
+{
+	struct session *s = r->sub->session;
+
+	leave_page(r);
+	run(r);
+	run_later(s);
+}
+
+void replays_skipped(struct worker *w, struct channel *ch, uint64_t to)
+{
+	uint64_t from = ch->messages;
+	struct gap gap = {.reason = GAP_EXPIRED, .to = {ch->epoch, to}};
+
+	fanout_finish(&w->fanout, ch);
+	ch->messages = to;
+	list_for_each (node, &ch->subscriptions) {
+		struct subscription *sub = subscription_of(node);
+		struct place at = subscription_place(sub);
+
+		/* Behind is behind as before. */
+		if (!is_somewhere(sub) || at.offset < from || at.offset >= to)
+			continue;
+		gap.from = (struct place){ch->epoch, at.offset + 1};
+		move_to(sub, gap.to);
+		tell_gap(sub, &gap);
+	}
+}
+
+void replays_moved(struct worker *w, struct channel *ch, struct place to)
+{
+	uint64_t from = ch->epoch;
+	struct gap gap;
+
+	fanout_finish(&w->fanout, ch);
+	ch->epoch = to.epoch;
+	ch->messages = to.offset;
+	list_for_each (node, &ch->subscriptions) {
+		struct subscription *sub = subscription_of(node);
+		struct place at = {from, subscription_place(sub).offset};
+
+		if (!is_somewhere(sub))
+			continue;
+		check(past_map(ch->log->past, &at, &gap));
+		sub->moved = true;
+		move_to(sub, at);
+		if (gap.reason >= 0)
+			tell_gap(sub, &gap);
+		if (sub->replay != NULL)
+			begin_anew(sub->replay);
+	}
+}
+
+void replays_lost(struct worker *w, struct channel *ch, const struct gap *gap)
+{
+	fanout_finish(&w->fanout, ch);
+	list_for_each (node, &ch->subscriptions) {
+		struct subscription *sub = subscription_of(node);
+
+		/* Nothing of an earlier epoch is owed to newcomers. */
+		if (is_somewhere(sub) && sub->moved)
+			tell_gap(sub, gap);
+	}
+}
+
+void replays_log_closed(struct worker *w, struct channel *ch)
+{
+	fanout_finish(&w->fanout, ch);
+	list_for_each (node, &ch->subscriptions) {
+		struct subscription *sub = subscription_of(node);
+
+		replay_cancel(w, sub);
+		if (!sub->session->ready)
+			stream_placed(w, sub->session);
+	}
+	ch->epoch = 0;
+	pages_close(&w->replays.pages, ch);
+}

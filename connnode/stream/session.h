@@ -1,0 +1,125 @@
+/* session.h - one connection, from accept to close.
+ *
+ *	accept --> HEAD --request.c--> STREAM --> (doomed) --> CLOSING --> freed
+ *	             |                   |                        ^
+ *	             +-----> LEAVING <---+ last words, then close-+
+ *
+ * The phase is the list that it is on (worker.h); session_move() is the only
+ * way from one to another. Output is only queued; session_flush() writes it,
+ * once a turn. Nothing is freed while others may hold it: a session is doomed
+ * during a turn and closed at its end, its memory goes in libuv's close
+ * callback.
+ *
+ * Limits: what waits for a stream (lagging.h). One that takes no byte for
+ * stall-timeout-ms is closed.
+ */
+#ifndef STENTOR_CONNNODE_STREAM_SESSION_H
+#define STENTOR_CONNNODE_STREAM_SESSION_H
+
+#include "connnode/stream/backlog.h"
+#include "connnode/stream/outq.h"
+#include "connnode/worker.h"
+
+#define SESSION_TURN_BYTES (64u << 10) /* written to one connection a turn */
+#define SESSION_IOV	   64
+#define SESSION_STRAY_MAX  4096 /* bytes a client may send after its request */
+#define SESSION_LEAVE_MS   2000 /* for a client to take the last bytes */
+
+enum session_phase {
+	SESSION_HEAD,
+	SESSION_STREAM,
+	SESSION_LEAVING,
+	SESSION_CLOSING
+};
+
+struct session {
+	uv_tcp_t tcp;
+	struct worker *worker;
+	struct list in_worker; /* by phase: heads, streams, leaving */
+	struct list in_dirty;  /* worker's dirty or doomed */
+	union {
+		struct list in_waiting; /* for ready: see stream.h */
+		struct list in_replays; /* after that: replay.h */
+	};
+	struct session_tls *tls; /* session_tls.h; NULL: none yet, or plain */
+	struct wheel_timer timer;
+	struct outq out;
+	struct list in_backlog; /* by the size of its queue: backlog.h */
+	union {
+		struct http1 *parser; /* HEAD; NULL before the first byte */
+		uv_write_t *blocked; /* STREAM, LEAVING: waits for the socket */
+	};
+	struct subscription first;	/* most streams have one channel */
+	struct subscription *more;	/* the others, `subscriptions` - 1 */
+	struct limits_address *address; /* that the stream counts for */
+	struct auth_token *token;	/* that the stream lives by, or NULL */
+	struct list in_token;		/* its users */
+	uint64_t generation;		/* announcement to be confirmed */
+	uint64_t ready_by_ms;
+	uint64_t leave_at_ms; /* its age then is enough; 0: never */
+	int fd;
+	uint32_t stuck_bytes; /* blocked: left when the stall timer was armed */
+	uint32_t list_hash;   /* place_list_hash() of its channels */
+	uint16_t subscriptions;
+	uint16_t replays; /* of its subscriptions, how many are held by one */
+	uint32_t replay_bytes; /* of a page, queued and not yet all taken */
+	uint32_t replay_since_ms,
+		burst_ms; /* of the loop's time, the low half */
+	uint16_t stray;	  /* bytes received after the request */
+	uint8_t phase;
+	uint8_t cause; /* enum close_cause, once doomed */
+	uint8_t backlog_class;
+	bool json, doomed, last_words;
+	bool unchunked; /* HTTP/1.0: frames leave without their chunks */
+	bool confirmed; /* all dispatchers know its channels */
+	bool ready;	/* it was told stentor.ready */
+	bool id_bad;	/* the Last-Event-ID it came with is none of ours */
+	bool lags;	/* over its budget, and not level since */
+	bool bursts;	/* over it since burst_ms */
+	bool spoke;	/* more than heartbeats was queued since the last one */
+};
+
+/* A message of a replay: paced, so without a budget of its own. */
+void session_push_replayed(struct session *s, struct frame *f);
+
+static inline struct subscription *session_subscription(struct session *s,
+							unsigned i)
+{
+	return i == 0 ? &s->first : &s->more[i - 1];
+}
+
+/* Accepts one connection of the worker's listener. */
+void session_accept(struct worker *w);
+
+/* Queues a frame (holds its own reference) and marks the session dirty. */
+void session_push(struct session *s, struct frame *f);
+/* A frame (borrowed) as this client gets it: without chunks in HTTP/1.0. */
+struct frame *session_on_wire(const struct session *s, struct frame *f);
+/* Its queue was changed, and had `before` bytes. */
+void session_requeued(struct session *s, size_t before);
+/* Whether it waits for its socket; and the frames at the head of its queue
+ * whose bytes are under way. */
+bool session_blocked(const struct session *s);
+uint32_t session_kept(const struct session *s);
+/* Writes now, until no more than that waits or the socket takes no more. */
+void session_write(struct session *s, size_t bytes_max);
+/* Reads from now on; dooms it if it can't. */
+void session_read(struct session *s);
+/* The client said more than its request: of no interest, but bounded. */
+void session_stray(struct session *s, size_t len);
+/* The session will be closed at the end of the turn. */
+void session_doom(struct session *s, enum close_cause cause);
+
+/* From HEAD: the request became an event stream. */
+void session_begin_stream(struct session *s);
+/* After this, what is queued is written and the connection closed; used for
+ * answers that are no streams, and for last words. */
+void session_leave(struct session *s, enum close_cause cause);
+
+/* A stage of the turn (turn.h): writes what the dirty have, closes the doomed.
+ */
+unsigned sessions_flush(struct worker *w, unsigned budget);
+/* A timer of the wheel fired. */
+void session_on_timer(struct session *s);
+
+#endif
