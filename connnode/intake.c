@@ -1,6 +1,11 @@
 #include "connnode/intake.h"
 
+#include "common/base/clock.h"
+#include "common/base/version.h"
+#include "common/io/gossip.h"
 #include "connnode/channel/render.h"
+#include "connnode/link/uplink.h"
+#include "connnode/stream/drain.h"
 #include "connnode/stream/lagging.h"
 #include "connnode/stream/replay.h"
 #include "connnode/worker.h"
@@ -119,7 +124,110 @@ void intake_moved(struct worker *w, const LinkFrame *f)
 		logs_moved_unnamed(&w->logs);
 }
 
-/* --- what fanout.c, questions.c and logs.c ask for ------------------------------- */
+/* --- what announcer.c tells ---------------------------------------------- */
+
+static void on_deliver(void *ctx, LinkDelivery *const *deliveries, size_t count)
+{
+	intake_deliveries(ctx, deliveries, count);
+}
+
+static void on_answers(void *ctx, const LinkFrame *f, uint64_t now_ms UNUSED)
+{
+	intake_answers(ctx, f);
+}
+
+static void on_logs_moved(void *ctx, const LinkFrame *f)
+{
+	intake_moved(ctx, f);
+}
+
+static uint64_t on_wall(void *ctx UNUSED)
+{
+	return clock_wall_us();
+}
+
+static void on_revocations(void *ctx, const LinkFrame *f)
+{
+	struct worker *w = ctx;
+
+	if (w->auth != NULL)
+		gossip_take(w->auth, f);
+}
+
+static void on_drain(void *ctx, const Stentor__Link__V1__DrainOrder *order)
+{
+	drain_ordered(ctx, order);
+}
+
+struct newcomer {
+	struct announcer *announcer;
+	struct upstream *upstream;
+};
+
+static void tell_newcomer(void *ctx, struct frame *control)
+{
+	const struct newcomer *n = ctx;
+
+	announcer_tell(n->announcer, n->upstream, control);
+}
+
+/* What may have been on the way by that link is looked for in the store. */
+static void on_link_changed(void *ctx, struct upstream *u, bool up)
+{
+	struct worker *w = ctx;
+	struct newcomer newcomer = {&w->announcer, u};
+
+	if (!up)
+		questions_link_lost(&w->questions, u, worker_now(w));
+	else if (w->auth != NULL)
+		gossip_all(w->auth, tell_newcomer, &newcomer);
+	logs_resync(&w->logs, !up);
+	if (up)
+		w->whole = announcer_whole(&w->announcer);
+}
+
+/* A dispatcher that we had no link to is named no more: it may have appended
+ * until it ended. */
+void intake_tick(struct worker *w)
+{
+	bool whole = announcer_whole(&w->announcer);
+
+	if (whole && !w->whole)
+		logs_resync(&w->logs, false);
+	w->whole = whole;
+}
+
+static const struct announcer_ops announcer_ops = {
+	.send = uplink_send,
+	.redial = uplink_redial,
+	.deliver = on_deliver,
+	.answers = on_answers,
+	.moved = on_logs_moved,
+	.wall_us = on_wall,
+	.revocations = on_revocations,
+	.drain = on_drain,
+	.link_changed = on_link_changed,
+};
+
+void intake_announce(struct worker *w)
+{
+	struct announcer_identity id = {
+		.node = w->options->process.name,
+		.worker = w->index,
+		.incarnation = random_nonzero(),
+		.link_address = "", /* told for each dispatcher */
+		.listen_address = w->options->listen,
+		.version = stentor_version,
+		.token = w->options->process.link_token,
+		.config_hash = w->rules->hash,
+		.connections_max = w->connections_max,
+		.started_ms = clock_wall_ms(),
+	};
+
+	announcer_init(&w->announcer, &w->channels, &id, &announcer_ops, w);
+}
+
+/* --- what fanout.c, questions.c and logs.c ask for ----------------------- */
 
 static const struct upstream *on_ask(void *ctx, struct frame *control,
 				     const struct upstream *except)

@@ -22,6 +22,10 @@ struct worker;
 void intake_init(struct worker *w);
 /* When every subscription is gone. */
 void intake_fini(struct worker *w);
+/* The announcer, with this worker's identity: before the uplink. */
+void intake_announce(struct worker *w);
+/* Each WORKER_TICK_MS. */
+void intake_tick(struct worker *w);
 
 /* The channel has a log from now on; those who are subscribed already are owed
  * all that is stored since they came. */

@@ -314,7 +314,7 @@ static void show_gauges(struct worker *w)
 	metric_set(m, NM_DISPATCHERS_UP, 0, announcer_up(a));
 	metric_set(m, NM_CONFIG_DIFFERS, 0, announcer_different(a));
 	metric_set(m, NM_LINK_INBOX_BYTES, 0,
-		   w->uplink ? uplink_pending(w) : 0);
+		   w->uplink ? uplink_pending(w->uplink) : 0);
 	metric_set(m, NM_NNG_STUCK, 0, nngio_stuck());
 	metric_set(m, NM_LINKS_LOST, 0, a->counters.links_lost);
 	metric_set(m, NM_LINK_GAPS, 0, a->counters.gaps);
@@ -351,7 +351,7 @@ static uint64_t backlog_age_ms(const struct worker *w, uint64_t now)
 	uint64_t age = fanout_age_ms(&w->fanout, now);
 
 	if (w->uplink != NULL)
-		age = max_of(age, uplink_age_ms(w));
+		age = max_of(age, uplink_age_ms(w->uplink));
 	if (w->dirty_since_ms != 0)
 		age = max_of(age, now - w->dirty_since_ms);
 	return age;
@@ -403,7 +403,8 @@ static void on_tick(uv_timer_t *timer)
 	w->tick_due_ms = now + WORKER_TICK_MS;
 	wheel_run(&w->wheel, now, TIMERS_PER_RUN, on_wheel, w);
 	session_tls_tick(w);
-	uplink_tick(w);
+	intake_tick(w);
+	uplink_tick(w->uplink);
 	tell_load(w, now);
 	announcer_tick(&w->announcer, now);
 	replays_tick(w);
@@ -524,6 +525,23 @@ static void init_tables(struct worker *w)
 	w->id = xmalloc(PLACE_ID_SIZE(w->options->channels_max));
 }
 
+static int start_links(struct worker *w, const char *link_url)
+{
+	const struct connnode_options *o = w->options;
+	struct uplink_start start = {
+		.loop = w->loop,
+		.announcer = &w->announcer,
+		.link_url = link_url,
+		.advertise = o->link_advertise,
+		.dispatchers = o->dispatchers,
+		.resolve_ms = o->resolve_ms,
+		.tls = process_link_tls(&o->process),
+	};
+
+	intake_announce(w);
+	return uplink_start(&start, &w->uplink);
+}
+
 static int start(struct worker *w, const char *link_url)
 {
 	int rc = admission_start(w);
@@ -531,7 +549,7 @@ static int start(struct worker *w, const char *link_url)
 	if (rc == 0)
 		rc = session_tls_start(w);
 	if (rc == 0)
-		rc = uplink_start(w, link_url);
+		rc = start_links(w, link_url);
 	if (rc != 0)
 		return rc;
 	check(uv_prepare_init(w->loop, &w->turn) == 0);
@@ -589,11 +607,11 @@ static void stop(struct worker *w)
 	admission_stop(w);
 	if (w->listener.open)
 		listener_close(&w->listener, NULL);
-	uplink_stop(w);
+	uplink_stop(w->uplink);
 	close_handles(w);
 	uv_run(w->loop, UV_RUN_DEFAULT);
 	check(uv_loop_close(w->loop) == 0);
-	uplink_free(w);
+	uplink_free(w->uplink);
 	announcer_fini(&w->announcer);
 	channels_fini(&w->channels);
 	limits_fini(&w->limits);

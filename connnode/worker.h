@@ -87,6 +87,7 @@ struct worker {
 	struct announcer announcer;
 	struct auth *auth; /* NULL: --auth none */
 	struct uplink *uplink;
+	bool whole; /* announcer_whole() at the last look */
 	struct fanout fanout;
 	struct questions questions;
 	struct logs logs;

@@ -1,16 +1,11 @@
 #include "connnode/link/uplink.h"
 
-#include "common/base/clock.h"
 #include "common/base/err.h"
 #include "common/base/log.h"
 #include "common/base/mem.h"
-#include "common/base/version.h"
-#include "common/io/gossip.h"
 #include "common/io/linkurl.h"
 #include "common/io/listener.h"
 #include "common/io/nngio.h"
-#include "connnode/intake.h"
-#include "connnode/stream/drain.h"
 
 #include <netdb.h>
 #include <stdio.h>
@@ -21,15 +16,16 @@
 #define DNS_SCHEME "dns:"
 
 struct uplink {
-	struct worker *worker;
+	uv_loop_t *loop;
+	struct announcer *announcer;
+	const char *advertise;
 	struct nng_inbox *inbox;
 	struct nng_tls_files tls;
 	const char *scheme;	   /* "tcp://" or "tls+tcp://", as we listen */
 	char *dns_name, *dns_port; /* NULL: a fixed list */
 	uv_getaddrinfo_t lookup;
 	bool looking_up, stopped;
-	bool whole; /* announcer_whole() at the last look */
-	uint64_t look_up_at_ms;
+	uint64_t resolve_ms, look_up_at_ms;
 	unsigned dispatchers;
 	uint16_t link_port;
 };
@@ -49,7 +45,7 @@ struct dial {
 static void tell_own_address(struct dial *d)
 {
 	struct uplink *up = d->uplink;
-	const char *host = up->worker->options->link_advertise;
+	const char *host = up->advertise;
 	char url[LINKURL_MAX];
 	bool bare_v6;
 
@@ -64,19 +60,20 @@ static void tell_own_address(struct dial *d)
 static void on_dial_event(void *ctx, bool up)
 {
 	struct dial *d = ctx;
-	struct worker *w = d->uplink->worker;
+	struct uplink *uplink = d->uplink;
 
 	if (!up) {
-		announcer_disconnected(&w->announcer, d->upstream);
+		announcer_disconnected(uplink->announcer, d->upstream);
 		return;
 	}
 	tell_own_address(d);
-	announcer_connected(&w->announcer, d->upstream, worker_now(w));
+	announcer_connected(uplink->announcer, d->upstream,
+			    uv_now(uplink->loop));
 }
 
-static struct upstream *upstream_find(struct worker *w, const char *address)
+static struct upstream *upstream_find(struct announcer *a, const char *address)
 {
-	list_for_each (node, &w->announcer.upstreams) {
+	list_for_each (node, &a->upstreams) {
 		struct upstream *u =
 			container_of(node, struct upstream, in_announcer);
 
@@ -90,8 +87,7 @@ static struct upstream *upstream_find(struct worker *w, const char *address)
  * certificates. */
 static int add_dispatcher(struct uplink *up, const char *address)
 {
-	struct worker *w = up->worker;
-	struct upstream *u = upstream_find(w, address);
+	struct upstream *u = upstream_find(up->announcer, address);
 	struct dial *d;
 	int rc;
 
@@ -107,14 +103,14 @@ static int add_dispatcher(struct uplink *up, const char *address)
 	d = xcalloc(1, sizeof(*d));
 	d->uplink = up;
 	d->listed = true;
-	d->upstream = announcer_add(&w->announcer, address);
+	d->upstream = announcer_add(up->announcer, address);
 	d->upstream->socket = d;
-	rc = nng_outbox_open(w->loop, address, &up->tls, on_dial_event, d,
+	rc = nng_outbox_open(up->loop, address, &up->tls, on_dial_event, d,
 			     &d->outbox);
 	if (rc != 0) {
 		log_error("LINK-DIAL", "dispatcher=%s err=%s", address,
 			  err_name(rc));
-		announcer_remove(&w->announcer, d->upstream);
+		announcer_remove(up->announcer, d->upstream);
 		free(d);
 		return rc;
 	}
@@ -128,106 +124,28 @@ static void drop_dispatcher(struct uplink *up, struct upstream *u)
 
 	nng_outbox_close(d->outbox);
 	free(d);
-	announcer_remove(&up->worker->announcer, u);
+	announcer_remove(up->announcer, u);
 	up->dispatchers--;
 }
 
-static int on_send(void *ctx UNUSED, struct upstream *u,
-		   const struct iovec *pieces, size_t count)
+int uplink_send(void *ctx UNUSED, struct upstream *u,
+		const struct iovec *pieces, size_t count)
 {
 	return nng_outbox_send(((struct dial *)u->socket)->outbox, pieces,
 			       count);
 }
 
-static void on_redial(void *ctx UNUSED, struct upstream *u)
+void uplink_redial(void *ctx UNUSED, struct upstream *u)
 {
 	nng_outbox_redial(((struct dial *)u->socket)->outbox);
 }
 
-static void on_deliver(void *ctx, LinkDelivery *const *deliveries, size_t count)
-{
-	intake_deliveries(ctx, deliveries, count);
-}
-
-static void on_answers(void *ctx, const LinkFrame *f, uint64_t now_ms UNUSED)
-{
-	intake_answers(ctx, f);
-}
-
-static void on_moved(void *ctx, const LinkFrame *f)
-{
-	intake_moved(ctx, f);
-}
-
-static uint64_t on_wall(void *ctx UNUSED)
-{
-	return clock_wall_us();
-}
-
-static void on_revocations(void *ctx, const LinkFrame *f)
-{
-	struct worker *w = ctx;
-
-	if (w->auth != NULL)
-		gossip_take(w->auth, f);
-}
-
-static void on_drain(void *ctx, const Stentor__Link__V1__DrainOrder *order)
-{
-	drain_ordered(ctx, order);
-}
-
-static void tell_newcomer(void *ctx, struct frame *control)
-{
-	struct upstream *u = ctx;
-	struct worker *w = ((struct dial *)u->socket)->uplink->worker;
-
-	announcer_tell(&w->announcer, u, control);
-}
-
-/* What may have been on the way by that link is looked for in the store. */
-static void on_link_changed(void *ctx, struct upstream *u, bool up)
-{
-	struct worker *w = ctx;
-
-	if (!up)
-		questions_link_lost(&w->questions, u, worker_now(w));
-	else if (w->auth != NULL)
-		gossip_all(w->auth, tell_newcomer, u);
-	logs_resync(&w->logs, !up);
-	if (up)
-		w->uplink->whole = announcer_whole(&w->announcer);
-}
-
-/* A dispatcher that we had no link to is named no more: it may have appended
- * until it ended. */
-static void watch_whole(struct worker *w)
-{
-	bool whole = announcer_whole(&w->announcer);
-
-	if (whole && !w->uplink->whole)
-		logs_resync(&w->logs, false);
-	w->uplink->whole = whole;
-}
-
-static const struct announcer_ops announcer_ops = {
-	.send = on_send,
-	.redial = on_redial,
-	.deliver = on_deliver,
-	.answers = on_answers,
-	.moved = on_moved,
-	.wall_us = on_wall,
-	.revocations = on_revocations,
-	.drain = on_drain,
-	.link_changed = on_link_changed,
-};
-
 static void on_message(void *ctx, uint32_t pipe UNUSED, const uint8_t *bytes,
 		       size_t len)
 {
-	struct worker *w = ctx;
+	struct uplink *up = ctx;
 
-	announcer_receive(&w->announcer, bytes, len, worker_now(w));
+	announcer_receive(up->announcer, bytes, len, uv_now(up->loop));
 }
 
 /* --- where the dispatchers are ----------------------------------------- */
@@ -298,9 +216,9 @@ static int add_list(struct uplink *up, const char *list)
 	return rc;
 }
 
-static void unlist_all(struct worker *w)
+static void unlist_all(struct uplink *up)
 {
-	list_for_each (node, &w->announcer.upstreams) {
+	list_for_each (node, &up->announcer->upstreams) {
 		struct upstream *u =
 			container_of(node, struct upstream, in_announcer);
 
@@ -316,7 +234,7 @@ static void on_looked_up(uv_getaddrinfo_t *lookup, int status,
 
 	up->looking_up = false;
 	if (status == 0 && !up->stopped) {
-		unlist_all(up->worker);
+		unlist_all(up);
 		for (struct addrinfo *a = found; a != NULL; a = a->ai_next) {
 			address_format(a->ai_addr, address);
 			snprintf(url, sizeof(url), "%s%s", up->scheme, address);
@@ -334,24 +252,20 @@ static void on_looked_up(uv_getaddrinfo_t *lookup, int status,
 static void look_up(struct uplink *up)
 {
 	struct addrinfo hints = {.ai_socktype = SOCK_STREAM};
-	struct worker *w = up->worker;
 
-	if (up->looking_up || worker_now(w) < up->look_up_at_ms)
+	if (up->looking_up || uv_now(up->loop) < up->look_up_at_ms)
 		return;
-	up->look_up_at_ms = worker_now(w) + w->options->resolve_ms;
+	up->look_up_at_ms = uv_now(up->loop) + up->resolve_ms;
 	up->looking_up =
-		uv_getaddrinfo(w->loop, &up->lookup, on_looked_up, up->dns_name,
-			       up->dns_port, &hints) == 0;
+		uv_getaddrinfo(up->loop, &up->lookup, on_looked_up,
+			       up->dns_name, up->dns_port, &hints) == 0;
 }
 
-void uplink_tick(struct worker *w)
+void uplink_tick(struct uplink *up)
 {
-	struct uplink *up = w->uplink;
-
 	if (up->dns_name != NULL)
 		look_up(up);
-	watch_whole(w);
-	list_for_each_safe (node, &w->announcer.upstreams) {
+	list_for_each_safe (node, &up->announcer->upstreams) {
 		struct upstream *u =
 			container_of(node, struct upstream, in_announcer);
 		struct dial *d = u->socket;
@@ -363,83 +277,62 @@ void uplink_tick(struct worker *w)
 
 /* --- life cycle -------------------------------------------------------- */
 
-static void identify(struct uplink *up)
+int uplink_start(const struct uplink_start *s, struct uplink **out)
 {
-	struct worker *w = up->worker;
-	struct announcer_identity id = {
-		.node = w->options->process.name,
-		.worker = w->index,
-		.incarnation = random_nonzero(),
-		.link_address = "", /* told for each dispatcher */
-		.listen_address = w->options->listen,
-		.version = stentor_version,
-		.token = w->options->process.link_token,
-		.config_hash = w->rules->hash,
-		.connections_max = w->connections_max,
-		.started_ms = clock_wall_ms(),
-	};
-
-	announcer_init(&w->announcer, &w->channels, &id, &announcer_ops, w);
-}
-
-int uplink_start(struct worker *w, const char *link_url)
-{
-	const struct connnode_options *o = w->options;
 	struct uplink *up = xcalloc(1, sizeof(*up));
 	char name[LINKURL_MAX], port[LINKURL_MAX];
 	int rc;
 
-	w->uplink = up;
-	up->worker = w;
+	*out = up;
+	up->loop = s->loop;
+	up->announcer = s->announcer;
+	up->advertise = s->advertise;
+	up->resolve_ms = s->resolve_ms;
+	up->tls = s->tls;
 	up->scheme =
-		strncmp(link_url, "tls+", 4) == 0 ? "tls+tcp://" : "tcp://";
-	up->link_port = (uint16_t)atoi(strrchr(link_url, ':') + 1);
-	up->tls = process_link_tls(&o->process);
-	identify(up);
-	rc = nng_inbox_open(w->loop, link_url, &up->tls, on_message, NULL, w,
-			    &up->inbox);
+		strncmp(s->link_url, "tls+", 4) == 0 ? "tls+tcp://" : "tcp://";
+	up->link_port = (uint16_t)atoi(strrchr(s->link_url, ':') + 1);
+	rc = nng_inbox_open(up->loop, s->link_url, &up->tls, on_message, NULL,
+			    up, &up->inbox);
 	if (rc != 0) {
-		log_error("LINK-LISTEN", "address=%s err=%s", link_url,
+		log_error("LINK-LISTEN", "address=%s err=%s", s->link_url,
 			  err_name(rc));
 		return rc;
 	}
-	if (split_dns(o->dispatchers, name, port, LINKURL_MAX)) {
+	if (split_dns(s->dispatchers, name, port, LINKURL_MAX)) {
 		up->dns_name = xstrdup(name);
 		up->dns_port = xstrdup(port);
 		look_up(up);
 	} else {
-		rc = add_list(up, o->dispatchers);
+		rc = add_list(up, s->dispatchers);
 	}
 	return rc;
 }
 
-size_t uplink_pending(const struct worker *w)
+size_t uplink_pending(const struct uplink *up)
 {
-	return nng_inbox_pending(w->uplink->inbox);
+	return nng_inbox_pending(up->inbox);
 }
 
-uint64_t uplink_age_ms(const struct worker *w)
+uint64_t uplink_age_ms(const struct uplink *up)
 {
-	return nng_inbox_age_ms(w->uplink->inbox);
+	return nng_inbox_age_ms(up->inbox);
 }
 
-void uplink_stop(struct worker *w)
+void uplink_stop(struct uplink *up)
 {
-	struct uplink *up = w->uplink;
-
 	up->stopped = true;
 	if (up->looking_up)
 		uv_cancel((uv_req_t *)&up->lookup);
-	list_for_each_safe (node, &w->announcer.upstreams)
+	list_for_each_safe (node, &up->announcer->upstreams)
 		drop_dispatcher(
 			up, container_of(node, struct upstream, in_announcer));
 	nng_inbox_stop(up->inbox);
 }
 
-void uplink_free(struct worker *w)
+void uplink_free(struct uplink *up)
 {
-	free(w->uplink->dns_name);
-	free(w->uplink->dns_port);
-	free(w->uplink);
-	w->uplink = NULL;
+	free(up->dns_name);
+	free(up->dns_port);
+	free(up);
 }

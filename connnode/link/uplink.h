@@ -8,21 +8,43 @@
 #ifndef STENTOR_CONNNODE_LINK_UPLINK_H
 #define STENTOR_CONNNODE_LINK_UPLINK_H
 
-#include "connnode/worker.h"
+#include "common/io/nngio.h"
+#include "connnode/link/announcer.h"
+
+#include <uv.h>
 
 #define UPLINK_DISPATCHERS_MAX 256
 
-/* Starts listening and dialling. On error a message is logged. */
-int uplink_start(struct worker *w, const char *link_url) MUST_CHECK;
-/* Each WORKER_TICK_MS. */
-void uplink_tick(struct worker *w);
+struct uplink;
+
+/* All borrowed while the uplink lives. */
+struct uplink_start {
+	uv_loop_t *loop;
+	struct announcer *announcer; /* initialised, without upstreams */
+	const char *link_url;	     /* where we listen for batches */
+	const char *advertise;	     /* what others dial; "": found out */
+	const char *dispatchers;     /* a list of URLs, or dns:NAME:PORT */
+	uint64_t resolve_ms;
+	struct nng_tls_files tls;
+};
+
+/* Starts listening and dialling. On error a message is logged; `out` is set in
+ * any case. */
+int uplink_start(const struct uplink_start *s, struct uplink **out) MUST_CHECK;
+/* Every 100 ms or so. */
+void uplink_tick(struct uplink *up);
 /* Bytes received that the loop has not looked at. */
-size_t uplink_pending(const struct worker *w);
+size_t uplink_pending(const struct uplink *up);
 /* For how long there have been more than a turn could take. */
-uint64_t uplink_age_ms(const struct worker *w);
-void uplink_stop(struct worker *w);
+uint64_t uplink_age_ms(const struct uplink *up);
+void uplink_stop(struct uplink *up);
 /* After the loop has ended. */
-void uplink_free(struct worker *w);
+void uplink_free(struct uplink *up);
+
+/* The announcer's way to its sockets: announcer_ops.send and .redial. */
+int uplink_send(void *ctx, struct upstream *u, const struct iovec *pieces,
+		size_t count);
+void uplink_redial(void *ctx, struct upstream *u);
 
 /* Is `list` one that uplink_start() will take? For the check before any
  * socket opens. */
