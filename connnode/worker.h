@@ -16,15 +16,11 @@
 #ifndef STENTOR_CONNNODE_WORKER_H
 #define STENTOR_CONNNODE_WORKER_H
 
-#include "common/codec/channel.h"
-#include "common/codec/http1.h"
 #include "common/ds/limits.h"
 #include "common/ds/slab.h"
 #include "common/ds/wheel.h"
 #include "common/io/children.h"
-#include "common/io/handshakes.h"
 #include "common/io/listener.h"
-#include "common/io/tls.h"
 #include "connnode/channel/channels.h"
 #include "connnode/channel/fanout.h"
 #include "connnode/channel/logs.h"
@@ -35,10 +31,12 @@
 #include "connnode/node/pace.h"
 #include "connnode/node/shared.h"
 #include "connnode/options.h"
-#include "connnode/stream/backlog.h"
 #include "connnode/stream/comeback.h"
 #include "connnode/stream/replay.h"
 #include "connnode/stream/scrutiny.h"
+#include "connnode/stream/session.h"
+#include "connnode/stream/session_tls.h"
+#include "connnode/stream/stream.h"
 
 #include <uv.h>
 
@@ -51,24 +49,6 @@
 
 struct auth;
 struct uplink;
-
-/* What a subscribe request asks for; each channel once. */
-struct stream_request {
-	char (*channel)[CHANNEL_NAME_MAX + 1]; /* room for channels-max */
-	size_t count;
-	bool json;
-	bool http10;	   /* no chunks */
-	char *query_value; /* room for two of url-bytes-max */
-	/* Borrowed; NULL or "": none */
-	const char *last_event_id, *token;
-};
-
-/* The SSE port's TLS: session_tls.h. */
-struct worker_tls {
-	struct tls_context *context;  /* NULL: the port is plain */
-	struct handshakes handshakes; /* struct session_tls.handshake */
-	uint64_t refreshed_ms;
-};
 
 struct worker {
 	uv_loop_t *loop;

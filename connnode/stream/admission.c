@@ -5,6 +5,7 @@
 #include "common/io/gossip.h"
 #include "connnode/stream/session.h"
 #include "connnode/stream/stream.h"
+#include "connnode/worker.h"
 
 #include <string.h>
 #include <strings.h>

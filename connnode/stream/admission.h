@@ -11,9 +11,10 @@
 
 #include "common/codec/http1.h"
 #include "common/io/auth.h"
-#include "connnode/worker.h"
 
 struct session;
+struct stream_request;
+struct worker;
 
 #define ADMISSION_SLICE 64 /* streams that end in one turn, revoked */
 

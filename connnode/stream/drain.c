@@ -3,6 +3,7 @@
 #include "common/base/log.h"
 #include "connnode/stream/session.h"
 #include "connnode/stream/stream.h"
+#include "connnode/worker.h"
 
 static void begin(struct worker *w, uint64_t seconds)
 {

@@ -15,7 +15,9 @@
 #ifndef STENTOR_CONNNODE_STREAM_DRAIN_H
 #define STENTOR_CONNNODE_STREAM_DRAIN_H
 
-#include "connnode/worker.h"
+#include "common/codec/linkwire.h"
+
+struct worker;
 
 #define DRAIN_GRACE_MS 2000 /* after the deadline, for last bytes to leave */
 

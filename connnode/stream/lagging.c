@@ -4,6 +4,7 @@
 #include "common/base/mem.h"
 #include "connnode/stream/session.h"
 #include "connnode/stream/stream.h"
+#include "connnode/worker.h"
 
 #include <stdlib.h>
 

@@ -4,6 +4,7 @@
 #include "connnode/stream/claim.h"
 #include "connnode/stream/session.h"
 #include "connnode/stream/stream.h"
+#include "connnode/worker.h"
 
 enum phase {
 	PHASE_CLAIMED, /* the log's place is needed */

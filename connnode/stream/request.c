@@ -4,6 +4,7 @@
 #include "connnode/stream/admission.h"
 #include "connnode/stream/stream.h"
 #include "connnode/web/webfile.h"
+#include "connnode/worker.h"
 
 #include <stdio.h>
 #include <string.h>

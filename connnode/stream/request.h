@@ -11,6 +11,8 @@
 
 #include "connnode/stream/session.h"
 
+struct connnode_options;
+
 /* Bytes of a session in phase HEAD. */
 void request_feed(struct session *s, const char *bytes, size_t len);
 /* The head was not complete in time. */

@@ -11,6 +11,7 @@
 #include "connnode/stream/request.h"
 #include "connnode/stream/session_tls.h"
 #include "connnode/stream/stream.h"
+#include "connnode/worker.h"
 
 #include <errno.h>
 #include <stdlib.h>

@@ -16,9 +16,19 @@
 #ifndef STENTOR_CONNNODE_STREAM_SESSION_H
 #define STENTOR_CONNNODE_STREAM_SESSION_H
 
+#include "common/ds/wheel.h"
+#include "connnode/channel/channels.h"
+#include "connnode/node/metrics.h"
 #include "connnode/stream/backlog.h"
 #include "connnode/stream/outq.h"
-#include "connnode/worker.h"
+
+#include <uv.h>
+
+struct auth_token;
+struct http1;
+struct limits_address;
+struct session_tls;
+struct worker;
 
 #define SESSION_TURN_BYTES (64u << 10) /* written to one connection a turn */
 #define SESSION_IOV	   64

@@ -4,6 +4,7 @@
 #include "common/base/log.h"
 #include "common/base/mem.h"
 #include "connnode/stream/request.h"
+#include "connnode/worker.h"
 
 #include <errno.h>
 #include <stdlib.h>

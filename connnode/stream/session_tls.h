@@ -20,9 +20,18 @@
 #ifndef STENTOR_CONNNODE_STREAM_SESSION_TLS_H
 #define STENTOR_CONNNODE_STREAM_SESSION_TLS_H
 
+#include "common/io/handshakes.h"
+#include "common/io/tls.h"
 #include "connnode/stream/session.h"
 
 #define SESSION_TLS_WORK 64 /* units of the turn's budget a handshake */
+
+/* The SSE port's, in the worker. */
+struct worker_tls {
+	struct tls_context *context;  /* NULL: the port is plain */
+	struct handshakes handshakes; /* struct session_tls.handshake */
+	uint64_t refreshed_ms;
+};
 
 struct session_tls {
 	struct tls *tls; /* NULL while it waits for its turn */

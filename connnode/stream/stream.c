@@ -7,6 +7,7 @@
 #include "connnode/intake.h"
 #include "connnode/stream/replay.h"
 #include "connnode/stream/session.h"
+#include "connnode/worker.h"
 
 #include <stdio.h>
 #include <stdlib.h>

@@ -20,11 +20,13 @@
 #ifndef STENTOR_CONNNODE_STREAM_STREAM_H
 #define STENTOR_CONNNODE_STREAM_STREAM_H
 
+#include "common/codec/channel.h"
 #include "connnode/channel/logs.h"
-#include "connnode/worker.h"
+#include "connnode/node/metrics.h"
 
-struct session;
 struct frame;
+struct session;
+struct worker;
 
 #define STREAM_READY_SLICE 64 /* told in one turn */
 
@@ -33,6 +35,17 @@ struct frame;
 #define STREAM_HEADERS                              \
 	"Cache-Control: no-store, no-transform\r\n" \
 	"X-Accel-Buffering: no\r\n"
+
+/* What a subscribe request asks for; each channel once. */
+struct stream_request {
+	char (*channel)[CHANNEL_NAME_MAX + 1]; /* room for channels-max */
+	size_t count;
+	bool json;
+	bool http10;	   /* no chunks */
+	char *query_value; /* room for two of url-bytes-max */
+	/* Borrowed; NULL or "": none */
+	const char *last_event_id, *token;
+};
 
 /* Becomes a stream with the wanted channels. */
 void stream_begin(struct session *s, const struct stream_request *want,

@@ -12,6 +12,7 @@
 #include "connnode/stream/session.h"
 #include "connnode/stream/stream.h"
 #include "connnode/turn.h"
+#include "connnode/worker.h"
 #include "tests/unit/unit.h"
 
 #include <stdio.h>

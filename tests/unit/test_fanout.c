@@ -6,6 +6,7 @@
 #include "connnode/intake.h"
 #include "connnode/stream/lagging.h"
 #include "connnode/stream/session.h"
+#include "connnode/worker.h"
 #include "tests/unit/unit.h"
 
 #include <stdio.h>
