@@ -16,6 +16,7 @@
 #include "connnode/channel/logs.h"
 
 #include "common/base/check.h"
+#include "common/base/log.h"
 #include "common/base/mem.h"
 
 #include <stdlib.h>
@@ -398,6 +399,9 @@ static void fetch(struct log *log)
 	if (d != NULL && d->epoch == log->place.epoch)
 		lacking = d->offset - 1 - log->place.offset;
 	list_remove(&log->in_holes);
+	if (log->fetch_from.epoch != log->place.epoch ||
+	    log->fetch_from.offset != log->place.offset)
+		log->empty = 0;
 	log->fetch_from = log->place;
 	log->fetch_seen = log->seen;
 	query.channel = log->channel->name;
@@ -425,6 +429,24 @@ static void take_message(struct log *log, const LinkDelivery *message,
 	pass(log, &d);
 }
 
+/* The store says that it has what comes next, and gives nothing: that is asked
+ * again some times before it is taken for gone. */
+static bool is_odd(struct log *log, const HistoryAnswer *answer)
+{
+	if (answer->first == 0 || answer->first > log->place.offset + 1 ||
+	    answer->top->offset <= log->place.offset ||
+	    ++log->empty >= LOGS_EMPTY_MAX)
+		return false;
+	log->logs->counters.malformed++;
+	log_warn("HISTORY-EMPTY",
+		 "channel=%s place=%llu:%llu first=%llu top=%llu messages=%zu",
+		 log->channel->name, (unsigned long long)log->place.epoch,
+		 (unsigned long long)log->place.offset,
+		 (unsigned long long)answer->first,
+		 (unsigned long long)answer->top->offset, answer->n_messages);
+	return true;
+}
+
 /* Of the place's epoch. */
 static void take_history(struct log *log, const HistoryAnswer *answer)
 {
@@ -433,9 +455,13 @@ static void take_history(struct log *log, const HistoryAnswer *answer)
 	/* Messages that are gone are told by the first that is there. */
 	for (size_t i = 0; i < answer->n_messages; i++)
 		take_message(log, answer->messages[i], top);
-	/* Said to be there, but not given: it is not there. */
-	if (log->place.offset <= log->fetch_from.offset)
-		skip_to(log, top);
+	if (log->place.offset <= log->fetch_from.offset) {
+		if (is_odd(log, answer))
+			return; /* settle() has it asked again */
+		skip_to(log, answer->first > log->place.offset + 1
+				     ? min_of(top, answer->first - 1)
+				     : top);
+	}
 	pass_held(log);
 	if (top < log->fetch_seen.offset)
 		/* Read before that was appended, for another of us; or the

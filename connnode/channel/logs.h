@@ -44,6 +44,7 @@
 #define LOGS_TOPS	 512 /* channels of one question */
 #define LOGS_FETCH	 256 /* messages of one question */
 #define LOGS_FETCH_BYTES (128u << 10)
+#define LOGS_EMPTY_MAX	 3 /* answers without what is said to be there */
 /* A top that is not as it is to be is asked for once more after that: messages
  * came of an epoch that is beyond it. */
 #define LOGS_AGAIN_MS 1000
@@ -77,6 +78,7 @@ struct log {
 	uint64_t hole_ms;
 	struct question fetch;
 	struct place fetch_from, fetch_seen; /* when it was asked */
+	unsigned empty; /* answers that gave nothing, although it is there */
 	/* Its top */
 	struct list in_asks; /* to be asked, or in a batch that is */
 	bool unasked;	     /* not before it is announced */
