@@ -9,11 +9,11 @@
  *	message of an earlier epoch, <= base	the same as in E
  *		> base and > last, or a top	lost: told, exactly
  *		else				a double, or told already
- *	answered top of a greater epoch		move(): see there
+ *	answered top of a greater epoch		log_move() in logs_move.c
  *
  * While the place is not known, E is 0: everything is of a greater epoch.
  */
-#include "connnode/channel/logs.h"
+#include "connnode/channel/logs_internal.h"
 
 #include "common/base/check.h"
 #include "common/base/log.h"
@@ -65,7 +65,7 @@ void logs_fini(struct logs *l)
 	}
 }
 
-static void ask(struct log *log)
+void log_ask(struct log *log)
 {
 	log->sweeping = false;
 	if (log->asked)
@@ -84,7 +84,7 @@ static void look_later(struct log *log)
 	list_push_back(&l->looks, &log->in_looks);
 }
 
-static void look_forget(struct log *log)
+void log_look_forget(struct log *log)
 {
 	log->found = 0;
 	list_remove(&log->in_looks);
@@ -92,7 +92,7 @@ static void look_forget(struct log *log)
 
 /* --- in order ---------------------------------------------------------- */
 
-static bool is_moving(const struct log *log)
+bool log_moving(const struct log *log)
 {
 	return log->next.epoch > log->place.epoch;
 }
@@ -101,7 +101,7 @@ static bool is_moving(const struct log *log)
 static void goes_on(struct log *log, struct place at)
 {
 	if (at.epoch > log->next.epoch)
-		ask(log);
+		log_ask(log);
 	if (place_before(log->next, at))
 		log->next = at;
 }
@@ -118,7 +118,7 @@ static void let_go(struct log *log)
 	if (held_between(&log->held, log->place.epoch, log->next.epoch,
 			 is_nowhere, NULL)) {
 		log->doubt = true;
-		ask(log);
+		log_ask(log);
 	}
 	log->logs->counters.held_dropped += held_clear(&log->held);
 }
@@ -204,189 +204,6 @@ static void settle(struct log *log)
 	log->hole_ms = l->now_ms;
 }
 
-/* --- another epoch ----------------------------------------------------- */
-
-/* Whether a message of another epoch is in that of `ctx`, a top, too. */
-static bool is_in_era(void *ctx, struct place at)
-{
-	const Stentor__Link__V1__Era *era = past_era(ctx, at.epoch);
-
-	return era != NULL && at.offset <= era->offset;
-}
-
-static bool is_same(void *ctx, struct place at)
-{
-	return past_same(((struct log *)ctx)->past, at);
-}
-
-/* Whether nothing was there after `last` in the epoch that is left, nor in one
- * between. */
-static bool is_sure(const struct log *log, uint64_t last, LinkPlace *top)
-{
-	struct logs *l = log->logs;
-	struct place left = {log->place.epoch, 0};
-
-	/* There was no log, and messages live longer than that is ago. */
-	if (last == 0 && top->n_eras == 0 &&
-	    top->epoch - left.epoch < log->channel->rule->history_ttl_ms)
-		return true;
-	/* Another log came and went. */
-	if (last > 0 && top->n_eras > 0 && !is_in_era(top, left))
-		return false;
-	if (held_between(&log->held, left.epoch, top->epoch, is_in_era, top) ||
-	    (is_moving(log) && log->next.epoch < top->epoch &&
-	     !is_in_era(top, log->next)))
-		return false;
-	return !log->doubt && l->ops->whole(l->ctx);
-}
-
-/* The place is `to` now, in another epoch, whose top is `top`. */
-static void arrive(struct log *log, struct place to, uint64_t top)
-{
-	log->place = to;
-	log->seen = (struct place){to.epoch, max_of(to.offset, top)};
-	if (log->next.epoch == to.epoch)
-		log->seen.offset = max_of(log->seen.offset, log->next.offset);
-	if (!is_moving(log))
-		log->next = (struct place){0, 0};
-	log->report_at = 0; /* it was counted in the epoch that is left */
-	look_forget(log);
-	held_carry(&log->held, to.epoch, is_same, log);
-}
-
-/* The log is in another epoch, E2, than our place, (E, p). With `last` the
- * greatest offset that was known in E:
- *
- *	E is an era of E2, with base b: the place is (E2, min(p, b)), and what
- *		E had from max(p, b) + 1 to `last` is lost
- *	E is none: the log is another one; the place is (E2, 0)
- *
- * What was lost is a gap, for each reader by its own place: past_map(). It ends
- * with `last` if we are sure, else nobody knows what there was. */
-static void move(struct log *log, LinkPlace *top)
-{
-	struct logs *l = log->logs;
-	uint64_t last = max_of(log->place.offset, log->seen.offset);
-	struct past_epoch from = {
-		.epoch = log->place.epoch,
-		.last = last,
-		.passed = log->place.offset,
-		.sure = is_sure(log, last, top),
-		.left_ms = l->now_ms,
-	};
-	struct place to = log->place;
-	struct gap gap;
-
-	from.exact = from.sure;
-	log->past = past_move(log->past, &from, top);
-	check(past_map(log->past, &to, &gap)); /* told to each reader */
-	/* The store is to hear of epochs that it has forgotten. */
-	if (past_knows_more(log->past, top))
-		ask(log);
-	questions_cancel(l->questions, &log->fetch);
-	list_remove(&log->in_holes);
-	l->counters.moved++;
-	l->ops->moved(l->ctx, log->channel, to);
-	arrive(log, to, top->offset);
-}
-
-/* The offset in the epoch of `top` before a message of this or an earlier one.
- */
-static uint64_t before(const LinkPlace *top, struct place at)
-{
-	const Stentor__Link__V1__Era *era = past_era(top, at.epoch);
-
-	if (at.epoch == top->epoch)
-		return at.offset - 1;
-	return era != NULL ? min_of(era->offset, at.offset - 1) : 0;
-}
-
-/* Where a log begins for those who are there already; logs_open(). */
-static struct place beginning(const struct log *log, const LinkPlace *top)
-{
-	struct place at = {top->epoch, top->offset};
-	uint64_t made_ms = top->epoch;
-
-	if (log->since_ms == LOGS_SINCE_NOW)
-		return at;
-	if (top->n_eras > 0)
-		made_ms = top->eras[top->n_eras - 1]->epoch;
-	if (log->since_ms <= made_ms)
-		at.offset = 0;
-	else if (log->first.epoch != 0 && log->first.epoch <= top->epoch)
-		at.offset = min_of(at.offset, before(top, log->first));
-	return at;
-}
-
-static void become_known(struct log *log, const LinkPlace *top)
-{
-	struct logs *l = log->logs;
-	struct past_epoch none = {0};
-
-	if (top->n_eras > 0)
-		log->past = past_move(NULL, &none, top);
-	arrive(log, beginning(log, top), top->offset);
-	l->ops->known(l->ctx, log->channel);
-}
-
-/* A message of an earlier epoch is known to have been there. */
-static void was_there(struct log *log, struct place at)
-{
-	struct logs *l = log->logs;
-	struct past_epoch *e = past_find(log->past, at.epoch);
-	struct gap gap = {.to = at};
-	uint64_t reached = e != NULL ? max_of(e->last, e->base) : 0;
-
-	if (e == NULL || at.offset > reached)
-		ask(log); /* or the store has gone back behind all of this */
-	if (e == NULL || !e->exact || at.offset <= reached) {
-		l->counters.doubles++;
-		return;
-	}
-	gap.reason = e->gone ? GAP_EPOCH : GAP_REWOUND;
-	gap.from = (struct place){at.epoch, reached + 1};
-	e->last = at.offset;
-	l->ops->lost(l->ctx, log->channel, &gap);
-}
-
-/* The oldest epoch of which something may still be on its way that nobody has
- * been told of. Of one in which there was no log nothing is. */
-static struct past_epoch *oldest_exact(const struct log *log)
-{
-	struct past *p = log->past;
-	struct past_epoch *oldest = NULL;
-
-	for (unsigned i = 0; p != NULL && i < p->count; i++) {
-		struct past_epoch *e = &p->epoch[i];
-
-		if (e->exact && !(e->gone && e->last == 0) &&
-		    log->logs->now_ms - e->left_ms < LOGS_LATE_MS &&
-		    (oldest == NULL || e->epoch < oldest->epoch))
-			oldest = e;
-	}
-	return oldest;
-}
-
-/* A link has ended, by which messages of earlier epochs may have been on their
- * way. */
-static void doubt_past(struct log *log)
-{
-	struct logs *l = log->logs;
-	struct past_epoch *e = oldest_exact(log);
-	struct gap gap;
-
-	if (e == NULL)
-		return;
-	for (unsigned i = 0; i < log->past->count; i++)
-		log->past->epoch[i].sure = log->past->epoch[i].exact = false;
-	gap = (struct gap){
-		.reason = e->gone ? GAP_EPOCH : GAP_REWOUND,
-		.from = {e->epoch, max_of(e->last, e->base) + 1},
-		.to = {log->past->present, e->base},
-	};
-	l->ops->lost(l->ctx, log->channel, &gap);
-}
-
 /* --- fetching ---------------------------------------------------------- */
 
 static void fetch(struct log *log)
@@ -466,7 +283,7 @@ static void take_history(struct log *log, const HistoryAnswer *answer)
 	if (top < log->fetch_seen.offset)
 		/* Read before that was appended, for another of us; or the
 		 * store has gone back. */
-		ask(log);
+		log_ask(log);
 	else if (log->place.offset < top)
 		fetch(log);
 }
@@ -483,7 +300,7 @@ static void on_fetched(struct question *q, const HistoryAnswer *answer,
 	if (top.epoch == 0 || top.epoch > PLACE_EPOCH_MAX) {
 		log->logs->counters.malformed++;
 	} else if (top.epoch < log->place.epoch) {
-		ask(log);
+		log_ask(log);
 	} else if (top.epoch > log->place.epoch) {
 		goes_on(log, top);
 	} else {
@@ -502,7 +319,7 @@ static bool is_missed(struct log *log, uint64_t top)
 	struct logs *l = log->logs;
 	bool missed = log->found > log->seen.offset;
 
-	look_forget(log);
+	log_look_forget(log);
 	if (missed) {
 		l->counters.swept++;
 		return true;
@@ -516,9 +333,9 @@ static bool is_missed(struct log *log, uint64_t top)
 static void take_top(struct log *log, LinkPlace *top)
 {
 	if (!log_known(log)) {
-		become_known(log, top);
+		log_become_known(log, top);
 	} else if (top->epoch > log->place.epoch) {
-		move(log, top);
+		log_move(log, top);
 	} else if (top->epoch == log->place.epoch &&
 		   top->offset > log->seen.offset) {
 		if (!log->sweeping || is_missed(log, top->offset)) {
@@ -563,8 +380,8 @@ static void on_tops(struct question *q, const HistoryAnswer *history UNUSED,
 		again = log->again || log->wanted > log->asks;
 		log->again = false;
 		if (again)
-			ask(log);
-		else if (!log_known(log) || is_moving(log))
+			log_ask(log);
+		else if (!log_known(log) || log_moving(log))
 			look_later(log); /* not yet what it is to be */
 		settle(log);
 	}
@@ -587,7 +404,7 @@ static void ask_batch(struct logs *l)
 	while (b->count < LOGS_TOPS &&
 	       (node = list_pop_front(&l->asks)) != NULL) {
 		struct log *log = container_of(node, struct log, in_asks);
-		struct place seen = is_moving(log) ? log->next : log->seen;
+		struct place seen = log_moving(log) ? log->next : log->seen;
 
 		list_push_back(&b->asked, node);
 		log->asked = true;
@@ -596,7 +413,7 @@ static void ask_batch(struct logs *l)
 		stentor__link__v1__place__init(&places[b->count]);
 		places[b->count].epoch = seen.epoch;
 		places[b->count].offset = seen.offset;
-		if (!is_moving(log))
+		if (!log_moving(log))
 			past_tell(log->past, &told[b->count],
 				  &places[b->count]);
 		known[b->count] = &places[b->count];
@@ -629,7 +446,7 @@ static void look_again(struct logs *l)
 			log->found = 0; /* it has come, or others ask */
 			continue;
 		}
-		ask(log);
+		log_ask(log);
 		log->sweeping = found;
 	}
 }
@@ -653,7 +470,7 @@ static void sweep(struct logs *l)
 		asked++;
 		if (log->unasked || log->asked || !list_empty(&log->in_asks))
 			continue;
-		ask(log);
+		log_ask(log);
 		log->sweeping = true;
 	}
 	if (asked > 0)
@@ -713,7 +530,7 @@ void logs_close(struct logs *l, struct channel *ch)
 
 bool log_level(const struct log *log)
 {
-	return log_known(log) && !is_moving(log) &&
+	return log_known(log) && !log_moving(log) &&
 	       log->place.offset >= log->seen.offset;
 }
 
@@ -722,7 +539,7 @@ void logs_announced(struct logs *l UNUSED, struct channel *ch)
 	if (!ch->log->unasked)
 		return;
 	ch->log->unasked = false;
-	ask(ch->log);
+	log_ask(ch->log);
 }
 
 uint64_t logs_ask(struct logs *l UNUSED, struct channel *ch)
@@ -730,7 +547,7 @@ uint64_t logs_ask(struct logs *l UNUSED, struct channel *ch)
 	struct log *log = ch->log;
 
 	if (!log->asked)
-		ask(log);
+		log_ask(log);
 	log->sweeping = false;
 	return log_want(log);
 }
@@ -750,7 +567,7 @@ void logs_deliver(struct logs *l, struct channel *ch,
 	if (at.epoch < log->place.epoch && past_same(log->past, at))
 		at.epoch = d.epoch = log->place.epoch;
 	if (at.epoch < log->place.epoch) {
-		was_there(log, at);
+		log_was_there(log, at);
 		return;
 	}
 	if (at.epoch > log->place.epoch) {
@@ -777,7 +594,7 @@ void logs_moved(struct logs *l, struct channel *ch, struct place top,
 	l->now_ms = now_ms;
 	if (top.epoch == 0 || top.epoch > PLACE_EPOCH_MAX || top.offset == 0) {
 		log->doubt = true;
-		ask(log);
+		log_ask(log);
 		return;
 	}
 	if (top.epoch > log->place.epoch) {
@@ -785,7 +602,7 @@ void logs_moved(struct logs *l, struct channel *ch, struct place top,
 	} else if (top.epoch == log->place.epoch) {
 		log->seen.offset = max_of(log->seen.offset, top.offset);
 	} else {
-		was_there(log, top);
+		log_was_there(log, top);
 	}
 	settle(log);
 }
@@ -801,7 +618,7 @@ static void ask_all(struct logs *l)
 		struct log *log = container_of(node, struct log, in_all);
 
 		log->doubt = true;
-		ask(log);
+		log_ask(log);
 	}
 }
 
@@ -810,7 +627,7 @@ void logs_resync(struct logs *l, bool lost)
 	l->counters.resyncs++;
 	for (struct list *node = l->all.next; lost && node != &l->all;
 	     node = node->next)
-		doubt_past(container_of(node, struct log, in_all));
+		log_doubt_past(container_of(node, struct log, in_all));
 	ask_all(l);
 }
 
@@ -833,7 +650,7 @@ void logs_run(struct logs *l, uint64_t now_ms)
 		if (now_ms < log->hole_ms + LOGS_HOLE_MS)
 			break;
 		list_remove(&log->in_holes);
-		if (!is_moving(log))
+		if (!log_moving(log))
 			fetch(log);
 	}
 	look(l);
