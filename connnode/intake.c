@@ -8,6 +8,7 @@
 #include "connnode/stream/drain.h"
 #include "connnode/stream/lagging.h"
 #include "connnode/stream/replay.h"
+#include "connnode/stream/stream.h"
 #include "connnode/worker.h"
 
 #include <string.h>
@@ -252,22 +253,28 @@ static void on_known(void *ctx, struct channel *ch)
 		fanout_finish(&w->fanout, ch); /* whose marker is in the list */
 		level(ch);
 	}
-	replays_known(w, ch);
+	replays_known(&w->replays, ch);
 }
 
 static void on_skipped(void *ctx, struct channel *ch, uint64_t to)
 {
-	replays_skipped(ctx, ch, to);
+	struct worker *w = ctx;
+
+	replays_skipped(&w->replays, ch, to);
 }
 
 static void on_moved(void *ctx, struct channel *ch, struct place to)
 {
-	replays_moved(ctx, ch, to);
+	struct worker *w = ctx;
+
+	replays_moved(&w->replays, ch, to);
 }
 
 static void on_lost(void *ctx, struct channel *ch, const struct gap *gap)
 {
-	replays_lost(ctx, ch, gap);
+	struct worker *w = ctx;
+
+	replays_lost(&w->replays, ch, gap);
 }
 
 static bool on_whole(void *ctx)
@@ -303,18 +310,33 @@ static const struct logs_ops logs_ops = {
 	.whole = on_whole,
 };
 
+static const struct replays_ops replays_ops = {
+	.gap = stream_tell_gap,
+	.placed = stream_placed,
+};
+
 void intake_init(struct worker *w)
 {
+	struct replays_use use = {
+		.channels = &w->channels,
+		.questions = &w->questions,
+		.logs = &w->logs,
+		.fanout = &w->fanout,
+		.announcer = &w->announcer,
+		.metrics = &w->metrics,
+	};
+
 	fanout_init(&w->fanout, &w->channels, &fanout_ops, w);
 	questions_init(&w->questions, &questions_ops, w);
 	logs_init(&w->logs, &w->questions, &logs_ops, w,
 		  w->options->hold_bytes_max, w->options->sweep_ms);
-	replays_init(w);
+	replays_init(&w->replays, &use, &replays_ops,
+		     w->options->replay_bytes_max);
 }
 
 void intake_fini(struct worker *w)
 {
-	replays_fini(w);
+	replays_fini(&w->replays);
 	logs_fini(&w->logs);
 	questions_fini(&w->questions);
 	fanout_fini(&w->fanout);
@@ -351,7 +373,7 @@ static void apply_rule(struct worker *w, struct channel *ch)
 	} else if (!reliable && ch->was_reliable && ch->log != NULL &&
 		   is_level(ch)) {
 		ch->log_left = ch->log->place;
-		replays_log_closed(w, ch);
+		replays_log_closed(&w->replays, ch);
 		logs_close(&w->logs, ch);
 	}
 }

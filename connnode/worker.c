@@ -117,12 +117,16 @@ static bool readies_pending(void *ctx)
 
 static unsigned run_replays(void *ctx, unsigned budget)
 {
-	return replays_run(ctx, budget);
+	struct worker *w = ctx;
+
+	return replays_run(&w->replays, budget, worker_now(w));
 }
 
 static bool pending_replays(void *ctx)
 {
-	return replays_pending(ctx);
+	struct worker *w = ctx;
+
+	return replays_pending(&w->replays);
 }
 
 static unsigned run_logs(void *ctx, unsigned budget UNUSED)
@@ -407,7 +411,7 @@ static void on_tick(uv_timer_t *timer)
 	uplink_tick(w->uplink);
 	tell_load(w, now);
 	announcer_tick(&w->announcer, now);
-	replays_tick(w);
+	replays_tick(&w->replays, now);
 	drain_tick(w);
 	give_back(w, now);
 	tend_port(w, now);

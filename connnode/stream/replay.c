@@ -3,8 +3,6 @@
 #include "common/base/clock.h"
 #include "connnode/stream/claim.h"
 #include "connnode/stream/session.h"
-#include "connnode/stream/stream.h"
-#include "connnode/worker.h"
 
 enum phase {
 	PHASE_CLAIMED, /* the log's place is needed */
@@ -14,6 +12,7 @@ enum phase {
 };
 
 struct replay {
+	struct replays *all;
 	struct subscription *sub;
 	struct list in_unplaced; /* the channel's, in every phase but RUNNING */
 	struct page_reader reader;
@@ -28,9 +27,9 @@ struct replay {
 
 /* Three quarters of the memory are for pages, which many share; what waits in
  * streams' queues, the rest, is gone as soon as their sockets take it. */
-static size_t queue_share(const struct worker *w)
+static size_t queue_share(const struct replays *rs)
 {
-	return w->options->replay_bytes_max / 4;
+	return rs->bytes_max / 4;
 }
 
 static void wait_in(struct session *s, struct list *line)
@@ -39,41 +38,35 @@ static void wait_in(struct session *s, struct list *line)
 	list_push_back(line, &s->in_replays);
 }
 
-static void run_later(struct session *s)
+static void run_later(struct replays *rs, struct session *s)
 {
-	wait_in(s, &s->worker->replays.running);
+	wait_in(s, &rs->running);
 }
 
-static void on_loaded(struct page_reader *r)
+static void on_loaded(struct page_reader *reader)
 {
-	run_later(container_of(r, struct replay, reader)->sub->session);
+	struct replay *r = container_of(reader, struct replay, reader);
+
+	run_later(r->all, r->sub->session);
 }
 
-void replays_init(struct worker *w)
+void replays_init(struct replays *rs, const struct replays_use *use,
+		  const struct replays_ops *ops, size_t bytes_max)
 {
-	struct replays *rs = &w->replays;
-
-	*rs = (struct replays){0};
+	*rs = (struct replays){.use = *use, .ops = ops, .bytes_max = bytes_max};
 	slab_init(&rs->slab, sizeof(struct replay));
-	pages_init(&rs->pages, &w->channels, &w->questions,
-		   w->options->replay_bytes_max - queue_share(w), on_loaded);
+	pages_init(&rs->pages, use->channels, use->questions,
+		   bytes_max - queue_share(rs), on_loaded);
 	list_init(&rs->running);
 	list_init(&rs->draining);
 	list_init(&rs->crowded);
 }
 
-void replays_fini(struct worker *w)
+void replays_fini(struct replays *rs)
 {
-	struct replays *rs = &w->replays;
-
 	check(rs->count == 0);
 	pages_fini(&rs->pages);
 	slab_fini(&rs->slab);
-}
-
-static struct worker *worker_of(const struct replay *r)
-{
-	return r->sub->session->worker;
 }
 
 static void run(struct replay *r)
@@ -90,22 +83,22 @@ static void ask_again(struct replay *r)
 	r->phase = PHASE_ASKED;
 	list_remove(&r->in_unplaced);
 	list_push_back(&ch->unplaced, &r->in_unplaced);
-	r->ask = logs_ask(&worker_of(r)->logs, ch);
+	r->ask = logs_ask(r->all->use.logs, ch);
 }
 
 static void leave_page(struct replay *r)
 {
-	pages_leave(&worker_of(r)->replays.pages, &r->reader);
+	pages_leave(&r->all->pages, &r->reader);
 }
 
 /* --- beginning and end of a replay ------------------------------------- */
 
-void replay_begin(struct worker *w, struct subscription *sub,
+void replay_begin(struct replays *rs, struct subscription *sub,
 		  const struct place *claim)
 {
-	struct replay *r = slab_alloc(&w->replays.slab);
+	struct replay *r = slab_alloc(&rs->slab);
 
-	*r = (struct replay){.sub = sub, .claimed = claim != NULL};
+	*r = (struct replay){.all = rs, .sub = sub, .claimed = claim != NULL};
 	if (claim != NULL)
 		r->at = *claim;
 	list_init(&r->reader.in_page);
@@ -113,22 +106,22 @@ void replay_begin(struct worker *w, struct subscription *sub,
 	sub->replay = r;
 	sub->at = SUBSCRIPTION_HELD;
 	sub->session->replays++;
-	w->replays.count++;
+	rs->count++;
 }
 
-void replay_cancel(struct worker *w, struct subscription *sub)
+/* Lets go of it without making it live. */
+static void cancel(struct replay *r)
 {
-	struct replay *r = sub->replay;
+	struct replays *rs = r->all;
+	struct subscription *sub = r->sub;
 
-	if (r == NULL)
-		return;
 	leave_page(r);
 	list_remove(&r->in_unplaced);
 	sub->replay = NULL;
 	sub->at = sub->channel->messages;
 	sub->session->replays--;
-	w->replays.count--;
-	slab_free(&w->replays.slab, r);
+	rs->count--;
+	slab_free(&rs->slab, r);
 }
 
 /* It has what was delivered here so far, or more. */
@@ -137,7 +130,7 @@ static void go_live(struct replay *r)
 	struct subscription *sub = r->sub;
 	uint64_t at = r->at.offset;
 
-	replay_cancel(worker_of(r), sub);
+	cancel(r);
 	sub->at = at;
 }
 
@@ -148,16 +141,10 @@ struct place subscription_place(const struct subscription *sub)
 	return (struct place){sub->channel->epoch, sub->at};
 }
 
-/* With the place behind it, where the subscription is now. */
-static void tell_gap(struct subscription *sub, const struct gap *gap)
+static void tell_gap(struct replays *rs, struct subscription *sub,
+		     const struct gap *gap)
 {
-	struct session *s = sub->session;
-	struct frame *f;
-
-	stream_places(s);
-	f = stream_gap(s, sub->channel, gap);
-	session_push(s, f);
-	frame_release(f);
+	rs->ops->gap(sub->session, sub->channel, gap);
 }
 
 /* --- claims ------------------------------------------------------------ */
@@ -175,12 +162,12 @@ static void resolve_claim(struct replay *r)
 	if (gap.reason >= 0) {
 		/* If it can't be known what it lacks, that is told already. */
 		r->quiet = gap.to.epoch == 0;
-		tell_gap(r->sub, &gap);
+		tell_gap(r->all, r->sub, &gap);
 		outcome = RESUME_GAP;
 	} else if (r->at.offset < log->place.offset) {
 		outcome = RESUME_REPLAYED;
 	}
-	metric_add(&s->worker->metrics, NM_RESUME, outcome, 1);
+	metric_add(r->all->use.metrics, NM_RESUME, outcome, 1);
 }
 
 static void resolve_fresh(struct replay *r)
@@ -197,23 +184,23 @@ static void resolve_fresh(struct replay *r)
  * what the client's place meant can't be known. */
 static void give_up(struct replay *r)
 {
+	struct replays *rs = r->all;
 	struct subscription *sub = r->sub;
 	struct gap gap = {.reason = GAP_UNKNOWN, .from = r->at};
 
 	gap.from.offset++;
-	replay_cancel(worker_of(r), sub);
-	tell_gap(sub, &gap);
+	cancel(r);
+	tell_gap(rs, sub, &gap);
 }
 
-static bool hopeless(const struct worker *w, const struct channel *ch)
+static bool hopeless(const struct replays *rs, const struct channel *ch)
 {
 	return !log_known(ch->log) && !rule_reliable(ch->rule) &&
-	       w->announcer.store == 0;
+	       rs->use.announcer->store == 0;
 }
 
-bool replays_placed(struct session *s)
+bool replays_placed(struct replays *rs, struct session *s)
 {
-	struct worker *w = s->worker;
 	bool placed = true;
 
 	for (unsigned i = 0; i < s->subscriptions; i++) {
@@ -224,8 +211,8 @@ bool replays_placed(struct session *s)
 		if (r == NULL)
 			continue;
 		if (!log_known(ch->log))
-			logs_announced(&w->logs, ch);
-		if (r->claimed && hopeless(w, ch)) {
+			logs_announced(rs->use.logs, ch);
+		if (r->claimed && hopeless(rs, ch)) {
 			give_up(r);
 			continue;
 		}
@@ -269,7 +256,7 @@ static void tell_expired(struct replay *r, uint64_t to)
 
 	r->at.offset = to;
 	if (!r->quiet)
-		tell_gap(r->sub, &gap);
+		tell_gap(r->all, r->sub, &gap);
 }
 
 /* The store had nothing after the client's place. True if that is settled. */
@@ -289,7 +276,7 @@ static bool give_nothing(struct replay *r)
 	return false;
 }
 
-static void give(struct worker *w, struct replay *r)
+static void give(struct replays *rs, struct replay *r)
 {
 	struct session *s = r->sub->session;
 	struct page *p = r->reader.page;
@@ -312,20 +299,20 @@ static void give(struct worker *w, struct replay *r)
 		given++;
 	}
 	leave_page(r);
-	metric_add(&w->metrics, NM_REPLAYED, 0, given);
+	metric_add(rs->use.metrics, NM_REPLAYED, 0, given);
 	s->replay_bytes += (uint32_t)(s->out.bytes - before);
-	w->replays.queued_bytes += s->out.bytes - before;
+	rs->queued_bytes += s->out.bytes - before;
 }
 
-static bool has_room(const struct worker *w, size_t bytes)
+static bool has_room(const struct replays *rs, size_t bytes)
 {
-	return w->replays.queued_bytes == 0 ||
-	       w->replays.queued_bytes + bytes <= queue_share(w);
+	return rs->queued_bytes == 0 ||
+	       rs->queued_bytes + bytes <= queue_share(rs);
 }
 
 /* Goes on with one replay. True when it is over; else it waits: for its page,
  * for its socket, for memory, or for logs.c. */
-static bool catch_up(struct worker *w, struct replay *r)
+static bool catch_up(struct replays *rs, struct replay *r)
 {
 	struct session *s = r->sub->session;
 	struct channel *ch = r->sub->channel;
@@ -338,17 +325,17 @@ static bool catch_up(struct worker *w, struct replay *r)
 			return true;
 		}
 		if (r->reader.page == NULL)
-			pages_join(&w->replays.pages, &r->reader, ch, r->at,
+			pages_join(&rs->pages, &r->reader, ch, r->at,
 				   r->sub->variant, r->begun);
 		if (r->reader.page->state != PAGE_LOADED)
 			return false;
 		if (r->reader.page->count == 0) {
 			if (!give_nothing(r))
 				return false;
-		} else if (has_room(w, r->reader.page->bytes)) {
-			give(w, r);
+		} else if (has_room(rs, r->reader.page->bytes)) {
+			give(rs, r);
 		} else {
-			wait_in(s, &w->replays.crowded);
+			wait_in(s, &rs->crowded);
 			return false;
 		}
 	}
@@ -367,19 +354,19 @@ static struct replay *next_replay(struct session *s)
 	return NULL;
 }
 
-static void serve(struct worker *w, struct session *s)
+static void serve(struct replays *rs, struct session *s, uint64_t now_ms)
 {
 	struct replay *r;
 
-	while (!s->doomed && (r = next_replay(s)) != NULL && catch_up(w, r))
+	while (!s->doomed && (r = next_replay(s)) != NULL && catch_up(rs, r))
 		;
 	if (s->replay_bytes > 0) {
-		s->replay_since_ms = (uint32_t)worker_now(w);
-		wait_in(s, &w->replays.draining);
+		s->replay_since_ms = (uint32_t)now_ms;
+		wait_in(s, &rs->draining);
 	}
 }
 
-void replays_start(struct session *s)
+void replays_start(struct replays *rs, struct session *s)
 {
 	struct channel *ch;
 	struct replay *r;
@@ -393,35 +380,36 @@ void replays_start(struct session *s)
 			go_live(r);
 	}
 	if (s->replays > 0)
-		run_later(s);
+		run_later(rs, s);
 }
 
-void replay_drained(struct session *s)
+void replay_drained(struct replays *rs, struct session *s)
 {
 	if (s->replay_bytes == 0)
 		return;
-	s->worker->replays.queued_bytes -= s->replay_bytes;
+	rs->queued_bytes -= s->replay_bytes;
 	s->replay_bytes = 0;
 	list_remove(&s->in_replays);
 	if (s->replays > 0)
-		run_later(s);
+		run_later(rs, s);
 }
 
-void replays_leave(struct session *s)
+void replays_leave(struct replays *rs, struct session *s)
 {
-	struct worker *w = s->worker;
+	for (unsigned i = 0; s->replays > 0 && i < s->subscriptions; i++) {
+		struct replay *r = session_subscription(s, i)->replay;
 
-	for (unsigned i = 0; s->replays > 0 && i < s->subscriptions; i++)
-		replay_cancel(w, session_subscription(s, i));
+		if (r != NULL)
+			cancel(r);
+	}
 	list_remove(&s->in_replays);
-	w->replays.queued_bytes -= s->replay_bytes;
+	rs->queued_bytes -= s->replay_bytes;
 	s->replay_bytes = 0;
-	pages_run(&w->replays.pages);
+	pages_run(&rs->pages);
 }
 
-unsigned replays_run(struct worker *w, unsigned budget)
+unsigned replays_run(struct replays *rs, unsigned budget, uint64_t now_ms)
 {
-	struct replays *rs = &w->replays;
 	unsigned most = max_of(min_of(budget / REPLAY_WORK, REPLAY_SLICE), 1u);
 	struct list now, *node;
 	unsigned served = 0;
@@ -429,10 +417,11 @@ unsigned replays_run(struct worker *w, unsigned budget)
 	pages_run(&rs->pages);
 	list_init(&now);
 	list_splice_back(&now, &rs->running);
-	if (has_room(w, PAGE_BYTES))
+	if (has_room(rs, PAGE_BYTES))
 		list_splice_back(&now, &rs->crowded);
 	while (served < most && (node = list_pop_front(&now)) != NULL) {
-		serve(w, container_of(node, struct session, in_replays));
+		serve(rs, container_of(node, struct session, in_replays),
+		      now_ms);
 		served++;
 	}
 	list_splice_back(&now, &rs->running);
@@ -440,27 +429,22 @@ unsigned replays_run(struct worker *w, unsigned budget)
 	return served * REPLAY_WORK;
 }
 
-bool replays_pending(const struct worker *w)
+bool replays_pending(const struct replays *rs)
 {
-	const struct replays *rs = &w->replays;
-
 	return !list_empty(&rs->running) || pages_pending(&rs->pages) ||
-	       (!list_empty(&rs->crowded) && has_room(w, PAGE_BYTES));
+	       (!list_empty(&rs->crowded) && has_room(rs, PAGE_BYTES));
 }
 
-void replays_tick(struct worker *w)
+void replays_tick(struct replays *rs, uint64_t now_ms)
 {
-	struct replays *rs = &w->replays;
-	uint64_t now = worker_now(w);
-
-	pages_tick(&rs->pages, now);
+	pages_tick(&rs->pages, now_ms);
 	if (list_empty(&rs->crowded))
 		return;
 	list_for_each_safe (node, &rs->draining) {
 		struct session *s =
 			container_of(node, struct session, in_replays);
 
-		if ((uint32_t)now - s->replay_since_ms < REPLAY_DRAIN_MS)
+		if ((uint32_t)now_ms - s->replay_since_ms < REPLAY_DRAIN_MS)
 			break;
 		session_doom(s, CLOSED_SLOW);
 		list_remove(&s->in_replays);
@@ -474,7 +458,7 @@ static struct subscription *subscription_of(struct list *node)
 	return container_of(node, struct subscription, in_channel);
 }
 
-static void on_known(struct worker *w, struct replay *r)
+static void on_known(struct replays *rs, struct replay *r)
 {
 	struct session *s = r->sub->session;
 
@@ -483,22 +467,22 @@ static void on_known(struct worker *w, struct replay *r)
 	if (!s->ready) {
 		if (r->phase == PHASE_ASKED)
 			r->phase = PHASE_ANSWERED;
-		stream_placed(w, s);
+		rs->ops->placed(s);
 		return;
 	}
 	/* Resolved before, or the channel has just become reliable. */
 	if (r->phase == PHASE_ASKED)
 		run(r);
 	replays_resolve(s);
-	replays_start(s);
+	replays_start(rs, s);
 }
 
 /* Whoever comes with a place that we don't know makes this happen, so it
  * concerns those alone who wait: no other subscriber, and no fan-out. */
-void replays_known(struct worker *w, struct channel *ch)
+void replays_known(struct replays *rs, struct channel *ch)
 {
 	list_for_each_safe (node, &ch->unplaced)
-		on_known(w, container_of(node, struct replay, in_unplaced));
+		on_known(rs, container_of(node, struct replay, in_unplaced));
 }
 
 /* Where it is, if that is decided; else it is judged later, by the new place.
@@ -523,15 +507,15 @@ static void begin_anew(struct replay *r)
 
 	leave_page(r);
 	run(r);
-	run_later(s);
+	run_later(r->all, s);
 }
 
-void replays_skipped(struct worker *w, struct channel *ch, uint64_t to)
+void replays_skipped(struct replays *rs, struct channel *ch, uint64_t to)
 {
 	uint64_t from = ch->messages;
 	struct gap gap = {.reason = GAP_EXPIRED, .to = {ch->epoch, to}};
 
-	fanout_finish(&w->fanout, ch);
+	fanout_finish(rs->use.fanout, ch);
 	ch->messages = to;
 	list_for_each (node, &ch->subscriptions) {
 		struct subscription *sub = subscription_of(node);
@@ -542,16 +526,16 @@ void replays_skipped(struct worker *w, struct channel *ch, uint64_t to)
 			continue;
 		gap.from = (struct place){ch->epoch, at.offset + 1};
 		move_to(sub, gap.to);
-		tell_gap(sub, &gap);
+		tell_gap(rs, sub, &gap);
 	}
 }
 
-void replays_moved(struct worker *w, struct channel *ch, struct place to)
+void replays_moved(struct replays *rs, struct channel *ch, struct place to)
 {
 	uint64_t from = ch->epoch;
 	struct gap gap;
 
-	fanout_finish(&w->fanout, ch);
+	fanout_finish(rs->use.fanout, ch);
 	ch->epoch = to.epoch;
 	ch->messages = to.offset;
 	list_for_each (node, &ch->subscriptions) {
@@ -564,34 +548,35 @@ void replays_moved(struct worker *w, struct channel *ch, struct place to)
 		sub->moved = true;
 		move_to(sub, at);
 		if (gap.reason >= 0)
-			tell_gap(sub, &gap);
+			tell_gap(rs, sub, &gap);
 		if (sub->replay != NULL)
 			begin_anew(sub->replay);
 	}
 }
 
-void replays_lost(struct worker *w, struct channel *ch, const struct gap *gap)
+void replays_lost(struct replays *rs, struct channel *ch, const struct gap *gap)
 {
-	fanout_finish(&w->fanout, ch);
+	fanout_finish(rs->use.fanout, ch);
 	list_for_each (node, &ch->subscriptions) {
 		struct subscription *sub = subscription_of(node);
 
 		/* Nothing of an earlier epoch is owed to newcomers. */
 		if (is_somewhere(sub) && sub->moved)
-			tell_gap(sub, gap);
+			tell_gap(rs, sub, gap);
 	}
 }
 
-void replays_log_closed(struct worker *w, struct channel *ch)
+void replays_log_closed(struct replays *rs, struct channel *ch)
 {
-	fanout_finish(&w->fanout, ch);
+	fanout_finish(rs->use.fanout, ch);
 	list_for_each (node, &ch->subscriptions) {
 		struct subscription *sub = subscription_of(node);
 
-		replay_cancel(w, sub);
+		if (sub->replay != NULL)
+			cancel(sub->replay);
 		if (!sub->session->ready)
-			stream_placed(w, sub->session);
+			rs->ops->placed(sub->session);
 	}
 	ch->epoch = 0;
-	pages_close(&w->replays.pages, ch);
+	pages_close(&rs->pages, ch);
 }

@@ -25,8 +25,10 @@
 
 #include "common/codec/place.h"
 #include "common/ds/slab.h"
+#include "connnode/channel/fanout.h"
 #include "connnode/channel/logs.h"
 #include "connnode/channel/pages.h"
+#include "connnode/link/announcer.h"
 
 #include <stdbool.h>
 
@@ -34,11 +36,32 @@
 #define REPLAY_WORK	4u  /* units of the turn's budget each */
 #define REPLAY_DRAIN_MS 2000
 
-struct worker;
 struct session;
-struct subscription;
+
+/* Whose these are is the owner's business. */
+struct replays_use {
+	struct channels *channels;
+	struct questions *questions;
+	struct logs *logs;
+	struct fanout *fanout;
+	const struct announcer *announcer; /* of which store positions are */
+	struct metrics *metrics;
+};
+
+struct replays_ops {
+	/* Tells the client what it misses; the place behind that is where its
+	 * subscription is now. */
+	void (*gap)(struct session *s, const struct channel *ch,
+		    const struct gap *gap);
+	/* A log's place became known, or is not needed any more: a session
+	 * that is not ready yet may be so now. */
+	void (*placed)(struct session *s);
+};
 
 struct replays {
+	struct replays_use use;
+	const struct replays_ops *ops;
+	size_t bytes_max;
 	struct slab slab; /* struct replay */
 	struct pages pages;
 	struct list running;  /* session.in_replays: may be served */
@@ -48,16 +71,15 @@ struct replays {
 	uint64_t count;	      /* subscriptions held */
 };
 
-void replays_init(struct worker *w);
+void replays_init(struct replays *rs, const struct replays_use *use,
+		  const struct replays_ops *ops, size_t bytes_max);
 /* At the end, when no subscription is left. */
-void replays_fini(struct worker *w);
+void replays_fini(struct replays *rs);
 
 /* Holds a subscription of a channel that has a log. `claim` NULL: the client
  * has none. */
-void replay_begin(struct worker *w, struct subscription *sub,
+void replay_begin(struct replays *rs, struct subscription *sub,
 		  const struct place *claim);
-/* Lets go of it without making it live: it ends. */
-void replay_cancel(struct worker *w, struct subscription *sub);
 
 /* Where the subscription's client is: what its `id:` says. Epoch 0: the channel
  * is ephemeral. */
@@ -65,31 +87,32 @@ struct place subscription_place(const struct subscription *sub);
 
 /* True when the places of all logs that the session needs are known. Asks for
  * what has to be asked for. */
-bool replays_placed(struct session *s);
+bool replays_placed(struct replays *rs, struct session *s);
 /* Honours the claims; queues gaps. Before the session is told ready. */
 void replays_resolve(struct session *s);
 /* And after: subscriptions that are level are live, the others are replayed. */
-void replays_start(struct session *s);
+void replays_start(struct replays *rs, struct session *s);
 /* All that was queued for the session has been taken (and replay_bytes of it
  * were a page). */
-void replay_drained(struct session *s);
+void replay_drained(struct replays *rs, struct session *s);
 /* The session leaves. */
-void replays_leave(struct session *s);
+void replays_leave(struct replays *rs, struct session *s);
 
 /* A stage of the turn (turn.h), and whether it has more to do at once. */
-unsigned replays_run(struct worker *w, unsigned budget);
-bool replays_pending(const struct worker *w);
+unsigned replays_run(struct replays *rs, unsigned budget, uint64_t now_ms);
+bool replays_pending(const struct replays *rs);
 /* Every 100 ms or so: what nobody needs, and who is too slow. */
-void replays_tick(struct worker *w);
+void replays_tick(struct replays *rs, uint64_t now_ms);
 
 /* From logs.h: the log's place is known, or is about to move, or messages were
  * lost. */
-void replays_known(struct worker *w, struct channel *ch);
-void replays_skipped(struct worker *w, struct channel *ch, uint64_t to);
-void replays_moved(struct worker *w, struct channel *ch, struct place to);
-void replays_lost(struct worker *w, struct channel *ch, const struct gap *gap);
+void replays_known(struct replays *rs, struct channel *ch);
+void replays_skipped(struct replays *rs, struct channel *ch, uint64_t to);
+void replays_moved(struct replays *rs, struct channel *ch, struct place to);
+void replays_lost(struct replays *rs, struct channel *ch,
+		  const struct gap *gap);
 /* The channel's log is about to be closed (new rules, and nobody is behind; or no
  * subscriber): its pages go. */
-void replays_log_closed(struct worker *w, struct channel *ch);
+void replays_log_closed(struct replays *rs, struct channel *ch);
 
 #endif

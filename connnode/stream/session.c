@@ -486,7 +486,7 @@ static void session_flush(struct session *s, struct tally *t)
 			session_tls_goodbye(s);
 			shutdown(s->fd, SHUT_WR);
 		} else if (s->replay_bytes > 0)
-			replay_drained(s);
+			replay_drained(&s->worker->replays, s);
 		return;
 	}
 	n = write_some(s, &offered);
@@ -503,7 +503,7 @@ static void session_flush(struct session *s, struct tally *t)
 	else if (!outq_empty(&s->out) || s->phase == SESSION_LEAVING)
 		mark_dirty(s);
 	if (s->replay_bytes > 0 && outq_empty(&s->out))
-		replay_drained(s);
+		replay_drained(&s->worker->replays, s);
 }
 
 /* Who takes its time over the last bytes must not keep others out. All have

@@ -130,6 +130,17 @@ struct frame *stream_gap(struct session *s, const struct channel *ch,
 	return sse_render(&e);
 }
 
+void stream_tell_gap(struct session *s, const struct channel *ch,
+		     const struct gap *gap)
+{
+	struct frame *f;
+
+	stream_places(s);
+	f = stream_gap(s, ch, gap);
+	session_push(s, f);
+	frame_release(f);
+}
+
 /* --- ready ------------------------------------------------------------- */
 
 /* {"channels":[{"channel":"a","position":{...}},...]}; names need no escaping.
@@ -202,12 +213,12 @@ static void confirm(struct worker *w)
 	}
 }
 
-void stream_placed(struct worker *w, struct session *s)
+void stream_placed(struct session *s)
 {
 	if (!s->confirmed || s->ready)
 		return;
 	list_remove(&s->in_waiting);
-	list_push_back(&w->placed, &s->in_waiting);
+	list_push_back(&s->worker->placed, &s->in_waiting);
 }
 
 unsigned streams_ready(struct worker *w, unsigned budget)
@@ -222,14 +233,14 @@ unsigned streams_ready(struct worker *w, unsigned budget)
 		if (node == NULL)
 			break;
 		s = container_of(node, struct session, in_waiting);
-		if (!replays_placed(s)) {
+		if (!replays_placed(&w->replays, s)) {
 			list_push_back(&w->placing, &s->in_waiting);
 			continue;
 		}
 		replays_resolve(s);
 		push_ready(s);
 		s->ready = true;
-		replays_start(s);
+		replays_start(&w->replays, s);
 	}
 	return i;
 }
@@ -268,7 +279,7 @@ static void subscribe_to(struct session *s, struct subscription *sub,
 	}
 	s->generation = max_of(s->generation, ch->generation);
 	if (need_log(w, ch, claim != NULL))
-		replay_begin(w, sub, s->id_bad ? &unread : claim);
+		replay_begin(&w->replays, sub, s->id_bad ? &unread : claim);
 }
 
 /* The places that the client comes back with, in the worker's scratch memory;
@@ -317,7 +328,7 @@ void stream_unsubscribe(struct session *s)
 {
 	struct worker *w = s->worker;
 
-	replays_leave(s);
+	replays_leave(&w->replays, s);
 	for (unsigned i = 0; i < s->subscriptions; i++) {
 		struct subscription *sub = session_subscription(s, i);
 		struct channel *ch = sub->channel;
@@ -325,7 +336,7 @@ void stream_unsubscribe(struct session *s)
 		if (!channels_unsubscribe(&w->channels, sub))
 			continue;
 		if (ch->log != NULL) {
-			replays_log_closed(w, ch);
+			replays_log_closed(&w->replays, ch);
 			logs_close(&w->logs, ch);
 		}
 		announcer_touch(&w->announcer, ch);

@@ -64,7 +64,7 @@ void stream_unsubscribe(struct session *s);
 unsigned streams_ready(struct worker *w, unsigned budget);
 /* A log's place became known, or is not needed any more: the session may be
  * ready now. */
-void stream_placed(struct worker *w, struct session *s);
+void stream_placed(struct session *s);
 
 /* The `id:` line of a session with several channels, glued to the frame that
  * will be pushed behind it; one reference, the caller's. NULL: it has no place
@@ -77,5 +77,9 @@ void stream_places(struct session *s);
  * reference, the caller's. */
 struct frame *stream_gap(struct session *s, const struct channel *ch,
 			 const struct gap *gap);
+
+/* Tells it; its id is where the client is in each of its channels. */
+void stream_tell_gap(struct session *s, const struct channel *ch,
+		     const struct gap *gap);
 
 #endif

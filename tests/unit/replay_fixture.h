@@ -281,7 +281,7 @@ static void turn(struct fixture *f)
 
 	f->loop.time += 5; /* ms */
 	streams_ready(w, TURN_BUDGET);
-	replays_run(w, TURN_BUDGET);
+	replays_run(&w->replays, TURN_BUDGET, worker_now(w));
 	logs_run(&w->logs, worker_now(w));
 	do
 		fanout_run(&w->fanout, TURN_BUDGET);
@@ -385,7 +385,7 @@ static const char *taken(struct fixture *f, unsigned i)
 	     line = end + 1)
 		see(line, (size_t)(end - line), seen, event);
 	if (s->replay_bytes > 0)
-		replay_drained(s);
+		replay_drained(&f->w.replays, s);
 	return seen;
 }
 

@@ -294,7 +294,7 @@ static void test_replay_budget(void **state)
 	size_t most = 0;
 	unsigned done = 0;
 
-	f->options.replay_bytes_max = 4 * PAGE_BYTES;
+	f->w.replays.bytes_max = 4 * PAGE_BYTES;
 	f->w.replays.pages.bytes_max = 3 * PAGE_BYTES;
 	f->top.offset = 100;
 	for (unsigned i = 0; i < SESSIONS; i++) {
