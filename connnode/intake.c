@@ -221,7 +221,7 @@ void intake_announce(struct worker *w)
 		.version = stentor_version,
 		.token = w->options->process.link_token,
 		.config_hash = w->rules->hash,
-		.connections_max = w->connections_max,
+		.connections_max = w->sessions.limits.connections_max,
 		.started_ms = clock_wall_ms(),
 	};
 

@@ -27,8 +27,6 @@
 #include <string.h>
 #include <unistd.h>
 
-#define WHEEL_SLOTS    1024
-#define TIMERS_PER_RUN 4096
 /* The port opens when a dispatcher's link stands, or after this time: a client
  * that came sooner would only wait. */
 #define LISTEN_AT_LATEST_MS 1000
@@ -50,7 +48,8 @@ uint64_t worker_room_per_second(const struct worker *w)
 	const struct connnode_options *o = w->options;
 	struct fleet_heard fleet = announcer_fleet(&w->announcer);
 
-	return comeback_room(w->stream_count, w->connections_max, o->rate_max,
+	return comeback_room(w->sessions.stream_count,
+			     w->sessions.limits.connections_max, o->rate_max,
 			     o->retry_window_ms, fleet.known && !fleet.full);
 }
 
@@ -68,7 +67,9 @@ static void on_timer(uv_timer_t *timer UNUSED)
 
 static void on_accept(struct listener *l)
 {
-	session_accept(l->ctx);
+	struct worker *w = l->ctx;
+
+	session_accept(&w->sessions, l);
 }
 
 static void on_refused(struct listener *l)
@@ -82,15 +83,17 @@ static void on_refused(struct listener *l)
 
 static unsigned run_handshakes(void *ctx, unsigned budget)
 {
-	return session_tls_turn(ctx, budget);
+	struct worker *w = ctx;
+
+	return session_tls_turn(&w->sessions, budget);
 }
 
 static bool handshakes_pending(void *ctx)
 {
 	struct worker *w = ctx;
 
-	return w->tls.context != NULL &&
-	       !list_empty(&w->tls.handshakes.waiting);
+	return w->sessions.tls.context != NULL &&
+	       !list_empty(&w->sessions.tls.handshakes.waiting);
 }
 
 static unsigned run_admission(void *ctx, unsigned budget)
@@ -153,24 +156,30 @@ static bool pending_fanout(void *ctx)
 
 static unsigned run_lagging(void *ctx, unsigned budget)
 {
-	return lagging_run(ctx, budget);
+	struct worker *w = ctx;
+
+	return lagging_run(&w->sessions, budget);
 }
 
 static bool pending_lagging(void *ctx)
 {
-	return lagging_pending(ctx);
+	struct worker *w = ctx;
+
+	return lagging_pending(&w->sessions);
 }
 
 static unsigned run_writes(void *ctx, unsigned budget)
 {
-	return sessions_flush(ctx, budget);
+	struct worker *w = ctx;
+
+	return sessions_flush(&w->sessions, budget);
 }
 
 static bool writes_pending(void *ctx)
 {
 	struct worker *w = ctx;
 
-	return !list_empty(&w->dirty) || !list_empty(&w->doomed);
+	return sessions_pending(&w->sessions);
 }
 
 /* What the turn has changed, and asks. */
@@ -223,8 +232,9 @@ static void open_port(struct worker *w)
 		.notsent_lowat = (uint32_t)w->options->notsent_bytes,
 		/* Those of the last turn have not been read yet, and must not
 		 * give way to those of this one. */
-		.slice = (unsigned)min_of((uint64_t)WORKER_ACCEPT_SLICE,
-					  max_of(w->heads_max / 2, 1u)),
+		.slice = (unsigned)min_of(
+			(uint64_t)WORKER_ACCEPT_SLICE,
+			max_of(w->sessions.limits.heads_max / 2, 1u)),
 		.on_refused = on_refused,
 	};
 	int rc = listener_start(&w->listener, w->loop, w->options->listen,
@@ -265,11 +275,6 @@ static void tend_port(struct worker *w, uint64_t now)
 
 /* --- time -------------------------------------------------------------- */
 
-static void on_wheel(void *ctx UNUSED, struct wheel_timer *timer)
-{
-	session_on_timer(container_of(timer, struct session, timer));
-}
-
 static void show_logs(struct worker *w)
 {
 	struct metrics *m = &w->metrics;
@@ -308,13 +313,13 @@ static void show_gauges(struct worker *w)
 	struct metrics *m = &w->metrics;
 	const struct announcer *a = &w->announcer;
 
-	metric_set(m, NM_CONNECTIONS, 0, w->stream_count);
+	metric_set(m, NM_CONNECTIONS, 0, w->sessions.stream_count);
 	metric_set(m, NM_SUBSCRIPTIONS, 0, w->channels.subscriptions);
 	metric_set(m, NM_CHANNELS, 0, w->channels.by_name.count);
-	metric_set(m, NM_SEND_QUEUE_BYTES, 0, w->queued_bytes);
+	metric_set(m, NM_SEND_QUEUE_BYTES, 0, w->sessions.queued_bytes);
 	metric_set(m, NM_QUEUE_MEMORY, 0, frames_bytes());
 	metric_set(m, NM_FANOUT_BACKLOG_BYTES, 0, w->fanout.backlog_bytes);
-	metric_set(m, NM_BLOCKED, 0, w->blocked);
+	metric_set(m, NM_BLOCKED, 0, w->sessions.blocked);
 	metric_set(m, NM_DISPATCHERS_UP, 0, announcer_up(a));
 	metric_set(m, NM_CONFIG_DIFFERS, 0, announcer_different(a));
 	metric_set(m, NM_LINK_INBOX_BYTES, 0,
@@ -336,7 +341,7 @@ static void show_state(struct worker *w)
 {
 	struct worker_shared *shared = w->shared;
 
-	shared->streams = w->stream_count;
+	shared->streams = w->sessions.stream_count;
 	shared->accepts = w->load.accepts;
 	shared->accepts_max = w->load.limits.accepts;
 	shared->queue_age_us = w->load.queue_age_us;
@@ -346,6 +351,7 @@ static void show_state(struct worker *w)
 		&w->comeback, worker_now(w), worker_room_per_second(w));
 	shared->ready = w->listener.open && !w->draining &&
 			announcer_up(&w->announcer) > 0;
+	shared->tls_expires_s = w->sessions.tls.expires_s;
 	shared->beat_ms = clock_monotonic_ms();
 }
 
@@ -356,8 +362,8 @@ static uint64_t backlog_age_ms(const struct worker *w, uint64_t now)
 
 	if (w->uplink != NULL)
 		age = max_of(age, uplink_age_ms(w->uplink));
-	if (w->dirty_since_ms != 0)
-		age = max_of(age, now - w->dirty_since_ms);
+	if (w->sessions.dirty_since_ms != 0)
+		age = max_of(age, now - w->sessions.dirty_since_ms);
 	return age;
 }
 
@@ -367,7 +373,7 @@ static void tell_load(struct worker *w, uint64_t now)
 	Stentor__Link__V1__Load *told = &w->announcer.load;
 	struct load *l = &w->load;
 
-	load_look(l, now, w->stream_count,
+	load_look(l, now, w->sessions.stream_count,
 		  metric_get(&w->metrics, NM_ACCEPTED, 0),
 		  metric_get(&w->metrics, NM_BYTES_SENT, 0),
 		  backlog_age_ms(w, now) * 1000);
@@ -378,7 +384,7 @@ static void tell_load(struct worker *w, uint64_t now)
 	told->fullness = l->fullness;
 	told->leave_per_ks = w->pace.per_ks;
 	told->drain_left_ms = pace_left_ms(&w->pace, now);
-	w->announcer.connections = w->stream_count;
+	w->announcer.connections = w->sessions.stream_count;
 	w->announcer.logs = w->logs.count;
 }
 
@@ -405,8 +411,8 @@ static void on_tick(uv_timer_t *timer)
 
 	metric_observe_us(&w->metrics, NM_LOOP_LAG, 0, late * 1000, 1);
 	w->tick_due_ms = now + WORKER_TICK_MS;
-	wheel_run(&w->wheel, now, TIMERS_PER_RUN, on_wheel, w);
-	session_tls_tick(w);
+	sessions_tick(&w->sessions);
+	session_tls_tick(&w->sessions);
 	intake_tick(w);
 	uplink_tick(w->uplink);
 	tell_load(w, now);
@@ -449,7 +455,7 @@ static void on_hangup(uv_signal_t *handle, int number UNUSED)
 	if (w->auth != NULL)
 		auth_reload(w->auth, w->auth_config);
 	w->announcer.identity.config_hash = fresh.hash;
-	session_tls_refresh(w);
+	session_tls_refresh(&w->sessions);
 	log_set_level((enum log_level)options.process.log_level);
 	log_info("RELOADED", "rules=%zu", fresh.count);
 	config_free(&connnode_program, &options);
@@ -475,7 +481,7 @@ static void init_load(struct worker *w)
 {
 	const struct connnode_options *o = w->options;
 	struct load_limits limits = {
-		.streams = w->connections_max,
+		.streams = w->sessions.limits.connections_max,
 		.accepts = o->rate_max,
 		.sent_bytes = o->send_rate_full / o->workers,
 		.queue_age_us = o->queue_age_full_ms * 1000,
@@ -493,24 +499,36 @@ static void init_memory(struct worker *w)
 	uint64_t node =
 		o->memory_max != 0 ? o->memory_max : cgroup_memory_max();
 
-	w->queue_memory_max = node / o->workers / 5 * 3;
-	metric_set(&w->metrics, NM_QUEUE_MEMORY_MAX, 0, w->queue_memory_max);
+	w->sessions.limits.memory_max = node / o->workers / 5 * 3;
+	metric_set(&w->metrics, NM_QUEUE_MEMORY_MAX, 0,
+		   w->sessions.limits.memory_max);
+}
+
+static void init_sessions(struct worker *w)
+{
+	const struct connnode_options *o = w->options;
+	struct sessions_limits *limits = &w->sessions.limits;
+
+	sessions_init(&w->sessions, w->loop);
+	w->sessions.metrics = &w->metrics;
+	w->sessions.ops = &request_ops;
+	w->sessions.worker = w;
+	limits->heartbeat_ms = o->heartbeat_ms;
+	limits->head_timeout_ms = o->head_timeout_ms;
+	limits->stall_timeout_ms = o->stall_timeout_ms;
+	limits->connection_age_ms = o->connection_age_ms;
+	limits->queue_bytes_max = o->queue_bytes_max;
+	limits->queue_burst_bytes = o->queue_burst_bytes;
+	limits->queue_grace_ms = o->queue_grace_ms;
 }
 
 static void init_tables(struct worker *w)
 {
-	list_init(&w->streams);
-	list_init(&w->heads);
-	list_init(&w->leaving);
 	list_init(&w->waiting);
 	list_init(&w->placing);
 	list_init(&w->placed);
-	list_init(&w->dirty);
-	list_init(&w->doomed);
-	backlog_init(&w->backlog);
+	init_sessions(w);
 	init_memory(w);
-	slab_init(&w->sessions, sizeof(struct session));
-	wheel_init(&w->wheel, WHEEL_SLOTS, WORKER_TICK_MS, worker_now(w));
 	limits_init(&w->limits, w->options->per_address_max,
 		    w->options->rate_max, worker_now(w));
 	comeback_init(&w->comeback, w->options->retry_window_ms, worker_now(w));
@@ -520,7 +538,6 @@ static void init_tables(struct worker *w)
 	init_load(w);
 	channels_init(&w->channels, w->rules);
 	intake_init(w);
-	w->heartbeat = sse_render_heartbeat(NULL);
 	w->wanted.channel =
 		xcalloc(w->options->channels_max, sizeof(*w->wanted.channel));
 	w->wanted.query_value = xmalloc(2 * (w->options->url_bytes_max + 1));
@@ -548,10 +565,12 @@ static int start_links(struct worker *w, const char *link_url)
 
 static int start(struct worker *w, const char *link_url)
 {
+	struct tls_files files = connnode_tls(w->options);
 	int rc = admission_start(w);
 
 	if (rc == 0)
-		rc = session_tls_start(w);
+		rc = session_tls_start(&w->sessions, &files,
+				       w->options->tls_handshakes_max);
 	if (rc == 0)
 		rc = start_links(w, link_url);
 	if (rc != 0)
@@ -576,7 +595,7 @@ static int start(struct worker *w, const char *link_url)
 static void doom_all(struct list *sessions)
 {
 	list_for_each (node, sessions)
-		session_doom(container_of(node, struct session, in_worker),
+		session_doom(container_of(node, struct session, in_phase),
 			     CLOSED_SHUTDOWN);
 }
 
@@ -602,11 +621,11 @@ static void close_handles(struct worker *w)
 /* Ends everything in order, so that a leak checker finds what was forgotten. */
 static void stop(struct worker *w)
 {
-	doom_all(&w->streams);
-	doom_all(&w->heads);
-	doom_all(&w->leaving);
-	while (!list_empty(&w->doomed))
-		sessions_flush(w, UINT_MAX);
+	doom_all(&w->sessions.streams);
+	doom_all(&w->sessions.heads);
+	doom_all(&w->sessions.leaving);
+	while (!list_empty(&w->sessions.doomed))
+		sessions_flush(&w->sessions, UINT_MAX);
 	intake_fini(w);
 	admission_stop(w);
 	if (w->listener.open)
@@ -620,10 +639,7 @@ static void stop(struct worker *w)
 	channels_fini(&w->channels);
 	limits_fini(&w->limits);
 	scrutiny_fini(&w->scrutiny);
-	slab_fini(&w->sessions);
-	tls_context_free(w->tls.context);
-	wheel_fini(&w->wheel);
-	frame_release(w->heartbeat);
+	sessions_fini(&w->sessions);
 	while (w->parsers.count > 0)
 		http1_free(w->parsers.free[--w->parsers.count]);
 	free(w->wanted.channel);
@@ -649,11 +665,12 @@ int worker_run(const struct worker_start *s)
 	w->index = s->index;
 	w->argc = s->argc;
 	w->argv = s->argv;
-	w->connections_max = s->connections_max;
-	w->heads_max = s->heads_max;
+	w->sessions.limits.connections_max = s->connections_max;
+	w->sessions.limits.heads_max = s->heads_max;
 	w->shared = shared_attach(s->shared_fd);
 	metrics_init(&w->metrics, node_metrics, NM_COUNT, w->shared->cells);
-	metric_set(&w->metrics, NM_CONNECTIONS_MAX, 0, w->connections_max);
+	metric_set(&w->metrics, NM_CONNECTIONS_MAX, 0,
+		   w->sessions.limits.connections_max);
 	metric_set(&w->metrics, NM_DRAINING, 0, 0);
 	init_tables(w);
 	rc = start(w, s->link_url);
@@ -661,7 +678,8 @@ int worker_run(const struct worker_start *s)
 		return 1;
 	uv_run(loop, UV_RUN_DEFAULT);
 	rc = w->ending ? 0 : 1;
-	log_info("END", "streams=%llu", (unsigned long long)w->stream_count);
+	log_info("END", "streams=%llu",
+		 (unsigned long long)w->sessions.stream_count);
 	stop(w);
 	show_gauges(w);
 	metrics_fini(&w->metrics, w->shared->cells);

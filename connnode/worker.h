@@ -44,7 +44,6 @@
 /* Connections accepted in a turn of the loop: in a storm of reconnects live
  * messages get their turn too. */
 #define WORKER_ACCEPT_SLICE 64
-#define WORKER_READ_BYTES   (64u << 10)
 #define WORKER_PARSERS_MAX  256 /* idle request parsers kept for the next */
 
 struct auth;
@@ -56,8 +55,6 @@ struct worker {
 	struct rules *rules;
 	struct auth_config *auth_config;
 	unsigned index;
-	uint64_t connections_max; /* this worker's share */
-	uint64_t heads_max;
 
 	struct worker_shared *shared; /* what the supervisor sees */
 	struct metrics metrics;	      /* in `shared` */
@@ -73,35 +70,19 @@ struct worker {
 	struct logs logs;
 	struct replays replays;
 
-	struct worker_tls tls;
-
-	struct slab sessions; /* struct session */
-	struct list streams;  /* struct session.in_worker: subscribed */
-	struct list heads;    /* likewise: still sending its request */
-	struct list leaving;  /* likewise: answered, flushing, closing */
+	struct sessions sessions;
 	/* struct session.in_waiting: for ready (stream.h) */
 	struct list waiting, placing, placed;
-	struct list dirty;	 /* struct session.in_dirty: has output */
-	uint64_t dirty_since_ms; /* more than a turn could write; 0: not so */
-	struct list doomed;	 /* struct session.in_dirty: to be closed */
-	uint64_t stream_count, head_count, leaving_count;
 	struct limits limits;
 	struct comeback comeback; /* of those who are not let in */
 	struct scrutiny scrutiny; /* of tokens */
 	struct load load;
-	struct wheel wheel;	 /* heartbeats, head and stall timeouts */
-	struct frame *heartbeat; /* shared by all */
-	size_t queued_bytes;	 /* over all streams */
-	struct backlog backlog;	 /* struct session.in_backlog */
-	size_t queue_memory_max; /* that frames may take */
 	size_t memory_peak; /* that they took since memory was given back */
 	uint64_t memory_trim_ms;
-	uint64_t blocked; /* streams that wait for their socket */
 	struct {
 		struct http1 *free[WORKER_PARSERS_MAX];
 		unsigned count;
 	} parsers;
-	char read_buffer[WORKER_READ_BYTES];
 	struct stream_request wanted; /* of the request being read */
 	/* Scratch for the places of one session; room for channels-max. */
 	struct place *places;

@@ -111,7 +111,7 @@ static bool covers(const struct worker *w, const struct token_claims *claims,
  */
 static int verify(struct session *s, const struct credential *c)
 {
-	struct worker *w = s->worker;
+	struct worker *w = s->all->worker;
 	struct sockaddr_storage peer = {.ss_family = AF_INET};
 	const struct sockaddr *address = (struct sockaddr *)&peer;
 	socklen_t len = sizeof(peer);
@@ -135,7 +135,7 @@ static int verify(struct session *s, const struct credential *c)
 int admission_check(struct session *s, const struct http1_request *r,
 		    const struct stream_request *want)
 {
-	struct worker *w = s->worker;
+	struct worker *w = s->all->worker;
 	struct credentials found;
 	int status = 401;
 
@@ -184,6 +184,14 @@ void admission_join(struct session *s)
 {
 	if (s->token != NULL)
 		list_push_back(&s->token->users, &s->in_token);
+}
+
+void admission_leave(struct session *s)
+{
+	list_remove(&s->in_token);
+	if (s->token != NULL)
+		auth_token_release(s->all->worker->auth, s->token);
+	s->token = NULL;
 }
 
 unsigned admission_run(struct worker *w, unsigned budget)

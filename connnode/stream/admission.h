@@ -33,6 +33,8 @@ int admission_check(struct session *s, const struct http1_request *r,
 
 /* The session, a stream now, ends when its token is revoked. */
 void admission_join(struct session *s);
+/* It ends, and needs the token no more. */
+void admission_leave(struct session *s);
 /* A stage of the turn (turn.h): ends streams of revoked tokens and tells all
  * dispatchers what is new, a slice of each. */
 unsigned admission_run(struct worker *w, unsigned budget);

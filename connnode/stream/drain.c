@@ -14,7 +14,7 @@ static void begin(struct worker *w, uint64_t seconds)
 	metric_set(&w->metrics, NM_DRAINING, 0, 1);
 	announcer_hurry(&w->announcer);
 	log_info("DRAIN", "streams=%llu seconds=%llu",
-		 (unsigned long long)w->stream_count,
+		 (unsigned long long)w->sessions.stream_count,
 		 (unsigned long long)seconds);
 }
 
@@ -26,7 +26,7 @@ static void stop(struct worker *w)
 	metric_set(&w->metrics, NM_DRAINING, 0, 0);
 	announcer_hurry(&w->announcer);
 	log_info("DRAIN-STOPPED", "streams=%llu",
-		 (unsigned long long)w->stream_count);
+		 (unsigned long long)w->sessions.stream_count);
 }
 
 void drain_end(struct worker *w)
@@ -70,9 +70,9 @@ static void follow_order(struct worker *w)
 static void send_away(struct worker *w, uint64_t count, const char *reason,
 		      enum close_cause cause)
 {
-	while (count-- > 0 && !list_empty(&w->streams)) {
-		struct session *s = container_of(w->streams.next,
-						 struct session, in_worker);
+	while (count-- > 0 && !list_empty(&w->sessions.streams)) {
+		struct session *s = container_of(w->sessions.streams.next,
+						 struct session, in_phase);
 
 		if (s->doomed)
 			return; /* goes at the end of this turn */
@@ -86,12 +86,13 @@ void drain_tick(struct worker *w)
 	uint64_t now = worker_now(w), due;
 
 	follow_order(w);
-	due = pace_due(&w->pace, now, w->stream_count, &fleet);
+	due = pace_due(&w->pace, now, w->sessions.stream_count, &fleet);
 	if (w->draining)
 		send_away(w, due, "drain", CLOSED_DRAIN);
 	else
 		send_away(w, due, "rebalance", CLOSED_REBALANCE);
-	if (w->ending && w->stream_count == 0 &&
-	    (list_empty(&w->leaving) || now >= w->pace.end_ms + DRAIN_GRACE_MS))
+	if (w->ending && w->sessions.stream_count == 0 &&
+	    (list_empty(&w->sessions.leaving) ||
+	     now >= w->pace.end_ms + DRAIN_GRACE_MS))
 		uv_stop(w->loop);
 }

@@ -4,14 +4,13 @@
 #include "common/base/mem.h"
 #include "connnode/stream/session.h"
 #include "connnode/stream/stream.h"
-#include "connnode/worker.h"
 
 #include <stdlib.h>
 
 static void count_drop(struct session *s, struct frame *f,
 		       enum drop_reason reason)
 {
-	metric_add(&s->worker->metrics, NM_DROPPED,
+	metric_add(s->all->metrics, NM_DROPPED,
 		   f->class * DROP_REASONS + reason, 1);
 }
 
@@ -46,13 +45,13 @@ static void lose(struct session *s, struct loss *losses, const struct frame *f)
 	}
 }
 
-/* Into the worker's scratch memory: the client's places when it has got what
- * was begun, and what is lost was told. */
-static void places_at_head(struct session *s, const struct loss *losses)
+/* In scratch memory: the client's places when it has got what was begun, and
+ * what is lost was told. */
+static struct place *places_at_head(struct session *s,
+				    const struct loss *losses)
 {
-	struct place *places = s->worker->places;
+	struct place *places = stream_places(s);
 
-	stream_places(s);
 	for (unsigned i = 0; i < s->subscriptions; i++) {
 		const struct channel *ch = session_subscription(s, i)->channel;
 		const struct frame *first =
@@ -64,6 +63,7 @@ static void places_at_head(struct session *s, const struct loss *losses)
 			places[i] =
 				(struct place){first->epoch, first->offset - 1};
 	}
+	return places;
 }
 
 /* One gap in front of all that is left of the channel. */
@@ -97,14 +97,14 @@ static void join_loss(struct session *s, const struct channel *ch,
 
 static void tell_losses(struct session *s, struct loss *losses)
 {
-	struct place *places = s->worker->places;
+	struct place *places;
 
 	for (unsigned i = 0; i < s->subscriptions; i++) {
 		if (losses[i].from.epoch != 0)
 			join_loss(s, session_subscription(s, i)->channel,
 				  &losses[i]);
 	}
-	places_at_head(s, losses);
+	places = places_at_head(s, losses);
 	/* Each is put before the others, and is read before them. */
 	for (unsigned i = 0; i < s->subscriptions; i++) {
 		struct place from = losses[i].from;
@@ -140,8 +140,7 @@ static void drop_oldest(struct session *s, size_t max)
 				losses = xcalloc(s->subscriptions,
 						 sizeof(*losses));
 			lose(s, losses, f);
-			max = min_of(max,
-				     s->worker->options->queue_bytes_max / 2);
+			max = min_of(max, s->all->limits.queue_bytes_max / 2);
 		}
 		dropped(s, f, before, DROP_SLOW_CONSUMER);
 		before = s->out.bytes;
@@ -151,30 +150,15 @@ static void drop_oldest(struct session *s, size_t max)
 	free(losses);
 }
 
-static void on_expired(void *ctx, struct frame *f)
-{
-	count_drop(ctx, f, DROP_EXPIRED);
-	frame_release(f);
-}
-
-void lagging_drop_expired(struct session *s, uint64_t now_us)
-{
-	size_t before = s->out.bytes;
-
-	if (outq_drop_expired(&s->out, now_us, session_kept(s), on_expired, s) >
-	    0)
-		session_requeued(s, before);
-}
-
 /* Over the budget: makes room, or decides what becomes of the message that is
  * to come. False if it is not to be queued. */
 static bool make_room(struct session *s, const struct frame *f)
 {
-	size_t max = s->worker->options->queue_bytes_max;
+	size_t max = s->all->limits.queue_bytes_max;
 
 	/* What is of no use any more is no backlog. */
 	if (s->out.expiring > 0)
-		lagging_drop_expired(s, clock_wall_us());
+		session_drop_expired(s, clock_wall_us());
 	if (s->out.bytes + f->len > max)
 		drop_oldest(s, f->len < max ? max - f->len : 0);
 	if (outq_empty(&s->out) || s->out.bytes + f->len <= max)
@@ -207,26 +191,26 @@ static bool is_over(const struct session *s, const struct frame *f)
 {
 	/* An empty queue takes any message, however large. */
 	return !outq_empty(&s->out) &&
-	       s->out.bytes + f->len > s->worker->options->queue_bytes_max;
+	       s->out.bytes + f->len > s->all->limits.queue_bytes_max;
 }
 
 /* Who kept up until now may need a moment for a burst, if there is memory. */
 static bool is_forgiven(struct session *s, const struct frame *f)
 {
-	const struct connnode_options *o = s->worker->options;
-	uint32_t now = (uint32_t)worker_now(s->worker);
+	const struct sessions_limits *limits = &s->all->limits;
+	uint32_t now = (uint32_t)sessions_now(s->all);
 
-	if (s->lags || s->out.bytes + f->len > o->queue_burst_bytes)
+	if (s->lags || s->out.bytes + f->len > limits->queue_burst_bytes)
 		return false;
 	if (!s->bursts)
 		s->burst_ms = now;
 	s->bursts = true;
-	return now - s->burst_ms < o->queue_grace_ms;
+	return now - s->burst_ms < limits->queue_grace_ms;
 }
 
 void lagging_push(struct session *s, struct subscription *sub, struct frame *f)
 {
-	size_t max = s->worker->options->queue_bytes_max;
+	size_t max = s->all->limits.queue_bytes_max;
 
 	/* Output waits for the turn's end: until the socket was asked, nobody
 	 * can be said to be slow. */
@@ -247,11 +231,6 @@ void lagging_push(struct session *s, struct subscription *sub, struct frame *f)
 	session_push_replayed(s, f);
 }
 
-void lagging_over(struct session *s)
-{
-	s->lags = s->bursts = false;
-}
-
 /* What may be missed goes first; if that is not much, the connection, which
  * comes back and resumes. */
 static void give_way(struct session *s)
@@ -265,20 +244,20 @@ static void give_way(struct session *s)
 		outq_clear(&s->out, session_kept(s));
 		session_requeued(s, before);
 	}
-	metric_add(&s->worker->metrics, NM_GAVE_WAY, 0, 1);
+	metric_add(s->all->metrics, NM_GAVE_WAY, 0, 1);
 }
 
-static bool is_too_much(const struct worker *w)
+static bool is_too_much(const struct sessions *all)
 {
-	return frames_bytes() > w->queue_memory_max;
+	return frames_bytes() > all->limits.memory_max;
 }
 
-unsigned lagging_run(struct worker *w, unsigned budget)
+unsigned lagging_run(struct sessions *all, unsigned budget)
 {
 	unsigned gone = 0;
 
-	while (gone < budget && is_too_much(w)) {
-		struct list *longest = backlog_longest(&w->backlog);
+	while (gone < budget && is_too_much(all)) {
+		struct list *longest = backlog_longest(&all->backlog);
 
 		if (longest == NULL)
 			break;
@@ -288,7 +267,7 @@ unsigned lagging_run(struct worker *w, unsigned budget)
 	return gone;
 }
 
-bool lagging_pending(const struct worker *w)
+bool lagging_pending(const struct sessions *all)
 {
-	return is_too_much(w) && backlog_longest(&w->backlog) != NULL;
+	return is_too_much(all) && backlog_longest(&all->backlog) != NULL;
 }

@@ -21,18 +21,14 @@
 
 struct frame;
 struct session;
-struct worker;
+struct sessions;
 
 /* Queues a message (borrowed) of one of the session's channels, or does what
  * the rule says. */
 void lagging_push(struct session *s, struct subscription *sub, struct frame *f);
-/* Out of its queue go messages whose time is over. */
-void lagging_drop_expired(struct session *s, uint64_t now_us);
-/* All that waited was taken. */
-void lagging_over(struct session *s);
 
 /* A stage of the turn (turn.h): those with most waiting give way. */
-unsigned lagging_run(struct worker *w, unsigned budget);
-bool lagging_pending(const struct worker *w);
+unsigned lagging_run(struct sessions *all, unsigned budget);
+bool lagging_pending(const struct sessions *all);
 
 #endif

@@ -12,7 +12,8 @@
 #define ANSWER_MAX (1u << 20) /* bytes of one answer that is no stream */
 #define FAULT_MAX  96	      /* bytes of a text that says what is wrong */
 
-struct http1 *request_parser_take(struct worker *w)
+/* Parsers are needed only while a head is read, so they are shared. */
+static struct http1 *parser_take(struct worker *w)
 {
 	struct http1_limits limits = {
 		.head_max = w->options->head_bytes_max,
@@ -25,8 +26,11 @@ struct http1 *request_parser_take(struct worker *w)
 	return http1_new(&limits);
 }
 
-void request_parser_give(struct worker *w, struct http1 *parser)
+static void parser_give(struct session *s)
 {
+	struct worker *w = s->all->worker;
+	struct http1 *parser = s->parser;
+
 	if (w->parsers.count == WORKER_PARSERS_MAX) {
 		http1_free(parser);
 		return;
@@ -74,7 +78,7 @@ void request_cors(const struct connnode_options *o, const char *origin,
 /* What is no stream does not count for its address. */
 static void uncount(struct session *s)
 {
-	limits_leave(&s->worker->limits, s->address);
+	limits_leave(&s->all->worker->limits, s->address);
 	s->address = NULL;
 }
 
@@ -106,7 +110,7 @@ static void reject(struct session *s, enum reject_reason reason, int status,
 	char body[256];
 	int len = snprintf(body, sizeof(body), "%s\n", text);
 
-	metric_add(&s->worker->metrics, NM_REJECTED, reason, 1);
+	metric_add(&s->all->worker->metrics, NM_REJECTED, reason, 1);
 	answer(s, status, "text/plain; charset=utf-8", headers, body,
 	       min_of((size_t)len, sizeof(body) - 1), false);
 }
@@ -143,7 +147,7 @@ static void asked_headers(const struct http1_request *r,
 static void turn_away(struct session *s, const struct http1_request *r,
 		      enum reject_reason reason, const char *cors)
 {
-	struct worker *w = s->worker;
+	struct worker *w = s->all->worker;
 	uint32_t retry_ms = worker_retry_ms(w);
 	char headers[REQUEST_CORS_MAX + 64];
 
@@ -234,11 +238,11 @@ static bool count_address(struct session *s)
 	struct sockaddr_storage peer;
 	socklen_t len = sizeof(peer);
 
-	if (s->worker->limits.per_address_max == 0)
+	if (s->all->worker->limits.per_address_max == 0)
 		return true;
 	if (getpeername(s->fd, (struct sockaddr *)&peer, &len) != 0)
 		return true; /* it has gone already */
-	return limits_enter(&s->worker->limits, (struct sockaddr *)&peer,
+	return limits_enter(&s->all->worker->limits, (struct sockaddr *)&peer,
 			    &s->address);
 }
 
@@ -281,13 +285,14 @@ static void deny(struct session *s, const struct http1_request *r, int status,
 static void admit(struct session *s, const struct http1_request *r,
 		  const struct stream_request *want, const char *cors)
 {
-	struct worker *w = s->worker;
+	struct worker *w = s->all->worker;
 	bool stream = http1_accepts(r, "text/event-stream");
 	int status = admission_check(s, r, want);
 
 	if (status != 0)
 		deny(s, r, status, cors);
-	else if (w->stream_count >= w->connections_max ||
+	else if (w->sessions.stream_count >=
+			 w->sessions.limits.connections_max ||
 		 w->channels.subscriptions + want->count >
 			 w->options->subscriptions_max)
 		turn_away(s, r, REJECT_FULL, cors);
@@ -304,7 +309,7 @@ static void admit(struct session *s, const struct http1_request *r,
 static void subscribe(struct session *s, const struct http1_request *r,
 		      const char *cors)
 {
-	struct worker *w = s->worker;
+	struct worker *w = s->all->worker;
 	struct stream_request *want = &w->wanted;
 	char text[FAULT_MAX];
 	const char *fault;
@@ -385,7 +390,7 @@ static void on_request(struct session *s, const struct http1_request *r)
 	char cors[REQUEST_CORS_MAX];
 	const struct webfile *file;
 
-	request_cors(s->worker->options, http1_get(r, "origin"), cors);
+	request_cors(s->all->worker->options, http1_get(r, "origin"), cors);
 	if (strcmp(r->path, "/v1/subscribe") == 0)
 		on_subscribe(s, r, cors);
 	else if ((file = webfile_find(r->path)) != NULL)
@@ -398,7 +403,7 @@ static void on_request(struct session *s, const struct http1_request *r)
  * only one that is allowed may be told to anybody. */
 static void refused_cors(const struct session *s, char cors[REQUEST_CORS_MAX])
 {
-	const struct connnode_options *o = s->worker->options;
+	const struct connnode_options *o = s->all->worker->options;
 	const char *origin = http1_origin(s->parser);
 
 	if (origin == NULL && strchr(o->cors_origins, ',') == NULL)
@@ -406,7 +411,7 @@ static void refused_cors(const struct session *s, char cors[REQUEST_CORS_MAX])
 	request_cors(o, origin, cors);
 }
 
-void request_feed(struct session *s, const char *bytes, size_t len)
+static void feed(struct session *s, const char *bytes, size_t len)
 {
 	const struct http1_request *r;
 	char cors[REQUEST_CORS_MAX];
@@ -414,7 +419,7 @@ void request_feed(struct session *s, const char *bytes, size_t len)
 	int rc;
 
 	if (s->parser == NULL)
-		s->parser = request_parser_take(s->worker);
+		s->parser = parser_take(s->all->worker);
 	rc = http1_feed(s->parser, bytes, len, &used, &r);
 	if (rc > 0) {
 		on_request(s, r);
@@ -425,7 +430,7 @@ void request_feed(struct session *s, const char *bytes, size_t len)
 	}
 }
 
-void request_time_out(struct session *s)
+static void time_out(struct session *s)
 {
 	char cors[REQUEST_CORS_MAX];
 
@@ -438,3 +443,21 @@ void request_time_out(struct session *s)
 	answer(s, 408, "text/plain; charset=utf-8", cors,
 	       "the request took too long\n", 26, false);
 }
+
+static void give_up(struct session *s)
+{
+	uncount(s);
+	admission_leave(s);
+}
+
+const struct sessions_ops request_ops = {
+	.feed = feed,
+	.head_over = parser_give,
+	.timed_out = time_out,
+	.unsubscribe = stream_unsubscribe,
+	.send_away = stream_send_away,
+	.token_left_ms = admission_left_ms,
+	.id = stream_id,
+	.drained = stream_drained,
+	.gone = give_up,
+};

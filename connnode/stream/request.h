@@ -13,14 +13,8 @@
 
 struct connnode_options;
 
-/* Bytes of a session in phase HEAD. */
-void request_feed(struct session *s, const char *bytes, size_t len);
-/* The head was not complete in time. */
-void request_time_out(struct session *s);
-
-/* Parsers are needed only while a head is read, so they are shared. */
-struct http1 *request_parser_take(struct worker *w);
-void request_parser_give(struct worker *w, struct http1 *parser);
+/* What connections of this port are used for: from the request on. */
+extern const struct sessions_ops request_ops;
 
 /* Access-Control headers for a request's Origin (may be NULL), each with CRLF.
  */

@@ -5,18 +5,17 @@
 #include "common/base/log.h"
 #include "common/base/mem.h"
 #include "common/codec/sse.h"
-#include "connnode/stream/admission.h"
-#include "connnode/stream/lagging.h"
-#include "connnode/stream/replay.h"
-#include "connnode/stream/request.h"
-#include "connnode/stream/session_tls.h"
-#include "connnode/stream/stream.h"
-#include "connnode/worker.h"
+#include "common/io/listener.h"
+#include "connnode/stream/session_internal.h"
 
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+
+#define WHEEL_SLOTS    1024
+#define WHEEL_MS       100
+#define TIMERS_PER_RUN 4096
 
 /* A fifth around the mean, so that heartbeats of many never fall together. */
 static uint64_t jittered(uint64_t ms)
@@ -26,28 +25,28 @@ static uint64_t jittered(uint64_t ms)
 
 static void session_move(struct session *s, enum session_phase phase)
 {
-	struct worker *w = s->worker;
+	struct sessions *all = s->all;
 	struct list *lists[] = {
-		[SESSION_HEAD] = &w->heads,
-		[SESSION_STREAM] = &w->streams,
-		[SESSION_LEAVING] = &w->leaving,
+		[SESSION_HEAD] = &all->heads,
+		[SESSION_STREAM] = &all->streams,
+		[SESSION_LEAVING] = &all->leaving,
 	};
 
 	check(phase > s->phase || phase == SESSION_HEAD);
 	if (s->phase == SESSION_STREAM)
-		w->stream_count--;
-	w->leaving_count -= s->phase == SESSION_LEAVING;
-	w->leaving_count += phase == SESSION_LEAVING;
+		all->stream_count--;
+	all->leaving_count -= s->phase == SESSION_LEAVING;
+	all->leaving_count += phase == SESSION_LEAVING;
 	if (phase == SESSION_HEAD)
-		w->head_count++;
+		all->head_count++;
 	else if (s->phase == SESSION_HEAD)
-		w->head_count--;
-	list_remove(&s->in_worker);
+		all->head_count--;
+	list_remove(&s->in_phase);
 	s->phase = (uint8_t)phase;
 	if (phase != SESSION_CLOSING)
-		list_push_back(lists[phase], &s->in_worker);
+		list_push_back(lists[phase], &s->in_phase);
 	if (phase == SESSION_STREAM)
-		w->stream_count++;
+		all->stream_count++;
 }
 
 /* --- reading ----------------------------------------------------------- */
@@ -57,9 +56,8 @@ static void on_alloc(uv_handle_t *handle, size_t suggested UNUSED,
 {
 	struct session *s = container_of(handle, struct session, tcp);
 
-	*buf = uv_buf_init(s->worker->read_buffer,
-			   sizeof(s->worker->read_buffer));
-	if (unlikely(s->worker->tls.context != NULL) && s->tls == NULL)
+	*buf = uv_buf_init(s->all->read_buffer, sizeof(s->all->read_buffer));
+	if (unlikely(s->all->tls.context != NULL) && s->tls == NULL)
 		buf->len = HANDSHAKES_FIRST;
 }
 
@@ -79,10 +77,10 @@ static void on_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *buf)
 		return;
 	if (n < 0)
 		session_doom(s, CLOSED_CLIENT);
-	else if (unlikely(s->worker->tls.context != NULL))
+	else if (unlikely(s->all->tls.context != NULL))
 		session_tls_input(s, buf->base, (size_t)n);
 	else if (s->phase == SESSION_HEAD)
-		request_feed(s, buf->base, (size_t)n);
+		s->all->ops->feed(s, buf->base, (size_t)n);
 	else
 		session_stray(s, (size_t)n);
 }
@@ -95,13 +93,13 @@ void session_read(struct session *s)
 
 static void session_arm(struct session *s, uint64_t in_ms)
 {
-	wheel_arm(&s->worker->wheel, &s->timer, worker_now(s->worker) + in_ms);
+	wheel_arm(&s->all->wheel, &s->timer, sessions_now(s->all) + in_ms);
 }
 
 /* Until the stream is old enough to go elsewhere. */
 static uint64_t age_left_ms(const struct session *s)
 {
-	uint64_t now = worker_now(s->worker);
+	uint64_t now = sessions_now(s->all);
 
 	if (s->leave_at_ms == 0)
 		return UINT64_MAX;
@@ -111,70 +109,69 @@ static uint64_t age_left_ms(const struct session *s)
 /* For the next heartbeat, or the end of the token, or of its time. */
 static void arm_stream(struct session *s)
 {
-	uint64_t end_ms = min_of(admission_left_ms(s), age_left_ms(s));
+	uint64_t end_ms = min_of(s->all->ops->token_left_ms(s), age_left_ms(s));
 
-	session_arm(s,
-		    min_of(jittered(s->worker->options->heartbeat_ms), end_ms));
+	session_arm(s, min_of(jittered(s->all->limits.heartbeat_ms), end_ms));
 }
 
 static void on_unaccepted_closed(uv_handle_t *handle)
 {
 	struct session *s = container_of(handle, struct session, tcp);
 
-	slab_free(&s->worker->sessions, s);
+	slab_free(&s->all->slab, s);
 }
 
 /* There are descriptors for heads_max connections besides all streams: the
  * heads, and those who leave. Who sends nothing must not keep others out, nor
  * who has his answer and stays. */
-static void make_way(struct worker *w)
+static void make_way(struct sessions *all)
 {
-	uint64_t guests = w->head_count + w->leaving_count;
-	bool crowded = w->head_count >= w->heads_max;
-	struct list *from = &w->heads;
+	uint64_t guests = all->head_count + all->leaving_count;
+	bool crowded = all->head_count >= all->limits.heads_max;
+	struct list *from = &all->heads;
 
 	if (!crowded) {
-		crowded = w->stream_count + guests >=
-			  w->connections_max + w->heads_max;
-		from = &w->leaving;
+		crowded = all->stream_count + guests >=
+			  all->limits.connections_max + all->limits.heads_max;
+		from = &all->leaving;
 	}
 	if (!crowded)
 		return;
 	list_for_each (node, from) {
 		struct session *oldest =
-			container_of(node, struct session, in_worker);
+			container_of(node, struct session, in_phase);
 
 		if (oldest->doomed)
 			continue; /* in this turn, by another newcomer */
-		if (from == &w->heads)
-			metric_add(&w->metrics, NM_REJECTED, REJECT_HEADS, 1);
+		if (from == &all->heads)
+			metric_add(all->metrics, NM_REJECTED, REJECT_HEADS, 1);
 		session_doom(oldest, CLOSED_CLIENT);
 		return;
 	}
 }
 
-void session_accept(struct worker *w)
+void session_accept(struct sessions *all, struct listener *listener)
 {
-	struct session *s = slab_alloc(&w->sessions);
+	struct session *s = slab_alloc(&all->slab);
 
-	*s = (struct session){.worker = w, .fd = -1};
-	list_init(&s->in_worker);
+	*s = (struct session){.all = all, .fd = -1};
+	list_init(&s->in_phase);
 	list_init(&s->in_dirty);
 	list_init(&s->in_waiting);
 	list_init(&s->in_token);
 	wheel_timer_init(&s->timer);
 	outq_init(&s->out);
 	list_init(&s->in_backlog);
-	check(uv_tcp_init(w->loop, &s->tcp) == 0);
-	if (listener_take(&w->listener, &s->tcp) != 0 ||
+	check(uv_tcp_init(all->loop, &s->tcp) == 0);
+	if (listener_take(listener, &s->tcp) != 0 ||
 	    uv_fileno((uv_handle_t *)&s->tcp, &s->fd) != 0 ||
 	    uv_read_start((uv_stream_t *)&s->tcp, on_alloc, on_read) != 0) {
 		uv_close((uv_handle_t *)&s->tcp, on_unaccepted_closed);
 		return;
 	}
-	make_way(w);
+	make_way(all);
 	session_move(s, SESSION_HEAD);
-	session_arm(s, w->options->head_timeout_ms);
+	session_arm(s, all->limits.head_timeout_ms);
 }
 
 /* --- phases ------------------------------------------------------------ */
@@ -194,7 +191,7 @@ uint32_t session_kept(const struct session *s)
 static void mark_dirty(struct session *s)
 {
 	if (!s->doomed && list_empty(&s->in_dirty))
-		list_push_back(&s->worker->dirty, &s->in_dirty);
+		list_push_back(&s->all->dirty, &s->in_dirty);
 }
 
 void session_doom(struct session *s, enum close_cause cause)
@@ -205,7 +202,7 @@ void session_doom(struct session *s, enum close_cause cause)
 	if (s->phase != SESSION_LEAVING)
 		s->cause = (uint8_t)cause;
 	list_remove(&s->in_dirty);
-	list_push_back(&s->worker->doomed, &s->in_dirty);
+	list_push_back(&s->all->doomed, &s->in_dirty);
 }
 
 /* The parser's place in the struct is `blocked` from now on. */
@@ -214,27 +211,27 @@ static void end_head(struct session *s)
 	if (s->phase != SESSION_HEAD)
 		return;
 	if (s->parser != NULL)
-		request_parser_give(s->worker, s->parser);
+		s->all->ops->head_over(s);
 	s->blocked = NULL;
 }
 
 /* Up to a fifth sooner, so that those who came together leave one by one. */
 static void set_age(struct session *s)
 {
-	uint64_t age_ms = s->worker->options->connection_age_ms;
+	uint64_t age_ms = s->all->limits.connection_age_ms;
 
 	if (age_ms != 0)
-		s->leave_at_ms = worker_now(s->worker) + age_ms -
+		s->leave_at_ms = sessions_now(s->all) + age_ms -
 				 random_below(age_ms / 5 + 1);
 }
 
 void session_begin_stream(struct session *s)
 {
-	struct worker *w = s->worker;
+	struct sessions *all = s->all;
 
 	end_head(s);
 	session_move(s, SESSION_STREAM);
-	metric_add(&w->metrics, NM_ACCEPTED, 0, 1);
+	metric_add(all->metrics, NM_ACCEPTED, 0, 1);
 	set_age(s);
 	arm_stream(s);
 }
@@ -244,7 +241,7 @@ void session_leave(struct session *s, enum close_cause cause)
 	if (s->doomed || s->phase == SESSION_LEAVING)
 		return;
 	if (s->phase == SESSION_STREAM) {
-		stream_unsubscribe(s);
+		s->all->ops->unsubscribe(s);
 		s->last_words = true;
 	}
 	end_head(s);
@@ -259,31 +256,26 @@ static void on_closed(uv_handle_t *handle)
 	struct session *s = container_of(handle, struct session, tcp);
 
 	outq_fini(&s->out);
-	slab_free(&s->worker->sessions, s);
+	slab_free(&s->all->slab, s);
 }
 
 static void session_close(struct session *s)
 {
-	struct worker *w = s->worker;
+	struct sessions *all = s->all;
 
 	list_remove(&s->in_dirty);
 	list_remove(&s->in_waiting);
 	wheel_cancel(&s->timer);
-	w->blocked -= session_blocked(s);
+	all->blocked -= session_blocked(s);
 	end_head(s);
 	if (s->phase == SESSION_STREAM)
-		stream_unsubscribe(s);
+		all->ops->unsubscribe(s);
 	if (s->phase == SESSION_STREAM || s->last_words)
-		metric_add(&w->metrics, NM_CLOSED, s->cause, 1);
+		metric_add(all->metrics, NM_CLOSED, s->cause, 1);
 	session_move(s, SESSION_CLOSING);
-	limits_leave(&w->limits, s->address);
-	s->address = NULL;
-	list_remove(&s->in_token);
-	if (s->token != NULL)
-		auth_token_release(w->auth, s->token);
-	s->token = NULL;
-	w->queued_bytes -= s->out.bytes;
-	backlog_set(&w->backlog, &s->in_backlog, &s->backlog_class, 0);
+	all->ops->gone(s);
+	all->queued_bytes -= s->out.bytes;
+	backlog_set(&all->backlog, &s->in_backlog, &s->backlog_class, 0);
 	session_tls_free(s);
 	uv_close((uv_handle_t *)&s->tcp, on_closed);
 }
@@ -292,9 +284,27 @@ static void session_close(struct session *s)
 
 void session_requeued(struct session *s, size_t before)
 {
-	s->worker->queued_bytes += s->out.bytes - before;
-	backlog_set(&s->worker->backlog, &s->in_backlog, &s->backlog_class,
+	s->all->queued_bytes += s->out.bytes - before;
+	backlog_set(&s->all->backlog, &s->in_backlog, &s->backlog_class,
 		    s->out.bytes);
+}
+
+static void on_expired(void *ctx, struct frame *f)
+{
+	struct session *s = ctx;
+
+	metric_add(s->all->metrics, NM_DROPPED,
+		   f->class * DROP_REASONS + DROP_EXPIRED, 1);
+	frame_release(f);
+}
+
+void session_drop_expired(struct session *s, uint64_t now_us)
+{
+	size_t before = s->out.bytes;
+
+	if (outq_drop_expired(&s->out, now_us, session_kept(s), on_expired, s) >
+	    0)
+		session_requeued(s, before);
 }
 
 struct frame *session_on_wire(const struct session *s, struct frame *f)
@@ -304,7 +314,7 @@ struct frame *session_on_wire(const struct session *s, struct frame *f)
 
 void session_push(struct session *s, struct frame *f)
 {
-	s->spoke |= f != s->worker->heartbeat;
+	s->spoke |= f != s->all->heartbeat;
 	f = session_on_wire(s, f);
 	outq_push(&s->out, f);
 	session_requeued(s, s->out.bytes - f->len);
@@ -313,7 +323,7 @@ void session_push(struct session *s, struct frame *f)
 
 static void push_id(struct session *s)
 {
-	struct frame *id = stream_id(s);
+	struct frame *id = s->all->ops->id(s);
 
 	if (id == NULL)
 		return; /* none of its channels has a log here */
@@ -331,7 +341,7 @@ void session_push_replayed(struct session *s, struct frame *f)
 /* Runs of the same frame are accounted for at once: a fan-out writes the same
  * frame to hundreds of connections in a turn. */
 struct tally {
-	struct worker *worker;
+	struct sessions *all;
 	struct frame *frame; /* a reference of our own; NULL: none */
 	uint64_t count, bytes, now_us;
 };
@@ -344,8 +354,8 @@ static void tally_settle(struct tally *t)
 	if (f == NULL)
 		return;
 	us = t->now_us > f->accepted_us ? t->now_us - f->accepted_us : 0;
-	metric_add(&t->worker->metrics, NM_DELIVERED, f->class, t->count);
-	metric_observe_us(&t->worker->metrics, NM_DELIVERY_LATENCY, 0, us,
+	metric_add(t->all->metrics, NM_DELIVERED, f->class, t->count);
+	metric_observe_us(t->all->metrics, NM_DELIVERY_LATENCY, 0, us,
 			  t->count);
 	frame_release(f);
 	t->frame = NULL;
@@ -379,20 +389,20 @@ static void took(struct session *s, size_t bytes, struct tally *t)
 static void tally_end(struct tally *t)
 {
 	tally_settle(t);
-	metric_add(&t->worker->metrics, NM_BYTES_SENT, 0, t->bytes);
+	metric_add(t->all->metrics, NM_BYTES_SENT, 0, t->bytes);
 }
 
 static void on_unblocked(uv_write_t *req, int status)
 {
 	struct session *s = container_of(req->handle, struct session, tcp);
-	struct worker *w = s->worker;
-	struct tally t = {.worker = w, .now_us = clock_wall_us()};
+	struct sessions *all = s->all;
+	struct tally t = {.all = all, .now_us = clock_wall_us()};
 
 	free(req);
 	if (s->phase == SESSION_CLOSING)
 		return;
 	s->blocked = NULL;
-	w->blocked--;
+	all->blocked--;
 	if (s->phase == SESSION_STREAM)
 		arm_stream(s);
 	if (status != 0) {
@@ -411,7 +421,7 @@ static void watch_stall(struct session *s)
 {
 	s->stuck_bytes = (uint32_t)uv_stream_get_write_queue_size(
 		(uv_stream_t *)&s->tcp);
-	session_arm(s, s->worker->options->stall_timeout_ms);
+	session_arm(s, s->all->limits.stall_timeout_ms);
 }
 
 static void check_stall(struct session *s)
@@ -446,7 +456,7 @@ static void block(struct session *s)
 		return;
 	}
 	s->blocked = req;
-	s->worker->blocked++;
+	s->all->blocked++;
 	if (s->phase == SESSION_STREAM)
 		watch_stall(s);
 }
@@ -477,7 +487,7 @@ static void session_flush(struct session *s, struct tally *t)
 	ssize_t n;
 
 	if (s->out.expiring > 0)
-		lagging_drop_expired(s, t->now_us);
+		session_drop_expired(s, t->now_us);
 	if (outq_empty(&s->out)) {
 		/* All is said: the client sees the end, and then ends. Closing
 		 * now, with bytes of it unread, would reset the connection and
@@ -486,7 +496,7 @@ static void session_flush(struct session *s, struct tally *t)
 			session_tls_goodbye(s);
 			shutdown(s->fd, SHUT_WR);
 		} else if (s->replay_bytes > 0)
-			replay_drained(&s->worker->replays, s);
+			s->all->ops->drained(s);
 		return;
 	}
 	n = write_some(s, &offered);
@@ -497,28 +507,28 @@ static void session_flush(struct session *s, struct tally *t)
 	if (n > 0)
 		took(s, (size_t)n, t);
 	if (outq_empty(&s->out))
-		lagging_over(s);
+		s->lags = s->bursts = false;
 	if (n < 0 || (size_t)n < offered)
 		block(s);
 	else if (!outq_empty(&s->out) || s->phase == SESSION_LEAVING)
 		mark_dirty(s);
 	if (s->replay_bytes > 0 && outq_empty(&s->out))
-		replay_drained(&s->worker->replays, s);
+		s->all->ops->drained(s);
 }
 
 /* Who takes its time over the last bytes must not keep others out. All have
  * been written to once: what is cut off is the wait for those that the kernel
  * did not take, and for the client to close. */
-static void trim_leaving(struct worker *w)
+static void trim_leaving(struct sessions *all)
 {
 	uint64_t doomed = 0;
 
-	if (w->leaving_count <= w->heads_max)
+	if (all->leaving_count <= all->limits.heads_max)
 		return;
-	list_for_each (node, &w->leaving) {
-		if (w->leaving_count - doomed <= w->heads_max)
+	list_for_each (node, &all->leaving) {
+		if (all->leaving_count - doomed <= all->limits.heads_max)
 			return;
-		session_doom(container_of(node, struct session, in_worker),
+		session_doom(container_of(node, struct session, in_phase),
 			     CLOSED_CLIENT);
 		doomed++;
 	}
@@ -526,21 +536,21 @@ static void trim_leaving(struct worker *w)
 
 void session_write(struct session *s, size_t bytes_max)
 {
-	struct tally t = {.worker = s->worker, .now_us = clock_wall_us()};
+	struct tally t = {.all = s->all, .now_us = clock_wall_us()};
 
 	while (s->out.bytes > bytes_max && !session_blocked(s) && !s->doomed)
 		session_flush(s, &t);
 	tally_end(&t);
 }
 
-static unsigned flush_dirty(struct worker *w, unsigned budget)
+static unsigned flush_dirty(struct sessions *all, unsigned budget)
 {
-	struct tally t = {.worker = w, .now_us = clock_wall_us()};
+	struct tally t = {.all = all, .now_us = clock_wall_us()};
 	struct list now, *node;
 	unsigned written = 0;
 
 	list_init(&now);
-	list_splice_back(&now, &w->dirty);
+	list_splice_back(&now, &all->dirty);
 	while (written < budget && (node = list_pop_front(&now)) != NULL) {
 		struct session *s =
 			container_of(node, struct session, in_dirty);
@@ -552,39 +562,44 @@ static unsigned flush_dirty(struct worker *w, unsigned budget)
 	}
 	tally_end(&t);
 	/* Those that had no turn are the first of the next. */
-	list_splice_back(&now, &w->dirty);
-	list_splice_back(&w->dirty, &now);
+	list_splice_back(&now, &all->dirty);
+	list_splice_back(&all->dirty, &now);
 	return written;
 }
 
-unsigned sessions_flush(struct worker *w, unsigned budget)
+bool sessions_pending(const struct sessions *all)
+{
+	return !list_empty(&all->dirty) || !list_empty(&all->doomed);
+}
+
+unsigned sessions_flush(struct sessions *all, unsigned budget)
 {
 	unsigned written = 0;
 	struct list *node;
 
-	if (!list_empty(&w->dirty))
-		written = flush_dirty(w, budget);
+	if (!list_empty(&all->dirty))
+		written = flush_dirty(all, budget);
 	if (written < budget)
-		w->dirty_since_ms = 0;
-	else if (w->dirty_since_ms == 0)
-		w->dirty_since_ms = worker_now(w);
+		all->dirty_since_ms = 0;
+	else if (all->dirty_since_ms == 0)
+		all->dirty_since_ms = sessions_now(all);
 	if (written < budget) /* all have been written to */
-		trim_leaving(w);
-	while ((node = list_pop_front(&w->doomed)) != NULL)
+		trim_leaving(all);
+	while ((node = list_pop_front(&all->doomed)) != NULL)
 		session_close(container_of(node, struct session, in_dirty));
 	return written;
 }
 
 /* --- time -------------------------------------------------------------- */
 
-void session_on_timer(struct session *s)
+static void session_on_timer(struct session *s)
 {
-	struct worker *w = s->worker;
+	struct sessions *all = s->all;
 
 	switch ((enum session_phase)s->phase) {
 	case SESSION_HEAD:
-		metric_add(&w->metrics, NM_REJECTED, REJECT_TIMEOUT, 1);
-		request_time_out(s);
+		metric_add(all->metrics, NM_REJECTED, REJECT_TIMEOUT, 1);
+		all->ops->timed_out(s);
 		return;
 	case SESSION_LEAVING:
 		session_doom(s, (enum close_cause)s->cause);
@@ -594,12 +609,12 @@ void session_on_timer(struct session *s)
 	case SESSION_CLOSING:
 		return;
 	}
-	if (admission_left_ms(s) == 0) {
-		stream_send_away(s, "token_expired", CLOSED_TOKEN);
+	if (all->ops->token_left_ms(s) == 0) {
+		all->ops->send_away(s, "token_expired", CLOSED_TOKEN);
 		return;
 	}
 	if (age_left_ms(s) == 0) {
-		stream_send_away(s, "age", CLOSED_AGE);
+		all->ops->send_away(s, "age", CLOSED_AGE);
 		return;
 	}
 	if (session_blocked(s)) {
@@ -609,9 +624,44 @@ void session_on_timer(struct session *s)
 	/* A stream that was spoken to since the last time needs no proof of
 	 * life. */
 	if (!s->spoke) {
-		session_push(s, w->heartbeat);
-		metric_add(&w->metrics, NM_HEARTBEATS, 0, 1);
+		session_push(s, all->heartbeat);
+		metric_add(all->metrics, NM_HEARTBEATS, 0, 1);
 	}
 	s->spoke = false;
 	arm_stream(s);
+}
+
+static void on_timer(void *ctx UNUSED, struct wheel_timer *timer)
+{
+	session_on_timer(container_of(timer, struct session, timer));
+}
+
+void sessions_tick(struct sessions *all)
+{
+	wheel_run(&all->wheel, sessions_now(all), TIMERS_PER_RUN, on_timer,
+		  NULL);
+}
+
+/* --- life cycle -------------------------------------------------------- */
+
+void sessions_init(struct sessions *all, uv_loop_t *loop)
+{
+	all->loop = loop;
+	list_init(&all->streams);
+	list_init(&all->heads);
+	list_init(&all->leaving);
+	list_init(&all->dirty);
+	list_init(&all->doomed);
+	backlog_init(&all->backlog);
+	slab_init(&all->slab, sizeof(struct session));
+	wheel_init(&all->wheel, WHEEL_SLOTS, WHEEL_MS, uv_now(loop));
+	all->heartbeat = sse_render_heartbeat(NULL);
+}
+
+void sessions_fini(struct sessions *all)
+{
+	slab_fini(&all->slab);
+	tls_context_free(all->tls.context);
+	wheel_fini(&all->wheel);
+	frame_release(all->heartbeat);
 }

@@ -4,7 +4,7 @@
  *	             |                   |                        ^
  *	             +-----> LEAVING <---+ last words, then close-+
  *
- * The phase is the list that it is on (worker.h); session_move() is the only
+ * The phase is the list that it is on (struct sessions); session_move() is the only
  * way from one to another. Output is only queued; session_flush() writes it,
  * once a turn. Nothing is freed while others may hold it: a session is doomed
  * during a turn and closed at its end, its memory goes in libuv's close
@@ -16,7 +16,10 @@
 #ifndef STENTOR_CONNNODE_STREAM_SESSION_H
 #define STENTOR_CONNNODE_STREAM_SESSION_H
 
+#include "common/ds/slab.h"
 #include "common/ds/wheel.h"
+#include "common/io/handshakes.h"
+#include "common/io/tls.h"
 #include "connnode/channel/channels.h"
 #include "connnode/node/metrics.h"
 #include "connnode/stream/backlog.h"
@@ -27,6 +30,8 @@
 struct auth_token;
 struct http1;
 struct limits_address;
+struct listener;
+struct session;
 struct session_tls;
 struct worker;
 
@@ -34,6 +39,74 @@ struct worker;
 #define SESSION_IOV	   64
 #define SESSION_STRAY_MAX  4096 /* bytes a client may send after its request */
 #define SESSION_LEAVE_MS   2000 /* for a client to take the last bytes */
+
+/* What a connection is used for. */
+struct sessions_ops {
+	/* Bytes in phase HEAD; and its end: the parser is not needed any more.
+	 */
+	void (*feed)(struct session *s, const char *bytes, size_t len);
+	void (*head_over)(struct session *s);
+	/* The head was not complete in time. */
+	void (*timed_out)(struct session *s);
+	/* It is a stream no more. */
+	void (*unsubscribe)(struct session *s);
+	/* A stream's time is over: session_leave(), with a word before. */
+	void (*send_away)(struct session *s, const char *reason,
+			  enum close_cause cause);
+	/* Until the token ends that it lives by; UINT64_MAX: never. */
+	uint64_t (*token_left_ms)(const struct session *s);
+	/* The `id:` that goes before a message with a position, where the
+	 * stream has several channels; NULL: none. One reference, the
+	 * caller's. */
+	struct frame *(*id)(struct session *s);
+	/* replay_bytes of it were a page, and all has been taken. */
+	void (*drained)(struct session *s);
+	/* It ends: gives up what is held for it. */
+	void (*gone)(struct session *s);
+};
+
+struct sessions_limits {
+	uint64_t connections_max, heads_max; /* this worker's share */
+	uint64_t heartbeat_ms, head_timeout_ms, stall_timeout_ms;
+	uint64_t connection_age_ms; /* 0: none */
+	/* lagging.h */
+	uint64_t queue_bytes_max, queue_burst_bytes, queue_grace_ms;
+	size_t memory_max; /* that frames may take */
+};
+
+/* The port's TLS: session_tls.h. */
+struct sessions_tls {
+	struct tls_context *context;  /* NULL: the port is plain */
+	struct handshakes handshakes; /* struct session_tls.handshake */
+	uint64_t refreshed_ms;
+	uint64_t expires_s; /* its certificate; 0: none */
+};
+
+#define SESSIONS_READ_BYTES (64u << 10)
+
+/* All connections of a worker. */
+struct sessions {
+	uv_loop_t *loop;
+	struct metrics *metrics;
+	const struct sessions_ops *ops;
+	struct worker *worker; /* the ops' */
+	struct sessions_limits limits;
+	struct sessions_tls tls;
+	struct slab slab;	 /* struct session */
+	struct list streams;	 /* struct session.in_phase: subscribed */
+	struct list heads;	 /* likewise: still sending its request */
+	struct list leaving;	 /* likewise: answered, flushing, closing */
+	struct list dirty;	 /* struct session.in_dirty: has output */
+	struct list doomed;	 /* likewise: to be closed */
+	uint64_t dirty_since_ms; /* more than a turn could write; 0: not so */
+	uint64_t stream_count, head_count, leaving_count;
+	uint64_t blocked;	 /* streams that wait for their socket */
+	struct wheel wheel;	 /* heartbeats, head and stall timeouts */
+	struct frame *heartbeat; /* shared by all */
+	size_t queued_bytes;	 /* over all */
+	struct backlog backlog;	 /* struct session.in_backlog */
+	char read_buffer[SESSIONS_READ_BYTES];
+};
 
 enum session_phase {
 	SESSION_HEAD,
@@ -44,9 +117,9 @@ enum session_phase {
 
 struct session {
 	uv_tcp_t tcp;
-	struct worker *worker;
-	struct list in_worker; /* by phase: heads, streams, leaving */
-	struct list in_dirty;  /* worker's dirty or doomed */
+	struct sessions *all;
+	struct list in_phase; /* heads, streams, leaving */
+	struct list in_dirty; /* dirty or doomed */
 	union {
 		struct list in_waiting; /* for ready: see stream.h */
 		struct list in_replays; /* after that: replay.h */
@@ -98,8 +171,13 @@ static inline struct subscription *session_subscription(struct session *s,
 	return i == 0 ? &s->first : &s->more[i - 1];
 }
 
-/* Accepts one connection of the worker's listener. */
-void session_accept(struct worker *w);
+/* The lists, without limits, metrics, TLS and ops; before the first session. */
+void sessions_init(struct sessions *all, uv_loop_t *loop);
+/* When every session is gone, and the loop has ended. */
+void sessions_fini(struct sessions *all);
+
+/* Accepts one connection of the listener. */
+void session_accept(struct sessions *all, struct listener *listener);
 
 /* Queues a frame (holds its own reference) and marks the session dirty. */
 void session_push(struct session *s, struct frame *f);
@@ -113,10 +191,6 @@ bool session_blocked(const struct session *s);
 uint32_t session_kept(const struct session *s);
 /* Writes now, until no more than that waits or the socket takes no more. */
 void session_write(struct session *s, size_t bytes_max);
-/* Reads from now on; dooms it if it can't. */
-void session_read(struct session *s);
-/* The client said more than its request: of no interest, but bounded. */
-void session_stray(struct session *s, size_t len);
 /* The session will be closed at the end of the turn. */
 void session_doom(struct session *s, enum close_cause cause);
 
@@ -128,8 +202,16 @@ void session_leave(struct session *s, enum close_cause cause);
 
 /* A stage of the turn (turn.h): writes what the dirty have, closes the doomed.
  */
-unsigned sessions_flush(struct worker *w, unsigned budget);
-/* A timer of the wheel fired. */
-void session_on_timer(struct session *s);
+unsigned sessions_flush(struct sessions *all, unsigned budget);
+bool sessions_pending(const struct sessions *all);
+/* Every 100 ms or so: heartbeats, and who took too long. */
+void sessions_tick(struct sessions *all);
+/* Out of its queue go messages whose time is over. */
+void session_drop_expired(struct session *s, uint64_t now_us);
+
+static inline uint64_t sessions_now(const struct sessions *all)
+{
+	return uv_now(all->loop);
+}
 
 #endif

@@ -3,8 +3,7 @@
 #include "common/base/err.h"
 #include "common/base/log.h"
 #include "common/base/mem.h"
-#include "connnode/stream/request.h"
-#include "connnode/worker.h"
+#include "connnode/stream/session_internal.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -15,43 +14,43 @@
 
 /* --- the port ---------------------------------------------------------- */
 
-static void show_expiry(struct worker *w)
+static void show_expiry(struct sessions *all)
 {
-	w->shared->tls_expires_s = tls_context_expires(w->tls.context);
+	all->tls.expires_s = tls_context_expires(all->tls.context);
 }
 
-int session_tls_start(struct worker *w)
+int session_tls_start(struct sessions *all, const struct tls_files *files,
+		      uint64_t handshakes_max)
 {
-	struct tls_files files = connnode_tls(w->options);
 	char fault[TLS_FAULT];
 	int rc;
 
-	handshakes_init(&w->tls.handshakes, w->options->tls_handshakes_max);
-	if (files.cert == NULL)
+	handshakes_init(&all->tls.handshakes, handshakes_max);
+	if (files->cert == NULL)
 		return 0;
-	rc = tls_context_new(&files, &w->tls.context, fault);
+	rc = tls_context_new(files, &all->tls.context, fault);
 	if (rc != 0) {
 		log_error("TLS", "fault=\"%s\"", fault);
 		return rc;
 	}
-	w->tls.refreshed_ms = worker_now(w);
-	show_expiry(w);
+	all->tls.refreshed_ms = sessions_now(all);
+	show_expiry(all);
 	return 0;
 }
 
-void session_tls_refresh(struct worker *w)
+void session_tls_refresh(struct sessions *all)
 {
-	if (w->tls.context == NULL)
+	if (all->tls.context == NULL)
 		return;
-	w->tls.refreshed_ms = worker_now(w);
-	if (tls_context_refresh(w->tls.context))
-		show_expiry(w);
+	all->tls.refreshed_ms = sessions_now(all);
+	if (tls_context_refresh(all->tls.context))
+		show_expiry(all);
 }
 
-void session_tls_tick(struct worker *w)
+void session_tls_tick(struct sessions *all)
 {
-	if (worker_now(w) - w->tls.refreshed_ms >= TLS_REFRESH_MS)
-		session_tls_refresh(w);
+	if (sessions_now(all) - all->tls.refreshed_ms >= TLS_REFRESH_MS)
+		session_tls_refresh(all);
 }
 
 /* --- handshakes -------------------------------------------------------- */
@@ -59,15 +58,15 @@ void session_tls_tick(struct worker *w)
 /* The handshake is over, one way or the other; counts it once. */
 static void settle(struct session_tls *st, enum tls_outcome outcome)
 {
-	struct worker *w = st->session->worker;
+	struct sessions *all = st->session->all;
 
-	if (handshakes_end(&w->tls.handshakes, &st->handshake))
-		metric_add(&w->metrics, NM_TLS_HANDSHAKES, outcome, 1);
+	if (handshakes_end(&all->tls.handshakes, &st->handshake))
+		metric_add(all->metrics, NM_TLS_HANDSHAKES, outcome, 1);
 }
 
-static void cut_oldest(struct worker *w)
+static void cut_oldest(struct sessions *all)
 {
-	struct handshake *oldest = handshakes_surplus(&w->tls.handshakes);
+	struct handshake *oldest = handshakes_surplus(&all->tls.handshakes);
 	struct session_tls *st;
 
 	if (oldest == NULL)
@@ -79,10 +78,10 @@ static void cut_oldest(struct worker *w)
 
 static void begin(struct session_tls *st)
 {
-	struct worker *w = st->session->worker;
+	struct sessions *all = st->session->all;
 
-	cut_oldest(w);
-	st->tls = tls_new(w->tls.context, SESSION_TURN_BYTES);
+	cut_oldest(all);
+	st->tls = tls_new(all->tls.context, SESSION_TURN_BYTES);
 }
 
 /* The client's first bytes; false: they wait. */
@@ -92,8 +91,8 @@ static bool arrive(struct session *s, const char *bytes, size_t len)
 
 	st->session = s;
 	s->tls = st;
-	if (!handshakes_arrive(&s->worker->tls.handshakes, &st->handshake,
-			       bytes, len)) {
+	if (!handshakes_arrive(&s->all->tls.handshakes, &st->handshake, bytes,
+			       len)) {
 		uv_read_stop((uv_stream_t *)&s->tcp);
 		return false;
 	}
@@ -143,7 +142,7 @@ static int read_all(struct session *s)
 		if (n <= 0)
 			return n;
 		if (s->phase == SESSION_HEAD)
-			request_feed(s, plain, (size_t)n);
+			s->all->ops->feed(s, plain, (size_t)n);
 	}
 	return 0;
 }
@@ -174,9 +173,9 @@ void session_tls_input(struct session *s, const char *bytes, size_t len)
 		input(s, bytes, len);
 }
 
-unsigned session_tls_turn(struct worker *w, unsigned budget)
+unsigned session_tls_turn(struct sessions *all, unsigned budget)
 {
-	struct handshakes *h = &w->tls.handshakes;
+	struct handshakes *h = &all->tls.handshakes;
 	struct handshake *next;
 	unsigned used = 0;
 	char *first;

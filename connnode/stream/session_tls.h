@@ -1,7 +1,8 @@
 /* session_tls.h - a session's bytes where the port speaks TLS; session.c asks
- * it where struct session.tls is set, and the plain path knows nothing of it.
+ * it where struct session.tls is set (session_internal.h), and the plain path
+ * knows nothing of it.
  *
- *	socket --> session_tls_input() --> request.c
+ *	socket --> session_tls_input() --> sessions_ops.feed
  *	outq --encrypted, up to a turn's bytes--> session_tls_write() --> socket
  *
  * A frame counts as taken when the kernel has taken all the bytes that it was
@@ -20,50 +21,18 @@
 #ifndef STENTOR_CONNNODE_STREAM_SESSION_TLS_H
 #define STENTOR_CONNNODE_STREAM_SESSION_TLS_H
 
-#include "common/io/handshakes.h"
-#include "common/io/tls.h"
 #include "connnode/stream/session.h"
 
 #define SESSION_TLS_WORK 64 /* units of the turn's budget a handshake */
 
-/* The SSE port's, in the worker. */
-struct worker_tls {
-	struct tls_context *context;  /* NULL: the port is plain */
-	struct handshakes handshakes; /* struct session_tls.handshake */
-	uint64_t refreshed_ms;
-};
-
-struct session_tls {
-	struct tls *tls; /* NULL while it waits for its turn */
-	struct session *session;
-	struct handshake handshake;
-	size_t sealed;	 /* bytes of the queue, encrypted, not all taken */
-	uint32_t frames; /* that they are of */
-};
-
-/* Reads certificate and key, if the options name them. ERR_CONFIG is logged. */
-int session_tls_start(struct worker *w) MUST_CHECK;
+/* Reads certificate and key, if they are named. ERR_CONFIG is logged. */
+int session_tls_start(struct sessions *all, const struct tls_files *files,
+		      uint64_t handshakes_max) MUST_CHECK;
 /* Looks for new certificates, from time to time or now. */
-void session_tls_tick(struct worker *w);
-void session_tls_refresh(struct worker *w);
+void session_tls_tick(struct sessions *all);
+void session_tls_refresh(struct sessions *all);
 
 /* A stage of the turn (turn.h): takes those who wait. */
-unsigned session_tls_turn(struct worker *w, unsigned budget);
-
-/* Bytes from the socket. */
-void session_tls_input(struct session *s, const char *bytes, size_t len);
-
-/* As send() of up to a turn's bytes of the queue: how many of the *offered were
- * taken, all or none; -1 with errno. */
-ssize_t session_tls_write(struct session *s, size_t *offered);
-/* After it took none: what is left to write, in the memory of the request that
- * writes it; freed with it. */
-uv_write_t *session_tls_rest(struct session *s, uv_buf_t *buf);
-/* That request is done: bytes of the queue that were taken. */
-size_t session_tls_taken(struct session *s);
-
-/* These do nothing for a plain session. */
-void session_tls_goodbye(struct session *s);
-void session_tls_free(struct session *s);
+unsigned session_tls_turn(struct sessions *all, unsigned budget);
 
 #endif

@@ -60,18 +60,20 @@ static void push_end(struct session *s)
 
 /* --- places ------------------------------------------------------------ */
 
-void stream_places(struct session *s)
+struct place *stream_places(struct session *s)
 {
+	struct place *places = s->all->worker->places;
+
 	for (unsigned i = 0; i < s->subscriptions; i++)
-		s->worker->places[i] =
-			subscription_place(session_subscription(s, i));
+		places[i] = subscription_place(session_subscription(s, i));
+	return places;
 }
 
 /* The places in the scratch memory as an id, which is scratch too; NULL if
  * there is none in any channel. */
 static const char *places_id(const struct session *s)
 {
-	struct worker *w = s->worker;
+	struct worker *w = s->all->worker;
 	bool any = false;
 
 	for (unsigned i = 0; i < s->subscriptions; i++)
@@ -126,7 +128,7 @@ struct frame *stream_gap(struct session *s, const struct channel *ch,
 		ch->name, gap_names[gap->reason], gap_end(from, &gap->from),
 		gap_end(to, &gap->to));
 	check(e.data_len < sizeof(data));
-	metric_add(&s->worker->metrics, NM_GAPS, gap->reason, 1);
+	metric_add(&s->all->worker->metrics, NM_GAPS, gap->reason, 1);
 	return sse_render(&e);
 }
 
@@ -176,7 +178,7 @@ static void push_ready(struct session *s)
 {
 	struct sse_event e = {.event = "stentor.ready", .id = session_id(s)};
 	char *data = ready_data(s, &e.data_len);
-	struct worker *w = s->worker;
+	struct worker *w = s->all->worker;
 	uint64_t waited_ms =
 		worker_now(w) + w->options->ready_ms - s->ready_by_ms;
 	struct frame *f;
@@ -218,7 +220,7 @@ void stream_placed(struct session *s)
 	if (!s->confirmed || s->ready)
 		return;
 	list_remove(&s->in_waiting);
-	list_push_back(&s->worker->placed, &s->in_waiting);
+	list_push_back(&s->all->worker->placed, &s->in_waiting);
 }
 
 unsigned streams_ready(struct worker *w, unsigned budget)
@@ -267,7 +269,7 @@ static void subscribe_to(struct session *s, struct subscription *sub,
 	/* Of a client that has a place, but it can't be read: none that any log
 	 * has, so that it is as good as nothing if it comes back with it. */
 	static const struct place unread = {1, 1};
-	struct worker *w = s->worker;
+	struct worker *w = s->all->worker;
 	struct channel *ch = channels_get(&w->channels, name, strlen(name));
 	unsigned variant = (s->json ? VARIANT_JSON : 0) |
 			   (s->subscriptions == 1 ? VARIANT_ALONE : 0);
@@ -287,7 +289,7 @@ static void subscribe_to(struct session *s, struct subscription *sub,
 static const struct place *claims(struct session *s,
 				  const struct stream_request *want)
 {
-	struct worker *w = s->worker;
+	struct worker *w = s->all->worker;
 
 	if (want->last_event_id == NULL || want->last_event_id[0] == '\0')
 		return NULL;
@@ -301,7 +303,7 @@ static const struct place *claims(struct session *s,
 void stream_begin(struct session *s, const struct stream_request *want,
 		  const char *cors)
 {
-	struct worker *w = s->worker;
+	struct worker *w = s->all->worker;
 	const struct place *places;
 
 	session_begin_stream(s);
@@ -326,7 +328,7 @@ void stream_begin(struct session *s, const struct stream_request *want,
 
 void stream_unsubscribe(struct session *s)
 {
-	struct worker *w = s->worker;
+	struct worker *w = s->all->worker;
 
 	replays_leave(&w->replays, s);
 	for (unsigned i = 0; i < s->subscriptions; i++) {
@@ -360,7 +362,7 @@ void stream_send_away(struct session *s, const char *reason,
 {
 	char data[64];
 	struct sse_event e = {.event = "stentor.closing", .data = data};
-	struct frame *retry = sse_render_retry(worker_retry_ms(s->worker));
+	struct frame *retry = sse_render_retry(worker_retry_ms(s->all->worker));
 	struct frame *closing;
 
 	e.data_len = (size_t)snprintf(data, sizeof(data), "{\"reason\":\"%s\"}",
@@ -372,4 +374,9 @@ void stream_send_away(struct session *s, const char *reason,
 	frame_release(retry);
 	frame_release(closing);
 	session_leave(s, cause);
+}
+
+void stream_drained(struct session *s)
+{
+	replay_drained(&s->all->worker->replays, s);
 }

@@ -70,14 +70,15 @@ void stream_placed(struct session *s);
  * will be pushed behind it; one reference, the caller's. NULL: it has no place
  * in any of them. */
 struct frame *stream_id(struct session *s);
-/* Where the client is in each of its channels, into the worker's scratch
- * memory. */
-void stream_places(struct session *s);
+/* Where the client is in each of its channels, in scratch memory. */
+struct place *stream_places(struct session *s);
 /* stentor.gap; counted. Its id is what stands in the scratch memory. One
  * reference, the caller's. */
 struct frame *stream_gap(struct session *s, const struct channel *ch,
 			 const struct gap *gap);
 
+/* All of a page has been taken. */
+void stream_drained(struct session *s);
 /* Tells it; its id is where the client is in each of its channels. */
 void stream_tell_gap(struct session *s, const struct channel *ch,
 		     const struct gap *gap);

@@ -9,6 +9,7 @@
 #include "common/base/mem.h"
 #include "common/codec/sse.h"
 #include "connnode/intake.h"
+#include "connnode/stream/request.h"
 #include "connnode/stream/session.h"
 #include "connnode/stream/stream.h"
 #include "connnode/turn.h"
@@ -181,12 +182,9 @@ static int set_up(void **state)
 	f->top = (struct place){EPOCH, 0};
 	f->first = 1;
 	f->options = (struct connnode_options){
-		.queue_bytes_max = 256u << 10,
-		.queue_burst_bytes = 256u << 10,
 		.replay_bytes_max = 1u << 20,
 		.hold_bytes_max = 1u << 20,
 		.sweep_ms = 30000,
-		.heartbeat_ms = 15000,
 		.channels_max = CHANNELS_MAX,
 	};
 	assert_int_equal(uv_loop_init(&f->loop), 0);
@@ -195,16 +193,18 @@ static int set_up(void **state)
 	f->rules = (struct rules){.rule = &match_all, .count = 1};
 	w->rules = &f->rules;
 	metrics_init(&w->metrics, node_metrics, NM_COUNT, NULL);
-	list_init(&w->streams);
-	list_init(&w->heads);
-	list_init(&w->leaving);
 	list_init(&w->waiting);
 	list_init(&w->placing);
 	list_init(&w->placed);
-	backlog_init(&w->backlog);
-	list_init(&w->dirty);
-	list_init(&w->doomed);
-	wheel_init(&w->wheel, 64, 100, worker_now(w));
+	sessions_init(&w->sessions, w->loop);
+	w->sessions.metrics = &w->metrics;
+	w->sessions.ops = &request_ops;
+	w->sessions.worker = w;
+	w->sessions.limits = (struct sessions_limits){
+		.heartbeat_ms = 15000,
+		.queue_bytes_max = 256u << 10,
+		.queue_burst_bytes = 256u << 10,
+	};
 	channels_init(&w->channels, w->rules);
 	announcer_init(&w->announcer, &w->channels, &id, &no_ops, NULL);
 	w->announcer.store = 1;
@@ -217,13 +217,12 @@ static int set_up(void **state)
 	w->places = xcalloc(CHANNELS_MAX, sizeof(*w->places));
 	w->names = xcalloc(CHANNELS_MAX, sizeof(*w->names));
 	w->id = xmalloc(PLACE_ID_SIZE(CHANNELS_MAX));
-	w->heartbeat = sse_render_heartbeat(NULL);
 	arena_init(&f->arena, 64u << 20);
 	for (unsigned i = 0; i < SESSIONS; i++) {
 		struct session *s = &f->sessions[i];
 
-		s->worker = w;
-		list_init(&s->in_worker);
+		s->all = &w->sessions;
+		list_init(&s->in_phase);
 		list_init(&s->in_dirty);
 		list_init(&s->in_waiting);
 		list_init(&s->in_replays);
@@ -253,7 +252,7 @@ static int tear_down(void **state)
 
 		leave(s);
 		list_remove(&s->in_dirty);
-		list_remove(&s->in_worker);
+		list_remove(&s->in_phase);
 		wheel_cancel(&s->timer);
 		outq_fini(&s->out);
 	}
@@ -262,9 +261,8 @@ static int tear_down(void **state)
 	intake_fini(w);
 	announcer_fini(&w->announcer);
 	channels_fini(&w->channels);
-	wheel_fini(&w->wheel);
+	sessions_fini(&w->sessions);
 	metrics_fini(&w->metrics, NULL);
-	frame_release(w->heartbeat);
 	arena_fini(&f->arena);
 	free(w->places);
 	free(w->names);

@@ -59,7 +59,6 @@ static int set_up(void **state)
 	struct fixture *f = xcalloc(1, sizeof(*f));
 	struct announcer_identity id = {0};
 
-	f->options.queue_bytes_max = 1u << 20;
 	f->w.loop = &f->clock;
 	f->w.options = &f->options;
 	f->rules = (struct rules){.rule = &match_all, .count = 1};
@@ -68,13 +67,13 @@ static int set_up(void **state)
 	channels_init(&f->w.channels, f->w.rules);
 	announcer_init(&f->w.announcer, &f->w.channels, &id, &no_ops, NULL);
 	fanout_init(&f->w.fanout, &f->w.channels, &ops, f);
-	backlog_init(&f->w.backlog);
-	list_init(&f->w.dirty);
-	list_init(&f->w.doomed);
+	sessions_init(&f->w.sessions, f->w.loop);
+	f->w.sessions.metrics = &f->w.metrics;
+	f->w.sessions.limits.queue_bytes_max = 1u << 20;
 	for (unsigned i = 0; i < SESSIONS; i++) {
 		struct session *s = &f->sessions[i];
 
-		s->worker = &f->w;
+		s->all = &f->w.sessions;
 		s->phase = SESSION_STREAM;
 		list_init(&s->in_dirty);
 		outq_init(&s->out);
@@ -124,6 +123,7 @@ static int tear_down(void **state)
 	assert_int_equal(f->w.fanout.backlog_bytes, 0);
 	announcer_fini(&f->w.announcer);
 	channels_fini(&f->w.channels);
+	sessions_fini(&f->w.sessions);
 	metrics_fini(&f->w.metrics, NULL);
 	free(f);
 	return 0;
@@ -376,7 +376,7 @@ static void test_fanout_slow_session(void **state)
 	uv_write_t pending[2];
 	char data[200];
 
-	f->options.queue_bytes_max = 500;
+	f->w.sessions.limits.queue_bytes_max = 500;
 	f->sessions[0].blocked = &pending[0];
 	f->sessions[1].blocked = &pending[1];
 	join(f, 0, "a", false);

@@ -19,7 +19,7 @@ static void test_lagging_drop_oldest_tells(void **state)
 	struct fixture *f = *state;
 
 	match_all.lagging = LAGGING_DROP_OLDEST;
-	f->options.queue_bytes_max = 600;
+	f->w.sessions.limits.queue_bytes_max = 600;
 	join(f, 0, "a", NULL);
 	settled(f, 0);
 	block(f, 0, true);
@@ -61,7 +61,7 @@ static void test_lagging_close(void **state)
 {
 	struct fixture *f = *state;
 
-	f->options.queue_bytes_max = 600;
+	f->w.sessions.limits.queue_bytes_max = 600;
 	join(f, 0, "a", NULL);
 	join(f, 1, "a", NULL);
 	settled(f, 0);
@@ -115,7 +115,7 @@ static void test_lagging_expired_is_no_backlog(void **state)
 {
 	struct fixture *f = *state;
 
-	f->options.queue_bytes_max = 3000;
+	f->w.sessions.limits.queue_bytes_max = 3000;
 	join(f, 0, "a", NULL);
 	settled(f, 0);
 	block(f, 0, true);
@@ -147,7 +147,7 @@ static void test_lagging_drop_oldest_large(void **state)
 	struct fixture *f = *state;
 
 	match_all.lagging = LAGGING_DROP_OLDEST;
-	f->options.queue_bytes_max = 3000;
+	f->w.sessions.limits.queue_bytes_max = 3000;
 	join(f, 0, "a", NULL);
 	settled(f, 0);
 	block(f, 0, true);
@@ -186,7 +186,7 @@ static void test_lagging_drop_oldest_beside_close(void **state)
 	two[0].pattern = (char *)"a";
 	two[0].lagging = LAGGING_DROP_OLDEST;
 	f->rules = (struct rules){.rule = two, .count = 2};
-	f->options.queue_bytes_max = 3000;
+	f->w.sessions.limits.queue_bytes_max = 3000;
 	join(f, 0, "a b", NULL);
 	settled(f, 0);
 	block(f, 0, true);
@@ -213,7 +213,7 @@ static void test_lagging_gap_has_a_place(void **state)
 	struct place places[3];
 
 	match_all.lagging = LAGGING_DROP_OLDEST;
-	f->options.queue_bytes_max = 3000;
+	f->w.sessions.limits.queue_bytes_max = 3000;
 	join(f, 0, "a b c", NULL);
 	settled(f, 0);
 	block(f, 0, true);
@@ -246,7 +246,7 @@ static void test_lagging_over_two_epochs(void **state)
 	struct fixture *f = *state;
 
 	match_all.lagging = LAGGING_DROP_OLDEST;
-	f->options.queue_bytes_max = 3000;
+	f->w.sessions.limits.queue_bytes_max = 3000;
 	join(f, 0, "a", NULL);
 	settled(f, 0);
 	block(f, 0, true);
@@ -273,9 +273,9 @@ static void test_lagging_burst_is_forgiven(void **state)
 {
 	struct fixture *f = *state;
 
-	f->options.queue_bytes_max = 3000;
-	f->options.queue_burst_bytes = 10000;
-	f->options.queue_grace_ms = 1000;
+	f->w.sessions.limits.queue_bytes_max = 3000;
+	f->w.sessions.limits.queue_burst_bytes = 10000;
+	f->w.sessions.limits.queue_grace_ms = 1000;
 	join(f, 0, "a", NULL);
 	settled(f, 0);
 	block(f, 0, true);
@@ -288,7 +288,7 @@ static void test_lagging_burst_is_forgiven(void **state)
 	/* It takes all, and the next burst is another. */
 	block(f, 0, false);
 	taken(f, 0);
-	lagging_over(&f->sessions[0]);
+	f->sessions[0].lags = f->sessions[0].bursts = false;
 	f->loop.time += 1000;
 	block(f, 0, true);
 	for (uint64_t i = 10; i <= 15; i++)
@@ -309,9 +309,9 @@ static void test_lagging_burst_is_bounded(void **state)
 	unsigned i = 1;
 
 	match_all.lagging = LAGGING_DROP_OLDEST;
-	f->options.queue_bytes_max = 3000;
-	f->options.queue_burst_bytes = 6000;
-	f->options.queue_grace_ms = 1000;
+	f->w.sessions.limits.queue_bytes_max = 3000;
+	f->w.sessions.limits.queue_burst_bytes = 6000;
+	f->w.sessions.limits.queue_grace_ms = 1000;
 	join(f, 0, "a", NULL);
 	settled(f, 0);
 	block(f, 0, true);
@@ -325,7 +325,7 @@ static void test_lagging_burst_is_bounded(void **state)
 	}
 	block(f, 0, false);
 	assert_non_null(strstr(numbers(taken(f, 0)), "gap:lagging"));
-	lagging_over(&f->sessions[0]);
+	f->sessions[0].lags = f->sessions[0].bursts = false;
 	block(f, 0, true);
 	for (unsigned k = 0; k < 5; k++)
 		deliver_large(f, "a", i++, 1000, 0);
@@ -338,7 +338,8 @@ static void test_lagging_longest_give_way(void **state)
 	struct fixture *f = *state;
 	size_t before = frames_bytes();
 
-	f->options.queue_bytes_max = f->options.queue_burst_bytes = 1u << 20;
+	f->w.sessions.limits.queue_bytes_max =
+		f->w.sessions.limits.queue_burst_bytes = 1u << 20;
 	join(f, 0, "a", NULL);
 	join(f, 1, "b", NULL);
 	match_all.lagging = LAGGING_DROP_OLDEST;
@@ -354,25 +355,25 @@ static void test_lagging_longest_give_way(void **state)
 	for (unsigned i = 1; i <= 10; i++)
 		deliver_large(f, "a", i, 10000, 0);
 	deliver_large(f, "b", 1, 10000, 0);
-	f->w.queue_memory_max = before + 350000;
-	assert_false(lagging_pending(&f->w));
-	f->w.queue_memory_max = before + 150000;
-	assert_true(lagging_pending(&f->w));
+	f->w.sessions.limits.memory_max = before + 350000;
+	assert_false(lagging_pending(&f->w.sessions));
+	f->w.sessions.limits.memory_max = before + 150000;
+	assert_true(lagging_pending(&f->w.sessions));
 	match_all.lagging = LAGGING_DROP_OLDEST;
-	assert_int_equal(lagging_run(&f->w, 100), 1);
-	assert_false(lagging_pending(&f->w));
+	assert_int_equal(lagging_run(&f->w.sessions, 100), 1);
+	assert_false(lagging_pending(&f->w.sessions));
 	match_all.lagging = LAGGING_CLOSE;
 	assert_false(f->sessions[2].doomed);
 	assert_true(f->sessions[2].out.bytes < 20000);
 	/* What can't be missed goes with its connection. */
-	f->w.queue_memory_max = before + 40000;
-	assert_int_equal(lagging_run(&f->w, 100), 1);
+	f->w.sessions.limits.memory_max = before + 40000;
+	assert_int_equal(lagging_run(&f->w.sessions, 100), 1);
 	assert_true(f->sessions[0].doomed);
 	assert_false(f->sessions[1].doomed);
 	assert_int_equal(metric_get(&f->w.metrics, NM_GAVE_WAY, 0), 2);
 	/* Its budget is its bound. */
-	f->w.queue_memory_max = 0;
-	assert_int_equal(lagging_run(&f->w, 1), 1);
+	f->w.sessions.limits.memory_max = 0;
+	assert_int_equal(lagging_run(&f->w.sessions, 1), 1);
 	for (unsigned i = 0; i < 3; i++)
 		block(f, i, false);
 	list_remove(&f->sessions[0].in_dirty);
