@@ -184,4 +184,3 @@ void log_doubt_past(struct log *log)
 	};
 	l->ops->lost(l->ctx, log->channel, &gap);
 }
-
