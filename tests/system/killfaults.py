@@ -163,6 +163,9 @@ class Faults:
         process.signal(signal.SIGTERM)
 
         def again():
+            # One of its workers may stand still; that is not healed meanwhile.
+            if process in self.cluster.nodes:
+                signal_all(process.worker_pids(), signal.SIGCONT)
             process.wait_exit(20)
             (start or process.start)()
         return Fault(process.name, again)
