@@ -429,13 +429,13 @@ static void on_tick(uv_timer_t *timer)
 
 static void on_term(uv_signal_t *handle, int number UNUSED)
 {
-	drain_end(container_of(handle, struct worker, term));
+	drain_end(handle->data);
 }
 
 /* Reads everything again, as at the start; rules and log level take effect. */
 static void on_hangup(uv_signal_t *handle, int number UNUSED)
 {
-	struct worker *w = container_of(handle, struct worker, hangup);
+	struct worker *w = handle->data;
 	struct connnode_options options = {0};
 	struct rules fresh = {0}, old = *w->rules;
 	struct auth_config auth = {0};
@@ -472,6 +472,7 @@ static void watch_signal(struct worker *w, uv_signal_t *handle, uv_signal_cb cb,
 			 int number)
 {
 	check(uv_signal_init(w->loop, handle) == 0);
+	handle->data = w;
 	check(uv_signal_start(handle, cb, number) == 0);
 }
 
