@@ -157,7 +157,9 @@ static void on_revocations(void *ctx, const LinkFrame *f)
 
 static void on_drain(void *ctx, const Stentor__Link__V1__DrainOrder *order)
 {
-	drain_ordered(ctx, order);
+	struct worker *w = ctx;
+
+	drain_ordered(&w->drain, order);
 }
 
 struct newcomer {

@@ -259,9 +259,9 @@ static void tend_port(struct worker *w, uint64_t now)
 {
 	struct fleet_heard fleet = announcer_fleet(&w->announcer);
 
-	if (w->draining && !fleet.known)
+	if (w->drain.draining && !fleet.known)
 		return; /* as it is */
-	if (w->draining && fleet_heard_takes(&fleet)) {
+	if (w->drain.draining && fleet_heard_takes(&fleet)) {
 		if (w->listener.open)
 			log_info("PORT-CLOSED", "address=%s takers=%u",
 				 w->options->listen, fleet.takers);
@@ -334,7 +334,7 @@ static void show_gauges(struct worker *w)
 	if (w->auth != NULL)
 		show_auth(w);
 	show_logs(w);
-	metric_set(m, NM_LEAVING, 0, (w->pace.per_ks + 999) / 1000);
+	metric_set(m, NM_LEAVING, 0, (w->drain.pace.per_ks + 999) / 1000);
 }
 
 static void show_state(struct worker *w)
@@ -349,7 +349,7 @@ static void show_state(struct worker *w)
 	shared->clock_skew_us = announcer_skew_us(&w->announcer);
 	shared->retry_window_ms = comeback_window_ms(
 		&w->comeback, worker_now(w), worker_room_per_second(w));
-	shared->ready = w->listener.open && !w->draining &&
+	shared->ready = w->listener.open && !w->drain.draining &&
 			announcer_up(&w->announcer) > 0;
 	shared->tls_expires_s = w->sessions.tls.expires_s;
 	shared->beat_ms = clock_monotonic_ms();
@@ -382,8 +382,8 @@ static void tell_load(struct worker *w, uint64_t now)
 	told->sent_bytes = l->sent_bytes;
 	told->queue_age_us = l->queue_age_us;
 	told->fullness = l->fullness;
-	told->leave_per_ks = w->pace.per_ks;
-	told->drain_left_ms = pace_left_ms(&w->pace, now);
+	told->leave_per_ks = w->drain.pace.per_ks;
+	told->drain_left_ms = pace_left_ms(&w->drain.pace, now);
 	w->announcer.connections = w->sessions.stream_count;
 	w->announcer.logs = w->logs.count;
 }
@@ -418,7 +418,7 @@ static void on_tick(uv_timer_t *timer)
 	tell_load(w, now);
 	announcer_tick(&w->announcer, now);
 	replays_tick(&w->replays, now);
-	drain_tick(w);
+	drain_tick(&w->drain);
 	give_back(w, now);
 	tend_port(w, now);
 	show_gauges(w);
@@ -429,7 +429,9 @@ static void on_tick(uv_timer_t *timer)
 
 static void on_term(uv_signal_t *handle, int number UNUSED)
 {
-	drain_end(handle->data);
+	struct worker *w = handle->data;
+
+	drain_end(&w->drain);
 }
 
 /* Reads everything again, as at the start; rules and log level take effect. */
@@ -523,6 +525,19 @@ static void init_sessions(struct worker *w)
 	limits->queue_grace_ms = o->queue_grace_ms;
 }
 
+static void init_drain(struct worker *w)
+{
+	struct drain_use use = {
+		.sessions = &w->sessions,
+		.announcer = &w->announcer,
+		.shared = w->shared,
+		.metrics = &w->metrics,
+		.seconds = w->options->drain_seconds,
+	};
+
+	drain_init(&w->drain, &use);
+}
+
 static void init_tables(struct worker *w)
 {
 	list_init(&w->waiting);
@@ -535,7 +550,7 @@ static void init_tables(struct worker *w)
 	comeback_init(&w->comeback, w->options->retry_window_ms, worker_now(w));
 	scrutiny_init(&w->scrutiny, w->options->token_rate_max,
 		      w->options->retry_window_ms, worker_now(w));
-	pace_init(&w->pace, worker_now(w));
+	init_drain(w);
 	init_load(w);
 	channels_init(&w->channels, w->rules);
 	intake_init(w);
@@ -678,7 +693,7 @@ int worker_run(const struct worker_start *s)
 	if (rc != 0)
 		return 1;
 	uv_run(loop, UV_RUN_DEFAULT);
-	rc = w->ending ? 0 : 1;
+	rc = w->drain.ending ? 0 : 1;
 	log_info("END", "streams=%llu",
 		 (unsigned long long)w->sessions.stream_count);
 	stop(w);

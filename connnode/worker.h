@@ -32,6 +32,7 @@
 #include "connnode/node/shared.h"
 #include "connnode/options.h"
 #include "connnode/stream/comeback.h"
+#include "connnode/stream/drain.h"
 #include "connnode/stream/replay.h"
 #include "connnode/stream/scrutiny.h"
 #include "connnode/stream/session.h"
@@ -96,10 +97,7 @@ struct worker {
 	uv_timer_t tick;
 	uint64_t tick_due_ms, started_ms;
 
-	/* drain.h */
-	bool draining, ending;	  /* ending: SIGTERM */
-	struct drain_order order; /* that is followed */
-	struct pace pace;
+	struct drain drain;
 	uv_signal_t term, interrupt, hangup;
 	struct parent_watch parent;
 	int argc;

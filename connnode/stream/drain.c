@@ -2,97 +2,100 @@
 
 #include "common/base/log.h"
 #include "connnode/stream/session.h"
-#include "connnode/stream/stream.h"
-#include "connnode/worker.h"
 
-static void begin(struct worker *w, uint64_t seconds)
+void drain_init(struct drain *d, const struct drain_use *use)
 {
-	w->draining = w->announcer.draining = true;
-	w->shared->draining = 1;
-	w->shared->ready = 0;
-	pace_drain(&w->pace, worker_now(w), seconds * 1000);
-	metric_set(&w->metrics, NM_DRAINING, 0, 1);
-	announcer_hurry(&w->announcer);
+	*d = (struct drain){.use = *use};
+	pace_init(&d->pace, sessions_now(use->sessions));
+}
+
+static void begin(struct drain *d, uint64_t seconds)
+{
+	d->draining = d->use.announcer->draining = true;
+	d->use.shared->draining = 1;
+	d->use.shared->ready = 0;
+	pace_drain(&d->pace, sessions_now(d->use.sessions), seconds * 1000);
+	metric_set(d->use.metrics, NM_DRAINING, 0, 1);
+	announcer_hurry(d->use.announcer);
 	log_info("DRAIN", "streams=%llu seconds=%llu",
-		 (unsigned long long)w->sessions.stream_count,
+		 (unsigned long long)d->use.sessions->stream_count,
 		 (unsigned long long)seconds);
 }
 
-static void stop(struct worker *w)
+static void stop(struct drain *d)
 {
-	w->draining = w->announcer.draining = false;
-	w->shared->draining = 0;
-	pace_stop(&w->pace);
-	metric_set(&w->metrics, NM_DRAINING, 0, 0);
-	announcer_hurry(&w->announcer);
+	d->draining = d->use.announcer->draining = false;
+	d->use.shared->draining = 0;
+	pace_stop(&d->pace);
+	metric_set(d->use.metrics, NM_DRAINING, 0, 0);
+	announcer_hurry(d->use.announcer);
 	log_info("DRAIN-STOPPED", "streams=%llu",
-		 (unsigned long long)w->sessions.stream_count);
+		 (unsigned long long)d->use.sessions->stream_count);
 }
 
-void drain_end(struct worker *w)
+void drain_end(struct drain *d)
 {
-	if (w->ending)
+	if (d->ending)
 		return;
-	w->ending = true;
-	begin(w, w->options->drain_seconds);
-	drain_tick(w);
+	d->ending = true;
+	begin(d, d->use.seconds);
+	drain_tick(d);
 }
 
 /* --- orders ------------------------------------------------------------ */
 
-void drain_ordered(struct worker *w, const Stentor__Link__V1__DrainOrder *o)
+void drain_ordered(struct drain *d, const Stentor__Link__V1__DrainOrder *o)
 {
 	struct drain_order order = {o->number, o->seconds, !o->stop};
 
-	shared_give_order(w->shared, &order);
+	shared_give_order(d->use.shared, &order);
 }
 
-static void follow_order(struct worker *w)
+static void follow_order(struct drain *d)
 {
-	struct drain_order order = shared_order(w->shared);
+	struct drain_order order = shared_order(d->use.shared);
 
-	if (order.number == w->order.number &&
-	    order.drains == w->order.drains &&
-	    order.seconds == w->order.seconds)
+	if (order.number == d->order.number &&
+	    order.drains == d->order.drains &&
+	    order.seconds == d->order.seconds)
 		return;
-	w->order = order;
-	if (w->ending)
+	d->order = order;
+	if (d->ending)
 		return;
 	if (order.drains)
-		begin(w, order.seconds ? order.seconds
-				       : w->options->drain_seconds);
-	else if (w->draining)
-		stop(w);
+		begin(d, order.seconds ? order.seconds : d->use.seconds);
+	else if (d->draining)
+		stop(d);
 }
 
 /* --- sending away ------------------------------------------------------ */
 
-static void send_away(struct worker *w, uint64_t count, const char *reason,
+static void send_away(struct drain *d, uint64_t count, const char *reason,
 		      enum close_cause cause)
 {
-	while (count-- > 0 && !list_empty(&w->sessions.streams)) {
-		struct session *s = container_of(w->sessions.streams.next,
+	while (count-- > 0 && !list_empty(&d->use.sessions->streams)) {
+		struct session *s = container_of(d->use.sessions->streams.next,
 						 struct session, in_phase);
 
 		if (s->doomed)
 			return; /* goes at the end of this turn */
-		stream_send_away(s, reason, cause);
+		d->use.sessions->ops->send_away(s, reason, cause);
 	}
 }
 
-void drain_tick(struct worker *w)
+void drain_tick(struct drain *d)
 {
-	struct fleet_heard fleet = announcer_fleet(&w->announcer);
-	uint64_t now = worker_now(w), due;
+	struct fleet_heard fleet = announcer_fleet(d->use.announcer);
+	uint64_t now = sessions_now(d->use.sessions), due;
 
-	follow_order(w);
-	due = pace_due(&w->pace, now, w->sessions.stream_count, &fleet);
-	if (w->draining)
-		send_away(w, due, "drain", CLOSED_DRAIN);
+	follow_order(d);
+	due = pace_due(&d->pace, now, d->use.sessions->stream_count, &fleet);
+	if (d->draining)
+		send_away(d, due, "drain", CLOSED_DRAIN);
 	else
-		send_away(w, due, "rebalance", CLOSED_REBALANCE);
-	if (w->ending && w->sessions.stream_count == 0 &&
-	    (list_empty(&w->sessions.leaving) ||
-	     now >= w->pace.end_ms + DRAIN_GRACE_MS))
-		uv_stop(w->loop);
+		send_away(d, due, "rebalance", CLOSED_REBALANCE);
+	if (d->ending && d->use.sessions->stream_count == 0 &&
+	    (list_empty(&d->use.sessions->leaving) ||
+	     now >= d->pace.end_ms + DRAIN_GRACE_MS))
+		uv_stop(d->use.sessions->loop);
 }

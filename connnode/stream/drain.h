@@ -16,18 +16,37 @@
 #define STENTOR_CONNNODE_STREAM_DRAIN_H
 
 #include "common/codec/linkwire.h"
-
-struct worker;
+#include "connnode/link/announcer.h"
+#include "connnode/node/pace.h"
+#include "connnode/node/shared.h"
+#include "connnode/stream/session.h"
 
 #define DRAIN_GRACE_MS 2000 /* after the deadline, for last bytes to leave */
 
-/* SIGTERM; idempotent. */
-void drain_end(struct worker *w);
+/* Whose these are is the owner's business. */
+struct drain_use {
+	struct sessions *sessions;
+	struct announcer *announcer;
+	struct worker_shared *shared;
+	struct metrics *metrics;
+	uint64_t seconds; /* where an order says nothing else */
+};
+
+struct drain {
+	struct drain_use use;
+	bool draining, ending;	  /* ending: SIGTERM */
+	struct drain_order order; /* that is followed */
+	struct pace pace;
+};
+
+void drain_init(struct drain *d, const struct drain_use *use);
+/* SIGTERM; idempotent. The loop is stopped when all are gone. */
+void drain_end(struct drain *d);
 /* An operator's order from a dispatcher; one that is not newer than what is
  * known is no news. */
-void drain_ordered(struct worker *w, const Stentor__Link__V1__DrainOrder *o);
-/* Each WORKER_TICK_MS: follows the order in the shared page, sends away who is
+void drain_ordered(struct drain *d, const Stentor__Link__V1__DrainOrder *o);
+/* Every 100 ms or so: follows the order in the shared page, sends away who is
  * due. */
-void drain_tick(struct worker *w);
+void drain_tick(struct drain *d);
 
 #endif
