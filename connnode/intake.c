@@ -151,8 +151,8 @@ static void on_revocations(void *ctx, const LinkFrame *f)
 {
 	struct worker *w = ctx;
 
-	if (w->auth != NULL)
-		gossip_take(w->auth, f);
+	if (w->admission.auth != NULL)
+		gossip_take(w->admission.auth, f);
 }
 
 static void on_drain(void *ctx, const Stentor__Link__V1__DrainOrder *order)
@@ -182,8 +182,8 @@ static void on_link_changed(void *ctx, struct upstream *u, bool up)
 
 	if (!up)
 		questions_link_lost(&w->questions, u, worker_now(w));
-	else if (w->auth != NULL)
-		gossip_all(w->auth, tell_newcomer, &newcomer);
+	else if (w->admission.auth != NULL)
+		gossip_all(w->admission.auth, tell_newcomer, &newcomer);
 	logs_resync(&w->logs, !up);
 	if (up)
 		w->whole = announcer_whole(&w->announcer);

@@ -98,12 +98,16 @@ static bool handshakes_pending(void *ctx)
 
 static unsigned run_admission(void *ctx, unsigned budget)
 {
-	return admission_run(ctx, budget);
+	struct worker *w = ctx;
+
+	return admission_run(&w->admission, budget);
 }
 
 static bool pending_admission(void *ctx)
 {
-	return admission_pending(ctx);
+	struct worker *w = ctx;
+
+	return admission_pending(&w->admission);
 }
 
 static unsigned run_readies(void *ctx, unsigned budget)
@@ -304,8 +308,10 @@ static void show_auth(struct worker *w)
 {
 	for (unsigned fault = TOKEN_OK + 1; fault < TOKEN_FAULTS; fault++)
 		metric_set(&w->metrics, NM_AUTH_FAILURES, fault - TOKEN_OK - 1,
-			   auth_faults(w->auth, (enum token_fault)fault));
-	metric_set(&w->metrics, NM_AUTH_KEYS, 0, auth_key_count(w->auth));
+			   auth_faults(w->admission.auth,
+				       (enum token_fault)fault));
+	metric_set(&w->metrics, NM_AUTH_KEYS, 0,
+		   auth_key_count(w->admission.auth));
 }
 
 static void show_gauges(struct worker *w)
@@ -331,7 +337,7 @@ static void show_gauges(struct worker *w)
 	metric_set(m, NM_LINK_FRAMES_MALFORMED, 0,
 		   a->counters.frames_malformed);
 	metric_set(m, NM_STORE_DIFFERS, 0, a->counters.store_refused);
-	if (w->auth != NULL)
+	if (w->admission.auth != NULL)
 		show_auth(w);
 	show_logs(w);
 	metric_set(m, NM_LEAVING, 0, (w->drain.pace.per_ks + 999) / 1000);
@@ -454,8 +460,8 @@ static void on_hangup(uv_signal_t *handle, int number UNUSED)
 	rules_free(&old);
 	auth_config_free(w->auth_config);
 	*w->auth_config = auth;
-	if (w->auth != NULL)
-		auth_reload(w->auth, w->auth_config);
+	if (w->admission.auth != NULL)
+		auth_reload(w->admission.auth, w->auth_config);
 	w->announcer.identity.config_hash = fresh.hash;
 	session_tls_refresh(&w->sessions);
 	log_set_level((enum log_level)options.process.log_level);
@@ -548,7 +554,7 @@ static void init_tables(struct worker *w)
 	limits_init(&w->limits, w->options->per_address_max,
 		    w->options->rate_max, worker_now(w));
 	comeback_init(&w->comeback, w->options->retry_window_ms, worker_now(w));
-	scrutiny_init(&w->scrutiny, w->options->token_rate_max,
+	scrutiny_init(&w->admission.scrutiny, w->options->token_rate_max,
 		      w->options->retry_window_ms, worker_now(w));
 	init_drain(w);
 	init_load(w);
@@ -560,6 +566,19 @@ static void init_tables(struct worker *w)
 	w->places = xcalloc(w->options->channels_max, sizeof(*w->places));
 	w->names = xcalloc(w->options->channels_max, sizeof(*w->names));
 	w->id = xmalloc(PLACE_ID_SIZE(w->options->channels_max));
+}
+
+static int start_admission(struct worker *w)
+{
+	bool none = w->options->process.auth == AUTH_NONE;
+
+	w->admission.use = (struct admission_use){
+		.rules = w->rules,
+		.announcer = &w->announcer,
+		.shared = w->shared,
+	};
+	return admission_start(&w->admission, w->loop,
+			       none ? NULL : w->auth_config);
 }
 
 static int start_links(struct worker *w, const char *link_url)
@@ -582,7 +601,7 @@ static int start_links(struct worker *w, const char *link_url)
 static int start(struct worker *w, const char *link_url)
 {
 	struct tls_files files = connnode_tls(w->options);
-	int rc = admission_start(w);
+	int rc = start_admission(w);
 
 	if (rc == 0)
 		rc = session_tls_start(&w->sessions, &files,
@@ -643,7 +662,7 @@ static void stop(struct worker *w)
 	while (!list_empty(&w->sessions.doomed))
 		sessions_flush(&w->sessions, UINT_MAX);
 	intake_fini(w);
-	admission_stop(w);
+	admission_stop(&w->admission);
 	if (w->listener.open)
 		listener_close(&w->listener, NULL);
 	uplink_stop(w->uplink);
@@ -654,7 +673,7 @@ static void stop(struct worker *w)
 	announcer_fini(&w->announcer);
 	channels_fini(&w->channels);
 	limits_fini(&w->limits);
-	scrutiny_fini(&w->scrutiny);
+	scrutiny_fini(&w->admission.scrutiny);
 	sessions_fini(&w->sessions);
 	while (w->parsers.count > 0)
 		http1_free(w->parsers.free[--w->parsers.count]);

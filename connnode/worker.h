@@ -31,10 +31,10 @@
 #include "connnode/node/pace.h"
 #include "connnode/node/shared.h"
 #include "connnode/options.h"
+#include "connnode/stream/admission.h"
 #include "connnode/stream/comeback.h"
 #include "connnode/stream/drain.h"
 #include "connnode/stream/replay.h"
-#include "connnode/stream/scrutiny.h"
 #include "connnode/stream/session.h"
 #include "connnode/stream/session_tls.h"
 #include "connnode/stream/stream.h"
@@ -47,7 +47,6 @@
 #define WORKER_ACCEPT_SLICE 64
 #define WORKER_PARSERS_MAX  256 /* idle request parsers kept for the next */
 
-struct auth;
 struct uplink;
 
 struct worker {
@@ -63,7 +62,7 @@ struct worker {
 	struct listener listener;
 	struct channels channels;
 	struct announcer announcer;
-	struct auth *auth; /* NULL: --auth none */
+	struct admission admission;
 	struct uplink *uplink;
 	bool whole; /* announcer_whole() at the last look */
 	struct fanout fanout;
@@ -76,7 +75,6 @@ struct worker {
 	struct list waiting, placing, placed;
 	struct limits limits;
 	struct comeback comeback; /* of those who are not let in */
-	struct scrutiny scrutiny; /* of tokens */
 	struct load load;
 	size_t memory_peak; /* that they took since memory was given back */
 	uint64_t memory_trim_ms;

@@ -5,7 +5,6 @@
 #include "common/io/gossip.h"
 #include "connnode/stream/session.h"
 #include "connnode/stream/stream.h"
-#include "connnode/worker.h"
 
 #include <string.h>
 #include <strings.h>
@@ -81,26 +80,26 @@ static void find_credentials(const struct http1_request *r,
 
 /* --- what it allows ---------------------------------------------------- */
 
-static bool needs_token(const struct worker *w, const char *channel)
+static bool needs_token(const struct admission *a, const char *channel)
 {
-	return rules_match(w->rules, channel)->access == ACCESS_TOKEN;
+	return rules_match(a->use.rules, channel)->access == ACCESS_TOKEN;
 }
 
-static bool any_needs_token(const struct worker *w,
+static bool any_needs_token(const struct admission *a,
 			    const struct stream_request *want)
 {
 	for (size_t i = 0; i < want->count; i++) {
-		if (needs_token(w, want->channel[i]))
+		if (needs_token(a, want->channel[i]))
 			return true;
 	}
 	return false;
 }
 
-static bool covers(const struct worker *w, const struct token_claims *claims,
+static bool covers(const struct admission *a, const struct token_claims *claims,
 		   const struct stream_request *want)
 {
 	for (size_t i = 0; i < want->count; i++) {
-		if (needs_token(w, want->channel[i]) &&
+		if (needs_token(a, want->channel[i]) &&
 		    !token_may_subscribe(claims, want->channel[i]))
 			return false;
 	}
@@ -109,41 +108,41 @@ static bool covers(const struct worker *w, const struct token_claims *claims,
 
 /* Only what has to be verified costs the budget. 0, or as admission_check().
  */
-static int verify(struct session *s, const struct credential *c)
+static int verify(struct admission *a, struct session *s,
+		  const struct credential *c)
 {
-	struct worker *w = s->all->worker;
 	struct sockaddr_storage peer = {.ss_family = AF_INET};
 	const struct sockaddr *address = (struct sockaddr *)&peer;
 	socklen_t len = sizeof(peer);
 
 	if (c->len > TOKEN_BYTES_MAX)
 		return c->in_url ? 414 : 431;
-	if (auth_remembers(w->auth, c->text, c->len))
-		return auth_check(w->auth, c->text, c->len, &s->token) ==
+	if (auth_remembers(a->auth, c->text, c->len))
+		return auth_check(a->auth, c->text, c->len, &s->token) ==
 				       TOKEN_OK
 			       ? 0
 			       : 401;
 	(void)getpeername(s->fd, (struct sockaddr *)&peer, &len);
-	if (!scrutiny_take(&w->scrutiny, address, worker_now(w)))
+	if (!scrutiny_take(&a->scrutiny, address, sessions_now(s->all)))
 		return 503;
-	if (auth_check(w->auth, c->text, c->len, &s->token) == TOKEN_OK)
+	if (auth_check(a->auth, c->text, c->len, &s->token) == TOKEN_OK)
 		return 0;
-	scrutiny_failed(&w->scrutiny, address);
+	scrutiny_failed(&a->scrutiny, address);
 	return 401;
 }
 
-int admission_check(struct session *s, const struct http1_request *r,
+int admission_check(struct admission *a, struct session *s,
+		    const struct http1_request *r,
 		    const struct stream_request *want)
 {
-	struct worker *w = s->all->worker;
 	struct credentials found;
 	int status = 401;
 
-	if (w->auth == NULL || !any_needs_token(w, want))
+	if (a->auth == NULL || !any_needs_token(a, want))
 		return 0;
 	find_credentials(r, want, &found);
 	for (size_t i = 0; i < found.count && s->token == NULL; i++) {
-		int fault = verify(s, &found.all[i]);
+		int fault = verify(a, s, &found.all[i]);
 
 		/* Who has a chance later is not told that there is none. */
 		if (status != 503 && fault != 401)
@@ -151,9 +150,9 @@ int admission_check(struct session *s, const struct http1_request *r,
 	}
 	if (s->token == NULL)
 		return status;
-	if (covers(w, s->token->claims, want))
+	if (covers(a, s->token->claims, want))
 		return 0;
-	auth_token_release(w->auth, s->token);
+	auth_token_release(a->auth, s->token);
 	s->token = NULL;
 	return 403;
 }
@@ -173,11 +172,11 @@ uint64_t admission_left_ms(const struct session *s)
 
 static void on_revoked(void *ctx, const struct auth_revocation *r)
 {
-	struct worker *w = ctx;
+	struct admission *a = ctx;
 
 	/* Else it is remembered, by what the ring tells. */
-	if (w->uplink != NULL)
-		shared_revoke(w->shared, r);
+	if (a->started)
+		shared_revoke(a->use.shared, r);
 }
 
 void admission_join(struct session *s)
@@ -186,28 +185,28 @@ void admission_join(struct session *s)
 		list_push_back(&s->token->users, &s->in_token);
 }
 
-void admission_leave(struct session *s)
+void admission_leave(struct admission *a, struct session *s)
 {
 	list_remove(&s->in_token);
 	if (s->token != NULL)
-		auth_token_release(s->all->worker->auth, s->token);
+		auth_token_release(a->auth, s->token);
 	s->token = NULL;
 }
 
-unsigned admission_run(struct worker *w, unsigned budget)
+unsigned admission_run(struct admission *a, unsigned budget)
 {
 	unsigned most = min_of(budget, (unsigned)ADMISSION_SLICE), i;
 	struct frame *news;
 
-	if (w->auth == NULL)
+	if (a->auth == NULL)
 		return 0;
-	news = gossip_news(w->auth);
+	news = gossip_news(a->auth);
 	if (news != NULL) {
-		announcer_tell(&w->announcer, NULL, news);
+		announcer_tell(a->use.announcer, NULL, news);
 		frame_release(news);
 	}
 	for (i = 0; i < most; i++) {
-		struct auth_token *token = auth_next_revoked(w->auth);
+		struct auth_token *token = auth_next_revoked(a->auth);
 		struct session *s;
 
 		if (token == NULL)
@@ -215,46 +214,48 @@ unsigned admission_run(struct worker *w, unsigned budget)
 		s = container_of(token->users.next, struct session, in_token);
 		list_remove(&s->in_token);
 		if (s->phase == SESSION_STREAM && !s->doomed)
-			stream_send_away(s, "token_revoked", CLOSED_TOKEN);
+			s->all->ops->send_away(s, "token_revoked",
+					       CLOSED_TOKEN);
 	}
 	return i;
 }
 
-bool admission_pending(const struct worker *w)
+bool admission_pending(const struct admission *a)
 {
-	return w->auth != NULL &&
-	       (auth_next_revoked(w->auth) != NULL || auth_has_news(w->auth));
+	return a->auth != NULL &&
+	       (auth_next_revoked(a->auth) != NULL || auth_has_news(a->auth));
 }
 
 /* What earlier processes of this worker have heard of: no dispatcher may be
  * there to tell it again. */
-static void remember(struct worker *w)
+static void remember(struct admission *a)
 {
 	struct auth_revocation r;
 	uint64_t taken = 0, lost = 0, kept = 0;
 
-	while (shared_revoked(w->shared, &taken, &lost, &r))
-		kept += auth_revoke(w->auth, &r) == 0;
+	while (shared_revoked(a->use.shared, &taken, &lost, &r))
+		kept += auth_revoke(a->auth, &r) == 0;
 	if (kept + lost > 0)
 		log_info("REVOCATIONS-REMEMBERED", "count=%llu lost=%llu",
 			 (unsigned long long)kept, (unsigned long long)lost);
 }
 
-int admission_start(struct worker *w)
+int admission_start(struct admission *a, uv_loop_t *loop,
+		    const struct auth_config *config)
 {
-	int rc;
+	int rc = 0;
 
-	if (w->options->process.auth == AUTH_NONE)
-		return 0;
-	rc = auth_start(w->loop, w->auth_config, on_revoked, w, &w->auth);
-	if (rc == 0)
-		remember(w);
+	if (config != NULL)
+		rc = auth_start(loop, config, on_revoked, a, &a->auth);
+	if (rc == 0 && a->auth != NULL)
+		remember(a);
+	a->started = true;
 	return rc;
 }
 
-void admission_stop(struct worker *w)
+void admission_stop(struct admission *a)
 {
-	if (w->auth != NULL)
-		auth_close(w->auth);
-	w->auth = NULL;
+	if (a->auth != NULL)
+		auth_close(a->auth);
+	a->auth = NULL;
 }

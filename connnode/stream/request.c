@@ -155,8 +155,8 @@ static void turn_away(struct session *s, const struct http1_request *r,
 		retry_ms = comeback_ms(&w->comeback, worker_now(w),
 				       worker_room_per_second(w), retry_ms);
 	if (reason == REJECT_TOKEN_RATE)
-		retry_ms = scrutiny_later_ms(&w->scrutiny, worker_now(w),
-					     retry_ms);
+		retry_ms = scrutiny_later_ms(&w->admission.scrutiny,
+					     worker_now(w), retry_ms);
 	uncount(s);
 	if (http1_accepts(r, "text/event-stream")) {
 		metric_add(&w->metrics, NM_REJECTED, reason, 1);
@@ -287,7 +287,7 @@ static void admit(struct session *s, const struct http1_request *r,
 {
 	struct worker *w = s->all->worker;
 	bool stream = http1_accepts(r, "text/event-stream");
-	int status = admission_check(s, r, want);
+	int status = admission_check(&w->admission, s, r, want);
 
 	if (status != 0)
 		deny(s, r, status, cors);
@@ -447,7 +447,7 @@ static void time_out(struct session *s)
 static void give_up(struct session *s)
 {
 	uncount(s);
-	admission_leave(s);
+	admission_leave(&s->all->worker->admission, s);
 }
 
 const struct sessions_ops request_ops = {
