@@ -255,28 +255,28 @@ static void on_known(void *ctx, struct channel *ch)
 		fanout_finish(&w->fanout, ch); /* whose marker is in the list */
 		level(ch);
 	}
-	replays_known(&w->replays, ch);
+	replays_known(&w->streams.replays, ch);
 }
 
 static void on_skipped(void *ctx, struct channel *ch, uint64_t to)
 {
 	struct worker *w = ctx;
 
-	replays_skipped(&w->replays, ch, to);
+	replays_skipped(&w->streams.replays, ch, to);
 }
 
 static void on_moved(void *ctx, struct channel *ch, struct place to)
 {
 	struct worker *w = ctx;
 
-	replays_moved(&w->replays, ch, to);
+	replays_moved(&w->streams.replays, ch, to);
 }
 
 static void on_lost(void *ctx, struct channel *ch, const struct gap *gap)
 {
 	struct worker *w = ctx;
 
-	replays_lost(&w->replays, ch, gap);
+	replays_lost(&w->streams.replays, ch, gap);
 }
 
 static bool on_whole(void *ctx)
@@ -312,14 +312,15 @@ static const struct logs_ops logs_ops = {
 	.whole = on_whole,
 };
 
-static const struct replays_ops replays_ops = {
-	.gap = stream_tell_gap,
-	.placed = stream_placed,
-};
+static void on_open_log(void *ctx, struct channel *ch)
+{
+	intake_open_log(ctx, ch);
+}
 
 void intake_init(struct worker *w)
 {
-	struct replays_use use = {
+	const struct connnode_options *o = w->options;
+	struct replays_use replays_use = {
 		.channels = &w->channels,
 		.questions = &w->questions,
 		.logs = &w->logs,
@@ -327,18 +328,31 @@ void intake_init(struct worker *w)
 		.announcer = &w->announcer,
 		.metrics = &w->metrics,
 	};
+	struct streams_use use = {
+		.sessions = &w->sessions,
+		.channels = &w->channels,
+		.announcer = &w->announcer,
+		.logs = &w->logs,
+		.metrics = &w->metrics,
+		.open_log = on_open_log,
+		.ctx = w,
+		.retry_min_ms = o->retry_min_ms,
+		.retry_max_ms = o->retry_max_ms,
+		.ready_ms = o->ready_ms,
+		.channels_max = o->channels_max,
+	};
 
 	fanout_init(&w->fanout, &w->channels, &fanout_ops, w);
 	questions_init(&w->questions, &questions_ops, w);
 	logs_init(&w->logs, &w->questions, &logs_ops, w,
 		  w->options->hold_bytes_max, w->options->sweep_ms);
-	replays_init(&w->replays, &use, &replays_ops,
-		     w->options->replay_bytes_max);
+	streams_init(&w->streams, &use, &replays_use, o->replay_bytes_max);
+	w->sessions.above = &w->streams;
 }
 
 void intake_fini(struct worker *w)
 {
-	replays_fini(&w->replays);
+	streams_fini(&w->streams);
 	logs_fini(&w->logs);
 	questions_fini(&w->questions);
 	fanout_fini(&w->fanout);
@@ -375,7 +389,7 @@ static void apply_rule(struct worker *w, struct channel *ch)
 	} else if (!reliable && ch->was_reliable && ch->log != NULL &&
 		   is_level(ch)) {
 		ch->log_left = ch->log->place;
-		replays_log_closed(&w->replays, ch);
+		replays_log_closed(&w->streams.replays, ch);
 		logs_close(&w->logs, ch);
 	}
 }

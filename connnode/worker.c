@@ -33,16 +33,6 @@
 #define MEMORY_TRIM_BYTES   (32u << 20)
 #define MEMORY_TRIM_MS	    5000
 
-uint32_t worker_retry_ms(const struct worker *w)
-{
-	const struct connnode_options *o = w->options;
-	uint64_t span = o->retry_max_ms > o->retry_min_ms
-				? o->retry_max_ms - o->retry_min_ms
-				: 0;
-
-	return (uint32_t)(o->retry_min_ms + random_below(span + 1));
-}
-
 uint64_t worker_room_per_second(const struct worker *w)
 {
 	const struct connnode_options *o = w->options;
@@ -112,28 +102,30 @@ static bool pending_admission(void *ctx)
 
 static unsigned run_readies(void *ctx, unsigned budget)
 {
-	return streams_ready(ctx, budget);
+	struct worker *w = ctx;
+
+	return streams_ready(&w->streams, budget);
 }
 
 static bool readies_pending(void *ctx)
 {
 	struct worker *w = ctx;
 
-	return !list_empty(&w->placed);
+	return !list_empty(&w->streams.placed);
 }
 
 static unsigned run_replays(void *ctx, unsigned budget)
 {
 	struct worker *w = ctx;
 
-	return replays_run(&w->replays, budget, worker_now(w));
+	return replays_run(&w->streams.replays, budget, worker_now(w));
 }
 
 static bool pending_replays(void *ctx)
 {
 	struct worker *w = ctx;
 
-	return replays_pending(&w->replays);
+	return replays_pending(&w->streams.replays);
 }
 
 static unsigned run_logs(void *ctx, unsigned budget UNUSED)
@@ -283,7 +275,7 @@ static void show_logs(struct worker *w)
 {
 	struct metrics *m = &w->metrics;
 	const struct logs *l = &w->logs;
-	const struct replays *r = &w->replays;
+	const struct replays *r = &w->streams.replays;
 	const struct questions *q = &w->questions;
 
 	metric_set(m, NM_LOGS, 0, l->count);
@@ -423,7 +415,7 @@ static void on_tick(uv_timer_t *timer)
 	uplink_tick(w->uplink);
 	tell_load(w, now);
 	announcer_tick(&w->announcer, now);
-	replays_tick(&w->replays, now);
+	replays_tick(&w->streams.replays, now);
 	drain_tick(&w->drain);
 	give_back(w, now);
 	tend_port(w, now);
@@ -546,9 +538,6 @@ static void init_drain(struct worker *w)
 
 static void init_tables(struct worker *w)
 {
-	list_init(&w->waiting);
-	list_init(&w->placing);
-	list_init(&w->placed);
 	init_sessions(w);
 	init_memory(w);
 	limits_init(&w->limits, w->options->per_address_max,
@@ -563,9 +552,6 @@ static void init_tables(struct worker *w)
 	w->wanted.channel =
 		xcalloc(w->options->channels_max, sizeof(*w->wanted.channel));
 	w->wanted.query_value = xmalloc(2 * (w->options->url_bytes_max + 1));
-	w->places = xcalloc(w->options->channels_max, sizeof(*w->places));
-	w->names = xcalloc(w->options->channels_max, sizeof(*w->names));
-	w->id = xmalloc(PLACE_ID_SIZE(w->options->channels_max));
 }
 
 static int start_admission(struct worker *w)
@@ -679,9 +665,6 @@ static void stop(struct worker *w)
 		http1_free(w->parsers.free[--w->parsers.count]);
 	free(w->wanted.channel);
 	free(w->wanted.query_value);
-	free(w->places);
-	free(w->names);
-	free(w->id);
 }
 
 int worker_run(const struct worker_start *s)

@@ -34,7 +34,6 @@
 #include "connnode/stream/admission.h"
 #include "connnode/stream/comeback.h"
 #include "connnode/stream/drain.h"
-#include "connnode/stream/replay.h"
 #include "connnode/stream/session.h"
 #include "connnode/stream/session_tls.h"
 #include "connnode/stream/stream.h"
@@ -68,11 +67,9 @@ struct worker {
 	struct fanout fanout;
 	struct questions questions;
 	struct logs logs;
-	struct replays replays;
 
 	struct sessions sessions;
-	/* struct session.in_waiting: for ready (stream.h) */
-	struct list waiting, placing, placed;
+	struct streams streams;
 	struct limits limits;
 	struct comeback comeback; /* of those who are not let in */
 	struct load load;
@@ -83,10 +80,6 @@ struct worker {
 		unsigned count;
 	} parsers;
 	struct stream_request wanted; /* of the request being read */
-	/* Scratch for the places of one session; room for channels-max. */
-	struct place *places;
-	const char **names;
-	char *id;
 
 	uv_prepare_t turn;
 	uv_idle_t spin;	   /* active while a slice of work waits for its turn */
@@ -125,8 +118,6 @@ static inline uint64_t worker_now(const struct worker *w)
 	return uv_now(w->loop);
 }
 
-/* This client's own reconnection delay. */
-uint32_t worker_retry_ms(const struct worker *w);
 /* Streams a second for which there may be room, while this worker lets nobody
  * in: what it, or what the others, can begin. */
 uint64_t worker_room_per_second(const struct worker *w);

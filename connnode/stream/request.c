@@ -148,7 +148,7 @@ static void turn_away(struct session *s, const struct http1_request *r,
 		      enum reject_reason reason, const char *cors)
 {
 	struct worker *w = s->all->worker;
-	uint32_t retry_ms = worker_retry_ms(w);
+	uint32_t retry_ms = streams_retry_ms(&w->streams);
 	char headers[REQUEST_CORS_MAX + 64];
 
 	if (reason == REJECT_FULL || reason == REJECT_RATE)

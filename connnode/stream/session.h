@@ -33,6 +33,7 @@ struct limits_address;
 struct listener;
 struct session;
 struct session_tls;
+struct streams;
 struct worker;
 
 #define SESSION_TURN_BYTES (64u << 10) /* written to one connection a turn */
@@ -89,7 +90,8 @@ struct sessions {
 	uv_loop_t *loop;
 	struct metrics *metrics;
 	const struct sessions_ops *ops;
-	struct worker *worker; /* the ops' */
+	struct streams *above; /* the ops' */
+	struct worker *worker; /* likewise */
 	struct sessions_limits limits;
 	struct sessions_tls tls;
 	struct slab slab;	 /* struct session */

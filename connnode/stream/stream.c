@@ -1,13 +1,12 @@
 #include "connnode/stream/stream.h"
 
 #include "common/base/clock.h"
+#include "common/base/hash.h"
 #include "common/base/mem.h"
 #include "common/codec/sse.h"
 #include "connnode/channel/render.h"
-#include "connnode/intake.h"
 #include "connnode/stream/replay.h"
 #include "connnode/stream/session.h"
-#include "connnode/worker.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -58,11 +57,20 @@ static void push_end(struct session *s)
 	frame_release(end);
 }
 
+uint32_t streams_retry_ms(const struct streams *st)
+{
+	uint64_t span = st->use.retry_max_ms > st->use.retry_min_ms
+				? st->use.retry_max_ms - st->use.retry_min_ms
+				: 0;
+
+	return (uint32_t)(st->use.retry_min_ms + random_below(span + 1));
+}
+
 /* --- places ------------------------------------------------------------ */
 
 struct place *stream_places(struct session *s)
 {
-	struct place *places = s->all->worker->places;
+	struct place *places = s->all->above->places;
 
 	for (unsigned i = 0; i < s->subscriptions; i++)
 		places[i] = subscription_place(session_subscription(s, i));
@@ -73,15 +81,15 @@ struct place *stream_places(struct session *s)
  * there is none in any channel. */
 static const char *places_id(const struct session *s)
 {
-	struct worker *w = s->all->worker;
+	struct streams *st = s->all->above;
 	bool any = false;
 
 	for (unsigned i = 0; i < s->subscriptions; i++)
-		any |= w->places[i].epoch != 0;
+		any |= st->places[i].epoch != 0;
 	if (!any)
 		return NULL;
-	place_encode(w->id, s->list_hash, w->places, s->subscriptions);
-	return w->id;
+	place_encode(st->id, s->list_hash, st->places, s->subscriptions);
+	return st->id;
 }
 
 static const char *session_id(struct session *s)
@@ -128,7 +136,7 @@ struct frame *stream_gap(struct session *s, const struct channel *ch,
 		ch->name, gap_names[gap->reason], gap_end(from, &gap->from),
 		gap_end(to, &gap->to));
 	check(e.data_len < sizeof(data));
-	metric_add(&s->all->worker->metrics, NM_GAPS, gap->reason, 1);
+	metric_add(s->all->metrics, NM_GAPS, gap->reason, 1);
 	return sse_render(&e);
 }
 
@@ -178,9 +186,9 @@ static void push_ready(struct session *s)
 {
 	struct sse_event e = {.event = "stentor.ready", .id = session_id(s)};
 	char *data = ready_data(s, &e.data_len);
-	struct worker *w = s->all->worker;
-	uint64_t waited_ms =
-		worker_now(w) + w->options->ready_ms - s->ready_by_ms;
+	struct streams *st = s->all->above;
+	uint64_t waited_ms = sessions_now(st->use.sessions) + st->use.ready_ms -
+			     s->ready_by_ms;
 	struct frame *f;
 
 	e.data = data;
@@ -188,30 +196,30 @@ static void push_ready(struct session *s)
 	session_push(s, f);
 	frame_release(f);
 	free(data);
-	metric_observe_us(&w->metrics, NM_READY_LATENCY, 0, waited_ms * 1000,
-			  1);
+	metric_observe_us(st->use.metrics, NM_READY_LATENCY, 0,
+			  waited_ms * 1000, 1);
 }
 
 /* The first come is the first whose announcement is confirmed. */
-static void confirm(struct worker *w)
+static void confirm(struct streams *st)
 {
-	uint64_t confirmed, now = worker_now(w);
+	uint64_t confirmed, now = sessions_now(st->use.sessions);
 
-	if (list_empty(&w->waiting))
+	if (list_empty(&st->waiting))
 		return;
-	confirmed = announcer_confirmed(&w->announcer);
-	while (!list_empty(&w->waiting)) {
-		struct session *s = container_of(w->waiting.next,
+	confirmed = announcer_confirmed(st->use.announcer);
+	while (!list_empty(&st->waiting)) {
+		struct session *s = container_of(st->waiting.next,
 						 struct session, in_waiting);
 
 		if (s->generation > confirmed) {
 			if (now < s->ready_by_ms)
 				return;
-			metric_add(&w->metrics, NM_READY_TIMEOUTS, 0, 1);
+			metric_add(st->use.metrics, NM_READY_TIMEOUTS, 0, 1);
 		}
 		s->confirmed = true;
 		list_remove(&s->in_waiting);
-		list_push_back(&w->placed, &s->in_waiting);
+		list_push_back(&st->placed, &s->in_waiting);
 	}
 }
 
@@ -220,29 +228,29 @@ void stream_placed(struct session *s)
 	if (!s->confirmed || s->ready)
 		return;
 	list_remove(&s->in_waiting);
-	list_push_back(&s->all->worker->placed, &s->in_waiting);
+	list_push_back(&s->all->above->placed, &s->in_waiting);
 }
 
-unsigned streams_ready(struct worker *w, unsigned budget)
+unsigned streams_ready(struct streams *st, unsigned budget)
 {
 	unsigned i = 0;
 
-	confirm(w);
+	confirm(st);
 	for (; i < min_of(budget, (unsigned)STREAM_READY_SLICE); i++) {
-		struct list *node = list_pop_front(&w->placed);
+		struct list *node = list_pop_front(&st->placed);
 		struct session *s;
 
 		if (node == NULL)
 			break;
 		s = container_of(node, struct session, in_waiting);
-		if (!replays_placed(&w->replays, s)) {
-			list_push_back(&w->placing, &s->in_waiting);
+		if (!replays_placed(&st->replays, s)) {
+			list_push_back(&st->placing, &s->in_waiting);
 			continue;
 		}
 		replays_resolve(s);
 		push_ready(s);
 		s->ready = true;
-		replays_start(&w->replays, s);
+		replays_start(&st->replays, s);
 	}
 	return i;
 }
@@ -252,14 +260,14 @@ unsigned streams_ready(struct worker *w, unsigned budget)
 /* Opens the channel's log, if it is to have one: by our rules, or because a
  * client comes back with a place in it. False: this client need not wait for
  * its place; it may be that no store is there to tell. */
-static bool need_log(struct worker *w, struct channel *ch, bool claimed)
+static bool need_log(struct streams *st, struct channel *ch, bool claimed)
 {
 	bool wanted = claimed || rule_reliable(ch->rule);
 
 	if (ch->log == NULL && wanted && ch->subscribers > 1)
-		intake_open_log(w, ch);
+		st->use.open_log(st->use.ctx, ch);
 	else if (ch->log == NULL && wanted)
-		logs_open(&w->logs, ch, LOGS_SINCE_NOW);
+		logs_open(st->use.logs, ch, LOGS_SINCE_NOW);
 	return wanted || (ch->log != NULL && log_known(ch->log));
 }
 
@@ -269,33 +277,33 @@ static void subscribe_to(struct session *s, struct subscription *sub,
 	/* Of a client that has a place, but it can't be read: none that any log
 	 * has, so that it is as good as nothing if it comes back with it. */
 	static const struct place unread = {1, 1};
-	struct worker *w = s->all->worker;
-	struct channel *ch = channels_get(&w->channels, name, strlen(name));
+	struct streams *st = s->all->above;
+	struct channel *ch = channels_get(st->use.channels, name, strlen(name));
 	unsigned variant = (s->json ? VARIANT_JSON : 0) |
 			   (s->subscriptions == 1 ? VARIANT_ALONE : 0);
 
-	if (channels_subscribe(&w->channels, ch, sub, s, variant)) {
+	if (channels_subscribe(st->use.channels, ch, sub, s, variant)) {
 		ch->since_ms = clock_wall_ms();
 		ch->log_left = (struct place){0, 0};
-		announcer_touch(&w->announcer, ch);
+		announcer_touch(st->use.announcer, ch);
 	}
 	s->generation = max_of(s->generation, ch->generation);
-	if (need_log(w, ch, claim != NULL))
-		replay_begin(&w->replays, sub, s->id_bad ? &unread : claim);
+	if (need_log(st, ch, claim != NULL))
+		replay_begin(&st->replays, sub, s->id_bad ? &unread : claim);
 }
 
-/* The places that the client comes back with, in the worker's scratch memory;
+/* The places that the client comes back with, in scratch memory;
  * NULL if it has none, or none that is ours. */
 static const struct place *claims(struct session *s,
 				  const struct stream_request *want)
 {
-	struct worker *w = s->all->worker;
+	struct streams *st = s->all->above;
 
 	if (want->last_event_id == NULL || want->last_event_id[0] == '\0')
 		return NULL;
-	if (place_decode(want->last_event_id, s->list_hash, w->places,
+	if (place_decode(want->last_event_id, s->list_hash, st->places,
 			 want->count) == 0)
-		return w->places;
+		return st->places;
 	s->id_bad = true;
 	return NULL;
 }
@@ -303,45 +311,45 @@ static const struct place *claims(struct session *s,
 void stream_begin(struct session *s, const struct stream_request *want,
 		  const char *cors)
 {
-	struct worker *w = s->all->worker;
+	struct streams *st = s->all->above;
 	const struct place *places;
 
 	session_begin_stream(s);
-	push_head(s, worker_retry_ms(w), cors, want->http10);
+	push_head(s, streams_retry_ms(st), cors, want->http10);
 	s->json = want->json;
 	s->subscriptions = (uint16_t)want->count;
 	if (want->count > 1)
 		s->more = xcalloc(want->count - 1, sizeof(*s->more));
 	for (size_t i = 0; i < want->count; i++)
-		w->names[i] = want->channel[i];
-	s->list_hash = place_list_hash(w->names, want->count);
+		st->names[i] = want->channel[i];
+	s->list_hash = place_list_hash(st->names, want->count);
 	places = claims(s, want);
 	for (unsigned i = 0; i < want->count; i++)
 		subscribe_to(s, session_subscription(s, i), want->channel[i],
 			     places != NULL && places[i].epoch != 0 ? &places[i]
 								    : NULL);
-	s->ready_by_ms = worker_now(w) + w->options->ready_ms;
-	list_push_back(&w->waiting, &s->in_waiting);
+	s->ready_by_ms = sessions_now(st->use.sessions) + st->use.ready_ms;
+	list_push_back(&st->waiting, &s->in_waiting);
 }
 
 /* --- ending ------------------------------------------------------------ */
 
 void stream_unsubscribe(struct session *s)
 {
-	struct worker *w = s->all->worker;
+	struct streams *st = s->all->above;
 
-	replays_leave(&w->replays, s);
+	replays_leave(&st->replays, s);
 	for (unsigned i = 0; i < s->subscriptions; i++) {
 		struct subscription *sub = session_subscription(s, i);
 		struct channel *ch = sub->channel;
 
-		if (!channels_unsubscribe(&w->channels, sub))
+		if (!channels_unsubscribe(st->use.channels, sub))
 			continue;
 		if (ch->log != NULL) {
-			replays_log_closed(&w->replays, ch);
-			logs_close(&w->logs, ch);
+			replays_log_closed(&st->replays, ch);
+			logs_close(st->use.logs, ch);
 		}
-		announcer_touch(&w->announcer, ch);
+		announcer_touch(st->use.announcer, ch);
 	}
 	s->subscriptions = 0;
 	free(s->more);
@@ -362,7 +370,7 @@ void stream_send_away(struct session *s, const char *reason,
 {
 	char data[64];
 	struct sse_event e = {.event = "stentor.closing", .data = data};
-	struct frame *retry = sse_render_retry(worker_retry_ms(s->all->worker));
+	struct frame *retry = sse_render_retry(streams_retry_ms(s->all->above));
 	struct frame *closing;
 
 	e.data_len = (size_t)snprintf(data, sizeof(data), "{\"reason\":\"%s\"}",
@@ -378,5 +386,35 @@ void stream_send_away(struct session *s, const char *reason,
 
 void stream_drained(struct session *s)
 {
-	replay_drained(&s->all->worker->replays, s);
+	replay_drained(&s->all->above->replays, s);
+}
+
+/* --- all of them ------------------------------------------------------- */
+
+static const struct replays_ops replays_ops = {
+	.gap = stream_tell_gap,
+	.placed = stream_placed,
+};
+
+void streams_init(struct streams *st, const struct streams_use *use,
+		  const struct replays_use *replays_use, size_t replay_bytes)
+{
+	size_t max = use->channels_max;
+
+	st->use = *use;
+	list_init(&st->waiting);
+	list_init(&st->placing);
+	list_init(&st->placed);
+	st->places = xcalloc(max, sizeof(*st->places));
+	st->names = xcalloc(max, sizeof(*st->names));
+	st->id = xmalloc(PLACE_ID_SIZE(max));
+	replays_init(&st->replays, replays_use, &replays_ops, replay_bytes);
+}
+
+void streams_fini(struct streams *st)
+{
+	replays_fini(&st->replays);
+	free(st->places);
+	free(st->names);
+	free(st->id);
 }

@@ -22,11 +22,10 @@
 
 #include "common/codec/channel.h"
 #include "connnode/channel/logs.h"
-#include "connnode/node/metrics.h"
+#include "connnode/stream/replay.h"
 
 struct frame;
 struct session;
-struct worker;
 
 #define STREAM_READY_SLICE 64 /* told in one turn */
 
@@ -47,6 +46,39 @@ struct stream_request {
 	const char *last_event_id, *token;
 };
 
+/* Whose these are is the owner's business. */
+struct streams_use {
+	struct sessions *sessions;
+	struct channels *channels;
+	struct announcer *announcer;
+	struct logs *logs;
+	struct metrics *metrics;
+	/* The channel has subscribers, and a log from now on. */
+	void (*open_log)(void *ctx, struct channel *ch);
+	void *ctx;
+	uint64_t retry_min_ms, retry_max_ms, ready_ms, channels_max;
+};
+
+/* All streams of a worker. */
+struct streams {
+	struct streams_use use;
+	/* struct session.in_waiting: for ready, as above */
+	struct list waiting, placing, placed;
+	struct replays replays;
+	/* Scratch for the places of one session; room for channels-max. */
+	struct place *places;
+	const char **names;
+	char *id;
+};
+
+void streams_init(struct streams *st, const struct streams_use *use,
+		  const struct replays_use *replays_use, size_t replay_bytes);
+/* At the end, when no stream is left. */
+void streams_fini(struct streams *st);
+
+/* A client's own reconnection delay. */
+uint32_t streams_retry_ms(const struct streams *st);
+
 /* Becomes a stream with the wanted channels. */
 void stream_begin(struct session *s, const struct stream_request *want,
 		  const char *cors);
@@ -61,7 +93,7 @@ void stream_unsubscribe(struct session *s);
 
 /* A stage of the turn (turn.h): tells streams that they are ready. More are to
  * be told at once while `placed` has some. */
-unsigned streams_ready(struct worker *w, unsigned budget);
+unsigned streams_ready(struct streams *st, unsigned budget);
 /* A log's place became known, or is not needed any more: the session may be
  * ready now. */
 void stream_placed(struct session *s);

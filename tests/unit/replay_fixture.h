@@ -193,9 +193,6 @@ static int set_up(void **state)
 	f->rules = (struct rules){.rule = &match_all, .count = 1};
 	w->rules = &f->rules;
 	metrics_init(&w->metrics, node_metrics, NM_COUNT, NULL);
-	list_init(&w->waiting);
-	list_init(&w->placing);
-	list_init(&w->placed);
 	sessions_init(&w->sessions, w->loop);
 	w->sessions.metrics = &w->metrics;
 	w->sessions.ops = &request_ops;
@@ -214,9 +211,6 @@ static int set_up(void **state)
 	intake_init(w);
 	w->questions.ops = &ask_the_test;
 	w->questions.ctx = f;
-	w->places = xcalloc(CHANNELS_MAX, sizeof(*w->places));
-	w->names = xcalloc(CHANNELS_MAX, sizeof(*w->names));
-	w->id = xmalloc(PLACE_ID_SIZE(CHANNELS_MAX));
 	arena_init(&f->arena, 64u << 20);
 	for (unsigned i = 0; i < SESSIONS; i++) {
 		struct session *s = &f->sessions[i];
@@ -256,17 +250,14 @@ static int tear_down(void **state)
 		wheel_cancel(&s->timer);
 		outq_fini(&s->out);
 	}
-	assert_int_equal(w->replays.queued_bytes, 0);
-	assert_int_equal(w->replays.pages.bytes, 0);
+	assert_int_equal(w->streams.replays.queued_bytes, 0);
+	assert_int_equal(w->streams.replays.pages.bytes, 0);
 	intake_fini(w);
 	announcer_fini(&w->announcer);
 	channels_fini(&w->channels);
 	sessions_fini(&w->sessions);
 	metrics_fini(&w->metrics, NULL);
 	arena_fini(&f->arena);
-	free(w->places);
-	free(w->names);
-	free(w->id);
 	uv_loop_close(&f->loop);
 	free(f);
 	return 0;
@@ -278,8 +269,8 @@ static void turn(struct fixture *f)
 	struct worker *w = &f->w;
 
 	f->loop.time += 5; /* ms */
-	streams_ready(w, TURN_BUDGET);
-	replays_run(&w->replays, TURN_BUDGET, worker_now(w));
+	streams_ready(&w->streams, TURN_BUDGET);
+	replays_run(&w->streams.replays, TURN_BUDGET, worker_now(w));
 	logs_run(&w->logs, worker_now(w));
 	do
 		fanout_run(&w->fanout, TURN_BUDGET);
@@ -383,7 +374,7 @@ static const char *taken(struct fixture *f, unsigned i)
 	     line = end + 1)
 		see(line, (size_t)(end - line), seen, event);
 	if (s->replay_bytes > 0)
-		replay_drained(&f->w.replays, s);
+		replay_drained(&f->w.streams.replays, s);
 	return seen;
 }
 

@@ -48,7 +48,7 @@ static void test_replay_resumes(void **state)
 			 2);
 	assert_int_equal(metric_get(&f->w.metrics, NM_RESUME, RESUME_CURRENT),
 			 1);
-	assert_int_equal(f->w.replays.count, 0);
+	assert_int_equal(f->w.streams.replays.count, 0);
 }
 
 /* What comes while a client is behind comes to it after what it missed. */
@@ -88,7 +88,7 @@ static void test_replay_many_pages(void **state)
 			(unsigned long long)i);
 	join(f, 0, "a", id_of(EPOCH, from));
 	assert_string_equal(settled(f, 0), expected);
-	assert_int_equal(f->w.replays.pages.asked, 3);
+	assert_int_equal(f->w.streams.replays.pages.asked, 3);
 }
 
 static void test_replay_claims_that_fail(void **state)
@@ -157,14 +157,14 @@ static void test_replay_forged_places(void **state)
 		settled(f, i);
 	ch = channels_find(&f->w.channels, "a", 1);
 	join(f, CROWD, "a", id_of(EPOCH, 7)); /* ahead, and true */
-	streams_ready(&f->w, TURN_BUDGET);
+	streams_ready(&f->w.streams, TURN_BUDGET);
 	logs_run(&f->w.logs, worker_now(&f->w));
 	questions_run(&f->w.questions, worker_now(&f->w));
 	assert_int_equal(f->asked_count, 1);
 	/* Another before each answer. */
 	for (unsigned i = 1; i <= 5; i++) {
 		join(f, CROWD + i, "a", id_of(EPOCH, 1000000));
-		streams_ready(&f->w, TURN_BUDGET);
+		streams_ready(&f->w.streams, TURN_BUDGET);
 		f->top.offset = 7;
 		if (i == 1) {
 			deliver(f, "a", 6);
@@ -177,7 +177,7 @@ static void test_replay_forged_places(void **state)
 		logs_run(&f->w.logs, worker_now(&f->w));
 		questions_run(&f->w.questions, worker_now(&f->w));
 	}
-	streams_ready(&f->w, TURN_BUDGET);
+	streams_ready(&f->w.streams, TURN_BUDGET);
 	assert_true(f->sessions[CROWD].ready);
 	assert_string_equal(taken(f, 0), "");
 	turn(f);
@@ -294,8 +294,8 @@ static void test_replay_budget(void **state)
 	size_t most = 0;
 	unsigned done = 0;
 
-	f->w.replays.bytes_max = 4 * PAGE_BYTES;
-	f->w.replays.pages.bytes_max = 3 * PAGE_BYTES;
+	f->w.streams.replays.bytes_max = 4 * PAGE_BYTES;
+	f->w.streams.replays.pages.bytes_max = 3 * PAGE_BYTES;
 	f->top.offset = 100;
 	for (unsigned i = 0; i < SESSIONS; i++) {
 		char name[16];
@@ -312,8 +312,8 @@ static void test_replay_budget(void **state)
 		for (unsigned k = 0; k < f->asked_count; k++)
 			check(f->asked[k] != NULL);
 		answer(f);
-		most = max_of(most, f->w.replays.pages.bytes +
-					    f->w.replays.queued_bytes);
+		most = max_of(most, f->w.streams.replays.pages.bytes +
+					    f->w.streams.replays.queued_bytes);
 		done = 0;
 		for (unsigned i = 0; i < SESSIONS; i++) {
 			taken(f, i);
@@ -345,9 +345,9 @@ static void test_replay_leaves_nothing_behind(void **state)
 	turn(f);
 	for (unsigned i = 3; i < 8; i++)
 		leave(&f->sessions[i]);
-	assert_int_equal(f->w.replays.count, 0);
-	assert_int_equal(f->w.replays.queued_bytes, 0);
-	assert_int_equal(f->w.replays.pages.bytes, 0);
+	assert_int_equal(f->w.streams.replays.count, 0);
+	assert_int_equal(f->w.streams.replays.queued_bytes, 0);
+	assert_int_equal(f->w.streams.replays.pages.bytes, 0);
 }
 
 /* New rules: the channel gains and loses its history under its subscribers. */
