@@ -1,7 +1,8 @@
 /* worker.h - one worker process: a loop that shares nothing with the others.
  *
- * A connection's way: session.c (accept) -> request.c (head -> decision) ->
- * channels.c + announcer.c (subscribe, announce) -> session.c (stream).
+ * A connection's way: stream/session.c (accept) -> stream/request.c (head ->
+ * decision) -> stream/stream.c, channel/channels.c and link/announcer.c
+ * (subscribe, announce) -> stream/session.c (writes).
  * A message's way: uplink.c (nng) -> announcer.c (sequence) -> intake.c ->
  * logs.c (position, where it has one) -> fanout.c (render once, queue for each
  * subscriber) -> session.c (one write each).

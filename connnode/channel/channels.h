@@ -11,6 +11,16 @@
  * What is reliable is said by the rules, but processes read new ones one after
  * another: a channel also has a log when a message with a position comes for it
  * or a client with a place, because others know more then (intake.h).
+ *
+ * The main door of channel/, which knows who listens to what, and where each
+ * log is, but neither sockets nor links:
+ *
+ *	in	a subscription (channels_subscribe())
+ *	in	a message: fanout_message(), or logs_deliver() if it has a
+ *		position
+ *	out	a frame for each subscriber (fanout_ops.push)
+ *	out	what became of a log (logs_ops)
+ *	out	questions to a dispatcher, and back (questions.h)
  */
 #ifndef STENTOR_CONNNODE_CHANNEL_CHANNELS_H
 #define STENTOR_CONNNODE_CHANNEL_CHANNELS_H

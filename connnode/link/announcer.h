@@ -16,6 +16,14 @@
  * *generation*. A generation is confirmed when every upstream that is UP has
  * acknowledged the frame that carried it: from then on a message published
  * anywhere reaches this worker.
+ *
+ * The main door of link/, which knows dispatchers:
+ *
+ *	in	frames, by uplink.c (announcer_receive())
+ *	in	a channel that is wanted, or is not any more
+ *		(announcer_touch()), and what dispatchers are asked and told
+ *	out	deliveries, answers and orders, in sequence (announcer_ops)
+ *	out	frames, at the end of the turn (uplink_send())
  */
 #ifndef STENTOR_CONNNODE_LINK_ANNOUNCER_H
 #define STENTOR_CONNNODE_LINK_ANNOUNCER_H

@@ -4,14 +4,22 @@
  *	             |                   |                        ^
  *	             +-----> LEAVING <---+ last words, then close-+
  *
- * The phase is the list that it is on (struct sessions); session_move() is the only
- * way from one to another. Output is only queued; session_flush() writes it,
+ * The phase is the list that it is on (struct sessions); session_move() is the
+ * only way from one to another. Output is only queued; session_flush() writes it,
  * once a turn. Nothing is freed while others may hold it: a session is doomed
  * during a turn and closed at its end, its memory goes in libuv's close
  * callback.
  *
  * Limits: what waits for a stream (lagging.h). One that takes no byte for
  * stall-timeout-ms is closed.
+ *
+ * The main door of stream/, which knows clients:
+ *
+ *	in	a connection (session_accept()), and a turn's stages
+ *	in	a message for a subscriber (lagging_push())
+ *	in	what became of a log (replay.h)
+ *	out	bytes, at the end of the turn (sessions_flush())
+ *	out	a subscription, into channel/ and to the announcer (stream.c)
  */
 #ifndef STENTOR_CONNNODE_STREAM_SESSION_H
 #define STENTOR_CONNNODE_STREAM_SESSION_H
