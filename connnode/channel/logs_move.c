@@ -166,21 +166,23 @@ static struct past_epoch *oldest_exact(const struct log *log)
 }
 
 /* A link has ended, by which messages of earlier epochs may have been on their
- * way. */
+ * way. Each of them is told as far as the one that came next: what that one had
+ * came, or is told by itself. */
 void log_doubt_past(struct log *log)
 {
 	struct logs *l = log->logs;
-	struct past_epoch *e = oldest_exact(log);
-	struct gap gap;
+	struct past_epoch *e;
 
-	if (e == NULL)
-		return;
-	for (unsigned i = 0; i < log->past->count; i++)
-		log->past->epoch[i].sure = log->past->epoch[i].exact = false;
-	gap = (struct gap){
-		.reason = e->gone ? GAP_EPOCH : GAP_REWOUND,
-		.from = {e->epoch, max_of(e->last, e->base) + 1},
-		.to = {log->past->present, e->base},
-	};
-	l->ops->lost(l->ctx, log->channel, &gap);
+	while ((e = oldest_exact(log)) != NULL) {
+		struct gap gap = {
+			.reason = e->gone ? GAP_EPOCH : GAP_REWOUND,
+			.from = {e->epoch, max_of(e->last, e->next.offset) + 1},
+			.to = e->next,
+		};
+
+		for (unsigned i = 0; i < log->past->count; i++)
+			log->past->epoch[i].sure = false;
+		e->exact = false;
+		l->ops->lost(l->ctx, log->channel, &gap);
+	}
 }

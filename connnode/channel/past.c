@@ -68,6 +68,7 @@ struct past *past_move(struct past *old, struct past_epoch *from,
 	bool whole;
 
 	find_base(from, old, top);
+	from->next = (struct place){top->epoch, from->base};
 	/* What this step has lost, those of earlier epochs lack too. */
 	whole = from->sure && from->last <= from->base;
 	p->present = top->epoch;
@@ -87,6 +88,7 @@ struct past *past_move(struct past *old, struct past_epoch *from,
 			e.sure = known->sure && whole;
 			e.exact = known->exact;
 			e.left_ms = known->left_ms;
+			e.next = known->next;
 		}
 		add(p, &e);
 	}

@@ -46,6 +46,9 @@ struct past_epoch {
 	 * they miss of it up to `last`, and no more. */
 	bool exact;
 	uint64_t left_ms;
+	/* Where the base was in the epoch that came next; epoch 0: we have not
+	 * been in this one. */
+	struct place next;
 	bool gone; /* of a log that is no more */
 };
 
