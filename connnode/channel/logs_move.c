@@ -24,16 +24,17 @@ static bool is_sure(const struct log *log, uint64_t last, LinkPlace *top)
 	struct logs *l = log->logs;
 	struct place left = {log->place.epoch, 0};
 
+	/* Something was, and is no more. */
+	if (held_between(&log->held, left.epoch, top->epoch, is_in_era, top) ||
+	    (log_moving(log) && log->next.epoch < top->epoch &&
+	     !is_in_era(top, log->next)))
+		return false;
 	/* There was no log, and messages live longer than that is ago. */
 	if (last == 0 && top->n_eras == 0 &&
 	    top->epoch - left.epoch < log->channel->rule->history_ttl_ms)
 		return true;
 	/* Another log came and went. */
 	if (last > 0 && top->n_eras > 0 && !is_in_era(top, left))
-		return false;
-	if (held_between(&log->held, left.epoch, top->epoch, is_in_era, top) ||
-	    (log_moving(log) && log->next.epoch < top->epoch &&
-	     !is_in_era(top, log->next)))
 		return false;
 	return !log->doubt && l->ops->whole(l->ctx);
 }

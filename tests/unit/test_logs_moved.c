@@ -84,6 +84,12 @@ static void test_epochs_absent(void **state)
 	deliver(f, 10 + TTL_MS, 1);
 	answered_new(f, 10 + TTL_MS, 1);
 	expect(f, "m5010:0!epoch[10:1-5010:0] p5010:1 ");
+	/* Made, and emptied before it was asked for. */
+	logs_close(&f->logs, f->a);
+	follow(f, 10, 0);
+	deliver(f, 15, 1);
+	answered_new(f, 20, 0);
+	expect(f, "m20:0!epoch[10:1-20:0] ");
 	/* Made, and gone back, since there was none: we would have heard. */
 	logs_close(&f->logs, f->a);
 	follow(f, 10, 0);
