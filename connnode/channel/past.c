@@ -44,17 +44,20 @@ static void find_base(struct past_epoch *from, const struct past *old,
 
 	from->gone = era == NULL;
 	from->base = era != NULL ? era->offset : 0;
-	for (unsigned i = 0; era == NULL && old != NULL && i < old->count;
-	     i++) {
+	for (unsigned i = 0; old != NULL && i < old->count; i++) {
 		const struct past_epoch *e = &old->epoch[i];
 		const Stentor__Link__V1__Era *both = past_era(top, e->epoch);
 
 		if (e->gone || both == NULL)
 			continue;
-		from->gone = false;
-		from->base = max_of(from->base, min_of(e->base, both->offset));
+		/* The store may have learned of the epoch that is left, but not
+		 * what we have had of those before it. */
 		from->reach =
 			max_of(from->reach, min_of(e->passed, both->offset));
+		if (era != NULL)
+			continue;
+		from->gone = false;
+		from->base = max_of(from->base, min_of(e->base, both->offset));
 	}
 	from->reach = max_of(from->reach, from->base);
 }

@@ -281,9 +281,10 @@ class Life:
                    for gap in self.gaps)
 
     def begun_anew(self, place):
-        """What is kept follows a place that means nothing any more."""
+        """What is kept follows a place that means nothing any more; it may come
+        as late as in an epoch that goes on from that one."""
         return any(gap.reason in ("epoch", "unknown", "malformed")
-                   and gap.high is not None and gap.high[0] == place[0]
+                   and gap.high is not None and gap.high[0] <= place[0]
                    for gap in self.gaps)
 
     def again(self, number, place, t):

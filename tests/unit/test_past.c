@@ -126,6 +126,23 @@ static void test_past_comes_back(void **state)
 	expect_at(f, 1, 6, 6);
 }
 
+/* The store went back, and then to one that had more: what readers had of it
+ * comes no second time, also if the store has heard of the epoch between from
+ * another worker. */
+static void test_past_comes_back_known(void **state)
+{
+	struct fixture *f = *state;
+
+	move_to(f, 18, 10, (struct era[]){{1, 13}}, 1);
+	expect_at(f, 1, 18, 13);
+	move_to(f, 13, 20, (struct era[]){{10, 13}, {1, 18}}, 2);
+	expect_at(f, 10, 13, 18);
+	expect_at(f, 10, 12, 12);
+	/* Less of it than they had. */
+	move_to(f, 18, 30, (struct era[]){{20, 15}, {1, 15}}, 2);
+	expect_at(f, 20, 18, 15);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -137,6 +154,8 @@ int main(void)
 						tear_down),
 		cmocka_unit_test_setup_teardown(test_past_comes_back, set_up,
 						tear_down),
+		cmocka_unit_test_setup_teardown(test_past_comes_back_known,
+						set_up, tear_down),
 	};
 
 	return cmocka_run_group_tests_name("past", tests, NULL, NULL);
