@@ -288,13 +288,15 @@ class Life:
                    for gap in self.gaps)
 
     def again(self, number, place, t):
-        """A second time. A store that lost it may have been given it anew."""
+        """A second time. A store that lost it may have been given it anew, or
+        what was sent again may have been there twice, and one of them lost."""
         if self.begun_anew(place):
             return
         before, ack = self.came[number], self.oracle.ack(self.channel, number)
         anew = (before is not None and before[0] != place[0]
                 and self.oracle.lost_since(0, t)
-                and (ack is None or (ack.epoch, ack.offset) == place))
+                and (ack is None or ack.tried > ack.sent
+                     or (ack.epoch, ack.offset) == place))
         if not anew:
             self.wrong("doubled", f"{number} at {before} and {place}")
 
