@@ -20,7 +20,7 @@
 #include <cmocka.h>
 #include <uv.h>
 
-#define LOOP_WAIT_MS 10000
+#define LOOP_WAIT_MS 30000
 
 /* The loop wakes this often, for conditions that no event of it tells. */
 #define LOOP_TICK_MS 2
