@@ -656,6 +656,7 @@ static void stop(struct worker *w)
 	uv_run(w->loop, UV_RUN_DEFAULT);
 	check(uv_loop_close(w->loop) == 0);
 	uplink_free(w->uplink);
+	w->uplink = NULL; /* the last gauges ask */
 	announcer_fini(&w->announcer);
 	channels_fini(&w->channels);
 	limits_fini(&w->limits);
