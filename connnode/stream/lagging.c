@@ -194,7 +194,7 @@ static bool is_over(const struct session *s, const struct frame *f)
 	       s->out.bytes + f->len > s->all->limits.queue_bytes_max;
 }
 
-/* Who kept up until now may need a moment for a burst, if there is memory. */
+/* Who kept up until now may need a moment for a burst. */
 static bool is_forgiven(struct session *s, const struct frame *f)
 {
 	const struct sessions_limits *limits = &s->all->limits;
@@ -232,36 +232,40 @@ void lagging_push(struct session *s, struct subscription *sub, struct frame *f)
 }
 
 /* What may be missed goes first; if that is not much, the connection, which
- * comes back and resumes. */
-static void give_way(struct session *s)
+ * comes back and resumes. Returns the bytes that it takes along when it is
+ * closed at the turn's end. */
+static size_t give_way(struct session *s)
 {
 	size_t before = s->out.bytes;
 
+	metric_add(s->all->metrics, NM_GAVE_WAY, 0, 1);
 	s->lags = true;
 	drop_oldest(s, 0);
-	if (s->out.bytes > before / 2) {
-		session_doom(s, CLOSED_SLOW);
-		outq_clear(&s->out, session_kept(s));
-		session_requeued(s, before);
-	}
-	metric_add(s->all->metrics, NM_GAVE_WAY, 0, 1);
+	if (s->out.bytes <= before / 2)
+		return 0;
+	session_doom(s, CLOSED_SLOW);
+	outq_clear(&s->out, session_kept(s));
+	session_requeued(s, before);
+	return s->out.bytes;
 }
 
-static bool is_too_much(const struct sessions *all)
+static bool is_too_much(const struct sessions *all, size_t going)
 {
-	return frames_bytes() > all->limits.memory_max;
+	return frames_bytes() > all->limits.memory_max + going;
 }
 
 unsigned lagging_run(struct sessions *all, unsigned budget)
 {
 	unsigned gone = 0;
+	size_t going = 0;
 
-	while (gone < budget && is_too_much(all)) {
+	while (gone < budget && is_too_much(all, going)) {
 		struct list *longest = backlog_longest(&all->backlog);
 
 		if (longest == NULL)
 			break;
-		give_way(container_of(longest, struct session, in_backlog));
+		going += give_way(
+			container_of(longest, struct session, in_backlog));
 		gone++;
 	}
 	return gone;
@@ -269,5 +273,5 @@ unsigned lagging_run(struct sessions *all, unsigned budget)
 
 bool lagging_pending(const struct sessions *all)
 {
-	return is_too_much(all) && backlog_longest(&all->backlog) != NULL;
+	return is_too_much(all, 0) && backlog_longest(&all->backlog) != NULL;
 }

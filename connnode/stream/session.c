@@ -285,8 +285,9 @@ static void session_close(struct session *s)
 void session_requeued(struct session *s, size_t before)
 {
 	s->all->queued_bytes += s->out.bytes - before;
+	/* The doomed give way by themselves. */
 	backlog_set(&s->all->backlog, &s->in_backlog, &s->backlog_class,
-		    s->out.bytes);
+		    s->doomed ? 0 : s->out.bytes);
 }
 
 static void on_expired(void *ctx, struct frame *f)
