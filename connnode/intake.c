@@ -37,7 +37,9 @@ static void open_log_at(struct worker *w, struct channel *ch,
 	level(ch);
 }
 
-void intake_open_log(struct worker *w, struct channel *ch)
+/* Those who are subscribed already are owed all that is stored since they came.
+ */
+static void open_log(struct worker *w, struct channel *ch)
 {
 	if (ch->log_left.epoch != 0) {
 		open_log_at(w, ch, ch->log_left);
@@ -96,16 +98,6 @@ void intake_deliveries(struct worker *w, LinkDelivery *const *deliveries,
 		deliver(w, deliveries[i]);
 }
 
-void intake_answers(struct worker *w, const LinkFrame *f)
-{
-	uint64_t now = worker_now(w);
-
-	for (size_t i = 0; i < f->n_tops_answers; i++)
-		questions_tops(&w->questions, f->tops_answers[i], now);
-	for (size_t i = 0; i < f->n_history_answers; i++)
-		questions_history(&w->questions, f->history_answers[i], now);
-}
-
 void intake_moved(struct worker *w, const LinkFrame *f)
 {
 	for (size_t i = 0; i < f->n_moved; i++) {
@@ -117,7 +109,7 @@ void intake_moved(struct worker *w, const LinkFrame *f)
 		if (m->top != NULL)
 			top = (struct place){m->top->epoch, m->top->offset};
 		if (ch != NULL && ch->subscribers > 0 && ch->log == NULL)
-			intake_open_log(w, ch);
+			open_log(w, ch);
 		if (ch != NULL && ch->log != NULL)
 			logs_moved(&w->logs, ch, top, worker_now(w));
 	}
@@ -134,7 +126,13 @@ static void on_deliver(void *ctx, LinkDelivery *const *deliveries, size_t count)
 
 static void on_answers(void *ctx, const LinkFrame *f, uint64_t now_ms UNUSED)
 {
-	intake_answers(ctx, f);
+	struct worker *w = ctx;
+	uint64_t now = worker_now(w);
+
+	for (size_t i = 0; i < f->n_tops_answers; i++)
+		questions_tops(&w->questions, f->tops_answers[i], now);
+	for (size_t i = 0; i < f->n_history_answers; i++)
+		questions_history(&w->questions, f->history_answers[i], now);
 }
 
 static void on_logs_moved(void *ctx, const LinkFrame *f)
@@ -314,7 +312,7 @@ static const struct logs_ops logs_ops = {
 
 static void on_open_log(void *ctx, struct channel *ch)
 {
-	intake_open_log(ctx, ch);
+	open_log(ctx, ch);
 }
 
 void intake_init(struct worker *w)
@@ -385,7 +383,7 @@ static void apply_rule(struct worker *w, struct channel *ch)
 	if (ch->was_reliable != reliable)
 		fanout_finish(&w->fanout, ch);
 	if (reliable && ch->log == NULL) {
-		intake_open_log(w, ch);
+		open_log(w, ch);
 	} else if (!reliable && ch->was_reliable && ch->log != NULL &&
 		   is_level(ch)) {
 		ch->log_left = ch->log->place;

@@ -27,15 +27,9 @@ void intake_announce(struct worker *w);
 /* Each WORKER_TICK_MS. */
 void intake_tick(struct worker *w);
 
-/* The channel has a log from now on; those who are subscribed already are owed
- * all that is stored since they came. */
-void intake_open_log(struct worker *w, struct channel *ch);
-
 /* Deliveries of one frame, in order; borrowed. */
 void intake_deliveries(struct worker *w, LinkDelivery *const *deliveries,
 		       size_t count);
-/* A frame with answers to questions; borrowed. */
-void intake_answers(struct worker *w, const LinkFrame *f);
 /* A frame that says which logs have moved; borrowed. */
 void intake_moved(struct worker *w, const LinkFrame *f);
 

@@ -229,7 +229,7 @@ static void open_port(struct worker *w)
 		/* Those of the last turn have not been read yet, and must not
 		 * give way to those of this one. */
 		.slice = (unsigned)min_of(
-			(uint64_t)WORKER_ACCEPT_SLICE,
+			(uint64_t)LISTENER_SLICE,
 			max_of(w->sessions.limits.heads_max / 2, 1u)),
 		.on_refused = on_refused,
 	};
@@ -255,9 +255,9 @@ static void tend_port(struct worker *w, uint64_t now)
 {
 	struct fleet_heard fleet = announcer_fleet(&w->announcer);
 
-	if (w->drain.draining && !fleet.known)
+	if (w->drain.pace.draining && !fleet.known)
 		return; /* as it is */
-	if (w->drain.draining && fleet_heard_takes(&fleet)) {
+	if (w->drain.pace.draining && fleet_heard_takes(&fleet)) {
 		if (w->listener.open)
 			log_info("PORT-CLOSED", "address=%s takers=%u",
 				 w->options->listen, fleet.takers);
@@ -347,7 +347,7 @@ static void show_state(struct worker *w)
 	shared->clock_skew_us = announcer_skew_us(&w->announcer);
 	shared->retry_window_ms = comeback_window_ms(
 		&w->comeback, worker_now(w), worker_room_per_second(w));
-	shared->ready = w->listener.open && !w->drain.draining &&
+	shared->ready = w->listener.open && !w->drain.pace.draining &&
 			announcer_up(&w->announcer) > 0;
 	shared->tls_expires_s = w->sessions.tls.expires_s;
 	shared->beat_ms = clock_monotonic_ms();

@@ -5,7 +5,8 @@
  * (subscribe, announce) -> stream/session.c (writes).
  * A message's way: uplink.c (nng) -> announcer.c (sequence) -> intake.c ->
  * logs.c (position, where it has one) -> fanout.c (render once, queue for each
- * subscriber) -> session.c (one write each).
+ * subscriber; lagging.c: those who don't keep up) -> session.c (one write each a
+ * turn).
  * What a client missed: replay.c -> pages.c -> questions.c (ask a dispatcher)
  * and back -> session.c, until it is level with the live messages.
  *
@@ -41,11 +42,8 @@
 
 #include <uv.h>
 
-#define WORKER_TICK_MS 100
-/* Connections accepted in a turn of the loop: in a storm of reconnects live
- * messages get their turn too. */
-#define WORKER_ACCEPT_SLICE 64
-#define WORKER_PARSERS_MAX  256 /* idle request parsers kept for the next */
+#define WORKER_TICK_MS	   100
+#define WORKER_PARSERS_MAX 256 /* idle request parsers kept for the next */
 
 struct uplink;
 

@@ -248,6 +248,7 @@ struct frame *sse_plain(struct frame *f)
 {
 	const uint8_t *payload;
 	struct frame *plain;
+	uint32_t len;
 	size_t head;
 
 	if (f->plain != NULL)
@@ -257,16 +258,13 @@ struct frame *sse_plain(struct frame *f)
 	head = (size_t)(++payload - f->bytes);
 	check(f->len >= head + 2);
 	plain = frame_new(f->len - head - 2);
-	memcpy(plain->bytes, payload, plain->len);
-	plain->accepted_us = f->accepted_us;
-	plain->expires_us = f->expires_us;
-	plain->epoch = f->epoch;
-	plain->offset = f->offset;
-	plain->conflation = f->conflation;
-	plain->channel = f->channel;
-	plain->class = f->class;
-	plain->droppable = f->droppable;
-	plain->glued = f->glued;
+	len = plain->len;
+	*plain = *f; /* all that is said of it */
+	plain->refs = 1;
+	plain->len = len;
+	plain->queued = 0;
+	/* The last, for its first bytes lie in the struct's padding. */
+	memcpy(plain->bytes, payload, len);
 	f->plain = plain;
 	return plain;
 }

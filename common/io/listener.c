@@ -350,9 +350,10 @@ int listener_start(struct listener *l, uv_loop_t *loop, const char *address,
 int listener_take(struct listener *l, uv_tcp_t *tcp)
 {
 	int fd = l->accepted;
-	int status = uv_tcp_open(tcp, fd);
+	int status;
 
 	check(fd >= 0);
+	status = uv_tcp_open(tcp, fd);
 	l->accepted = -1;
 	if (status < 0)
 		close(fd);

@@ -226,7 +226,6 @@ static void fetch(struct log *log)
 	query.after = log->place.offset;
 	query.messages_max = (uint32_t)min_of(lacking, (uint64_t)LOGS_FETCH);
 	query.bytes_max = LOGS_FETCH_BYTES;
-	l->counters.fetches++;
 	questions_ask_history(l->questions, &log->fetch, &query, l->now_ms);
 }
 
@@ -624,7 +623,6 @@ static void ask_all(struct logs *l)
 
 void logs_resync(struct logs *l, bool lost)
 {
-	l->counters.resyncs++;
 	for (struct list *node = l->all.next; lost && node != &l->all;
 	     node = node->next)
 		log_doubt_past(container_of(node, struct log, in_all));

@@ -157,11 +157,11 @@ struct logs {
 	bool look; /* logs_moved_unnamed(), not before look_due_ms */
 	uint64_t look_due_ms;
 	struct {
-		uint64_t doubles, holes, fetches, fetched, held_dropped,
-			resyncs, behind, /* found by tops */
-			swept,		 /* by the sweep alone */
-			moved,		 /* to another epoch */
-			malformed;
+		uint64_t doubles, holes, fetched, held_dropped;
+		uint64_t behind; /* found by tops */
+		uint64_t swept;	 /* by the sweep alone */
+		uint64_t moved;	 /* to another epoch */
+		uint64_t malformed;
 	} counters;
 };
 

@@ -114,20 +114,20 @@ static int verify(struct admission *a, struct session *s,
 	struct sockaddr_storage peer = {.ss_family = AF_INET};
 	const struct sockaddr *address = (struct sockaddr *)&peer;
 	socklen_t len = sizeof(peer);
+	bool known;
 
 	if (c->len > TOKEN_BYTES_MAX)
 		return c->in_url ? 414 : 431;
-	if (auth_remembers(a->auth, c->text, c->len))
-		return auth_check(a->auth, c->text, c->len, &s->token) ==
-				       TOKEN_OK
-			       ? 0
-			       : 401;
-	(void)getpeername(s->fd, (struct sockaddr *)&peer, &len);
-	if (!scrutiny_take(&a->scrutiny, address, sessions_now(s->all)))
+	known = auth_remembers(a->auth, c->text, c->len);
+	if (!known)
+		(void)getpeername(s->fd, (struct sockaddr *)&peer, &len);
+	if (!known &&
+	    !scrutiny_take(&a->scrutiny, address, sessions_now(s->all)))
 		return 503;
 	if (auth_check(a->auth, c->text, c->len, &s->token) == TOKEN_OK)
 		return 0;
-	scrutiny_failed(&a->scrutiny, address);
+	if (!known)
+		scrutiny_failed(&a->scrutiny, address);
 	return 401;
 }
 

@@ -11,7 +11,7 @@ void drain_init(struct drain *d, const struct drain_use *use)
 
 static void begin(struct drain *d, uint64_t seconds)
 {
-	d->draining = d->use.announcer->draining = true;
+	d->use.announcer->draining = true;
 	d->use.shared->draining = 1;
 	d->use.shared->ready = 0;
 	pace_drain(&d->pace, sessions_now(d->use.sessions), seconds * 1000);
@@ -24,7 +24,7 @@ static void begin(struct drain *d, uint64_t seconds)
 
 static void stop(struct drain *d)
 {
-	d->draining = d->use.announcer->draining = false;
+	d->use.announcer->draining = false;
 	d->use.shared->draining = 0;
 	pace_stop(&d->pace);
 	metric_set(d->use.metrics, NM_DRAINING, 0, 0);
@@ -64,7 +64,7 @@ static void follow_order(struct drain *d)
 		return;
 	if (order.drains)
 		begin(d, order.seconds ? order.seconds : d->use.seconds);
-	else if (d->draining)
+	else if (d->pace.draining)
 		stop(d);
 }
 
@@ -73,13 +73,16 @@ static void follow_order(struct drain *d)
 static void send_away(struct drain *d, uint64_t count, const char *reason,
 		      enum close_cause cause)
 {
-	while (count-- > 0 && !list_empty(&d->use.sessions->streams)) {
-		struct session *s = container_of(d->use.sessions->streams.next,
-						 struct session, in_phase);
+	list_for_each_safe (node, &d->use.sessions->streams) {
+		struct session *s =
+			container_of(node, struct session, in_phase);
 
+		if (count == 0)
+			return;
 		if (s->doomed)
-			return; /* goes at the end of this turn */
+			continue; /* goes at the end of this turn */
 		d->use.sessions->ops->send_away(s, reason, cause);
+		count--;
 	}
 }
 
@@ -90,7 +93,7 @@ void drain_tick(struct drain *d)
 
 	follow_order(d);
 	due = pace_due(&d->pace, now, d->use.sessions->stream_count, &fleet);
-	if (d->draining)
+	if (d->pace.draining)
 		send_away(d, due, "drain", CLOSED_DRAIN);
 	else
 		send_away(d, due, "rebalance", CLOSED_REBALANCE);

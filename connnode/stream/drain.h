@@ -34,7 +34,7 @@ struct drain_use {
 
 struct drain {
 	struct drain_use use;
-	bool draining, ending;	  /* ending: SIGTERM */
+	bool ending;		  /* SIGTERM */
 	struct drain_order order; /* that is followed */
 	struct pace pace;
 };

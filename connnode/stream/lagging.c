@@ -228,7 +228,7 @@ void lagging_push(struct session *s, struct subscription *sub, struct frame *f)
 			return;
 		}
 	}
-	session_push_replayed(s, f);
+	session_push_message(s, f);
 }
 
 /* What may be missed goes first; if that is not much, the connection, which

@@ -6,7 +6,7 @@
  *	          ^^^^^ sent
  *
  * Two slots lie in the struct, so that a connection that keeps up never
- * allocates. How much may wait is the owner's decision (session.c): the queue
+ * allocates. How much may wait is the owner's decision (lagging.c): the queue
  * tells its bytes and gives up messages on demand. A message that is begun
  * stays, and so do the first `keep` frames, whose bytes somebody has borrowed
  * or encrypted. A frame glued to a message goes with it.

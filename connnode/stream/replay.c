@@ -20,7 +20,6 @@ struct replay {
 	uint64_t ask;	 /* ASKED: logs_ask() */
 	uint8_t phase;
 	bool claimed;
-	bool resolved;
 	bool begun; /* it was given a page */
 	bool quiet; /* it begins before what is kept: no gap */
 };
@@ -232,14 +231,13 @@ void replays_resolve(struct session *s)
 		struct subscription *sub = session_subscription(s, i);
 		struct replay *r = sub->replay;
 
-		if (r == NULL || r->phase == PHASE_RUNNING ||
-		    r->phase == PHASE_ASKED || !log_known(sub->channel->log))
+		if (r == NULL)
 			continue;
+		check(log_known(sub->channel->log));
 		if (r->claimed)
 			resolve_claim(r);
 		else
 			resolve_fresh(r);
-		r->resolved = true;
 		run(r);
 	}
 }
@@ -295,7 +293,7 @@ static void give(struct replays *rs, struct replay *r)
 		r->at.offset = f->offset;
 		if (f->expires_us != 0 && f->expires_us <= now_us)
 			continue;
-		session_push_replayed(s, f);
+		session_push_message(s, f);
 		given++;
 	}
 	leave_page(r);
@@ -308,6 +306,31 @@ static bool has_room(const struct replays *rs, size_t bytes)
 {
 	return rs->queued_bytes == 0 ||
 	       rs->queued_bytes + bytes <= queue_share(rs);
+}
+
+/* The replay whose turn it is: a stream's channels come one after another. */
+static struct replay *next_replay(struct session *s)
+{
+	for (unsigned i = 0; s->replays > 0 && i < s->subscriptions; i++) {
+		struct replay *r = session_subscription(s, i)->replay;
+
+		if (r != NULL && r->phase == PHASE_RUNNING)
+			return r;
+	}
+	return NULL;
+}
+
+/* Whether there is room for the page that the first in line waits for. */
+static bool crowd_may_go(const struct replays *rs)
+{
+	const struct replay *r;
+
+	if (list_empty(&rs->crowded))
+		return false;
+	r = next_replay(
+		container_of(rs->crowded.next, struct session, in_replays));
+	return r == NULL || r->reader.page == NULL ||
+	       has_room(rs, r->reader.page->bytes);
 }
 
 /* Goes on with one replay. True when it is over; else it waits: for its page,
@@ -340,18 +363,6 @@ static bool catch_up(struct replays *rs, struct replay *r)
 		}
 	}
 	return false;
-}
-
-/* The replay whose turn it is: a stream's channels come one after another. */
-static struct replay *next_replay(struct session *s)
-{
-	for (unsigned i = 0; s->replays > 0 && i < s->subscriptions; i++) {
-		struct replay *r = session_subscription(s, i)->replay;
-
-		if (r != NULL && r->phase == PHASE_RUNNING)
-			return r;
-	}
-	return NULL;
 }
 
 static void serve(struct replays *rs, struct session *s, uint64_t now_ms)
@@ -405,7 +416,6 @@ void replays_leave(struct replays *rs, struct session *s)
 	list_remove(&s->in_replays);
 	rs->queued_bytes -= s->replay_bytes;
 	s->replay_bytes = 0;
-	pages_run(&rs->pages);
 }
 
 unsigned replays_run(struct replays *rs, unsigned budget, uint64_t now_ms)
@@ -417,7 +427,7 @@ unsigned replays_run(struct replays *rs, unsigned budget, uint64_t now_ms)
 	pages_run(&rs->pages);
 	list_init(&now);
 	list_splice_back(&now, &rs->running);
-	if (has_room(rs, PAGE_BYTES))
+	if (crowd_may_go(rs))
 		list_splice_back(&now, &rs->crowded);
 	while (served < most && (node = list_pop_front(&now)) != NULL) {
 		serve(rs, container_of(node, struct session, in_replays),
@@ -432,7 +442,7 @@ unsigned replays_run(struct replays *rs, unsigned budget, uint64_t now_ms)
 bool replays_pending(const struct replays *rs)
 {
 	return !list_empty(&rs->running) || pages_pending(&rs->pages) ||
-	       (!list_empty(&rs->crowded) && has_room(rs, PAGE_BYTES));
+	       crowd_may_go(rs);
 }
 
 void replays_tick(struct replays *rs, uint64_t now_ms)
@@ -470,10 +480,7 @@ static void on_known(struct replays *rs, struct replay *r)
 		rs->ops->placed(s);
 		return;
 	}
-	/* Resolved before, or the channel has just become reliable. */
-	if (r->phase == PHASE_ASKED)
-		run(r);
-	replays_resolve(s);
+	run(r);
 	replays_start(rs, s);
 }
 
@@ -489,7 +496,7 @@ void replays_known(struct replays *rs, struct channel *ch)
  */
 static bool is_somewhere(const struct subscription *sub)
 {
-	return sub->replay == NULL || sub->replay->resolved;
+	return sub->replay == NULL || sub->session->ready;
 }
 
 static void move_to(struct subscription *sub, struct place to)

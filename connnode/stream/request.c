@@ -324,7 +324,7 @@ static void subscribe(struct session *s, const struct http1_request *r,
 		want->last_event_id = http1_get(r, "last-event-id");
 	if (fault != NULL)
 		reject(s, REJECT_BAD_REQUEST, 400, cors, fault);
-	else if (w->drain.draining)
+	else if (w->drain.pace.draining)
 		turn_away(s, r, REJECT_DRAINING, cors);
 	else if (!count_address(s))
 		turn_away(s, r, REJECT_ADDRESS, cors);

@@ -203,6 +203,7 @@ void session_doom(struct session *s, enum close_cause cause)
 		s->cause = (uint8_t)cause;
 	list_remove(&s->in_dirty);
 	list_push_back(&s->all->doomed, &s->in_dirty);
+	backlog_set(&s->all->backlog, &s->in_backlog, &s->backlog_class, 0);
 }
 
 /* The parser's place in the struct is `blocked` from now on. */
@@ -275,7 +276,6 @@ static void session_close(struct session *s)
 	session_move(s, SESSION_CLOSING);
 	all->ops->gone(s);
 	all->queued_bytes -= s->out.bytes;
-	backlog_set(&all->backlog, &s->in_backlog, &s->backlog_class, 0);
 	session_tls_free(s);
 	uv_close((uv_handle_t *)&s->tcp, on_closed);
 }
@@ -332,7 +332,7 @@ static void push_id(struct session *s)
 	frame_release(id);
 }
 
-void session_push_replayed(struct session *s, struct frame *f)
+void session_push_message(struct session *s, struct frame *f)
 {
 	if (f->offset != 0 && s->subscriptions > 1)
 		push_id(s);

@@ -5,8 +5,8 @@
  *	             +-----> LEAVING <---+ last words, then close-+
  *
  * The phase is the list that it is on (struct sessions); session_move() is the
- * only way from one to another. Output is only queued; session_flush() writes it,
- * once a turn. Nothing is freed while others may hold it: a session is doomed
+ * only way from one to another. Output is only queued; sessions_flush() writes
+ * it, once a turn, but for a queue over its budget (lagging.h). Nothing is freed while others may hold it: a session is doomed
  * during a turn and closed at its end, its memory goes in libuv's close
  * callback.
  *
@@ -172,8 +172,9 @@ struct session {
 	bool spoke;	/* more than heartbeats was queued since the last one */
 };
 
-/* A message of a replay: paced, so without a budget of its own. */
-void session_push_replayed(struct session *s, struct frame *f);
+/* A message, behind the stream's `id:` where it has several channels; whether
+ * there is room is the caller's business. */
+void session_push_message(struct session *s, struct frame *f);
 
 static inline struct subscription *session_subscription(struct session *s,
 							unsigned i)

@@ -165,11 +165,12 @@ static bool conn_admit(struct api *api, struct conn *c, enum api_reject *why)
 	*why = API_REJECT_FAILED;
 	if (listener_take(&api->listener, &c->tcp) != 0)
 		return false;
-	*why = API_REJECT_FULL;
-	if (!conn_make_way(api))
-		return false;
+	/* Nobody makes way for one that is refused for another reason. */
 	*why = API_REJECT_ADDRESS;
 	if (!enter(api, c))
+		return false;
+	*why = API_REJECT_FULL;
+	if (!conn_make_way(api))
 		return false;
 	*why = API_REJECT_FAILED;
 	return uv_read_start((uv_stream_t *)&c->tcp, conn_on_alloc,

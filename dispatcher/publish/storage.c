@@ -140,13 +140,6 @@ void storage_rules(struct storage *s)
 		storage_tell_identity(s);
 }
 
-static void storage_on_closed(void *ctx)
-{
-	struct storage *s = ctx;
-
-	s->on_closed(s->ctx);
-}
-
 /* No publish waits for it; that some are late is not waited for for ever. What
  * is in doubt then, or marked behind, or routed and not sent, may go untold: the
  * links end after the store has closed, and each worker that we could tell asks
@@ -159,7 +152,7 @@ static void storage_maybe_close(struct storage *s, uint64_t now_ms)
 		return;
 	moves_close(s->parts.moves);
 	s->store = NULL;
-	store_close(store, storage_on_closed, s);
+	store_close(store, s->on_closed, s->ctx);
 }
 
 void storage_tick(struct storage *s, uint64_t now_ms)

@@ -3,8 +3,7 @@
  * Under --auth jwt every call but health, reflection and an autoscaler's needs
  * a token, which the API port has checked before its handler sees it; what it
  * allows is asked here. Texts name no channel and no pattern: they would help a
- * guesser. Under
- * --auth none there are no tokens, and everything is allowed.
+ * guesser. Under --auth none there are no tokens, and everything is allowed.
  *
  * Revocations come by ClusterService or from workers; new ones go to all
  * workers and to who is told of them here.

@@ -208,6 +208,12 @@ static void batch_prepare(struct batch *b)
 	peer->batch_messages += count;
 }
 
+/* It has not taken a message that may be taken later. */
+static bool is_the_store(enum grpc_code code)
+{
+	return code == GRPC_UNAVAILABLE || code == GRPC_RESOURCE_EXHAUSTED;
+}
+
 static void batch_known(struct batch_item *item, const struct publish_result *r)
 {
 	struct batch *b = item->batch;
@@ -215,8 +221,7 @@ static void batch_known(struct batch_item *item, const struct publish_result *r)
 	item->known = true;
 	outcome_keep(&item->outcome, r);
 	b->accepted += r->code == GRPC_OK;
-	if (b->code == GRPC_OK && (r->code == GRPC_UNAVAILABLE ||
-				   r->code == GRPC_RESOURCE_EXHAUSTED)) {
+	if (b->code == GRPC_OK && is_the_store(r->code)) {
 		b->code = r->code;
 		b->text = xstrdup(r->error);
 	}
@@ -248,12 +253,6 @@ static void batches_learn(struct batches *all, uint64_t begun_ns)
 			max_of(all->window * 3 / 4, (size_t)BATCHES_WINDOW_MIN);
 	else
 		all->window += all->window / 8 + 1;
-}
-
-/* It has not taken a message that may be taken later. */
-static bool is_the_store(enum grpc_code code)
-{
-	return code == GRPC_UNAVAILABLE || code == GRPC_RESOURCE_EXHAUSTED;
 }
 
 /* Whether its next message may go its way. */
@@ -298,6 +297,12 @@ static void batch_on_published(void *ctx, const struct publish_result *r)
 		batches_wake_first(all);
 }
 
+static bool is_kept(const struct publisher *p,
+		    const Stentor__V1__PublishRequest *q)
+{
+	return rule_reliable(rules_match(p->rules, q->channel));
+}
+
 static void batch_publish_next(struct batch *b, uint64_t now_ns)
 {
 	struct publish_calls *calls = b->all->calls;
@@ -307,7 +312,6 @@ static void batch_publish_next(struct batch *b, uint64_t now_ns)
 	const Stentor__V1__PublishRequest *q =
 		(const Stentor__V1__PublishRequest *)m;
 	struct publish_result r;
-	bool kept = m && rule_reliable(rules_match(p->rules, q->channel));
 
 	item->batch = b;
 	item->known = false;
@@ -316,7 +320,7 @@ static void batch_publish_next(struct batch *b, uint64_t now_ns)
 		publish_refuse(p, "", GRPC_INVALID_ARGUMENT,
 			       "not a valid stentor.v1.PublishRequest message",
 			       &r);
-	} else if (b->abandoned && kept) {
+	} else if (b->abandoned && is_kept(p, q)) {
 		publish_refuse(p, q->channel, GRPC_UNAVAILABLE, GIVEN_UP, &r);
 	} else if (!calls_publish(calls, b->call, q, &r, batch_on_published,
 				  item)) {
@@ -325,7 +329,7 @@ static void batch_publish_next(struct batch *b, uint64_t now_ns)
 		return;
 	}
 	/* At the store's door: what comes behind it must not overtake it. */
-	b->abandoned |= kept && is_the_store(r.code);
+	b->abandoned |= is_the_store(r.code) && m != NULL && is_kept(p, q);
 	batch_known(item, &r);
 }
 

@@ -161,16 +161,6 @@ static bool check_revoke(struct rpc_call *call, const RevokeRequest *request)
 	return false;
 }
 
-static uint32_t count_ready(const struct nodes *n)
-{
-	uint32_t count = 0;
-
-	for (unsigned id = 0; id < INTEREST_WORKERS_MAX; id++)
-		count += n->by_id[id] != NULL &&
-			 n->by_id[id]->phase == NODE_WORKER_READY;
-	return count;
-}
-
 static void on_revoke_token(struct rpc_call *call, const ProtobufCMessage *m)
 {
 	const RevokeRequest *request = (const RevokeRequest *)m;
@@ -186,7 +176,7 @@ static void on_revoke_token(struct rpc_call *call, const ProtobufCMessage *m)
 	memcpy(r.sub, request->sub, strlen(request->sub) + 1);
 	memcpy(r.jti, request->jti, strlen(request->jti) + 1);
 	r.until_s = r.before_s + (ttl_s != 0 ? ttl_s : REVOKE_S);
-	response.workers = count_ready(s->nodes);
+	response.workers = s->nodes->in_phase[NODE_WORKER_READY];
 	rc = auth_revoke(s->access->auth, &r);
 	if (rc == ERR_FULL) {
 		rpc_fail(call, GRPC_RESOURCE_EXHAUSTED,

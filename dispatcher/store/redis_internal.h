@@ -391,15 +391,16 @@ void redis_update(struct redis_store *s, const char *fault);
 /* A handle of the store or a link was closed. */
 void redis_handle_closed(struct redis_store *s);
 
+/* The name of what is kept of a channel: its "meta", its "log", or "k:" and the
+ * `rest`, an idempotency key. */
+struct redis_arg redis_key(char text[REDIS_KEY_SIZE], const char *channel,
+			   const char *what, const char *rest);
+
 /* --- redis_cluster.c ---------------------------------------------------- */
 
 /* Who is master of what is to be asked again, of the Cluster or a Sentinel. */
 void redis_suspect(struct redis_store *s);
 /* The turn'th, counted round, of the nodes that are ready; NULL: none is. */
-/* The name of what is kept of a channel: its "meta", its "log", or "k:" and the
- * `rest`, an idempotency key. */
-struct redis_arg redis_key(char text[REDIS_KEY_SIZE], const char *channel,
-			   const char *what, const char *rest);
 struct redis_node *redis_ready_node(struct redis_store *s, unsigned turn);
 void redis_cluster_tick(struct redis_store *s, uint64_t now_ms);
 /* The node of an address, made if it is new; NULL: REDIS_NODES_MAX. */

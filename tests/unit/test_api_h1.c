@@ -304,6 +304,36 @@ static void test_port_silent_connections_make_way(void **state)
 	api_end(f, 1000);
 }
 
+/* Nobody makes way for one that its address keeps out. */
+static void test_port_address_before_room(void **state)
+{
+	struct api_limits limits = api_test_limits;
+	struct api_fixture *f = *state;
+	struct peer *silent[2], *third;
+	uint64_t came_ms;
+
+	limits.connections_max = limits.connections_per_address_max = 2;
+	api_begin(f, &limits);
+	for (int i = 0; i < 2; i++) {
+		silent[i] = peer_new(f);
+		loop_until(f->l,
+			   api_counter(f, "stentor_api_connections ") == i + 1);
+	}
+	came_ms = uv_now(&f->l->loop);
+	loop_until(f->l, uv_now(&f->l->loop) - came_ms >= API_SILENT_MS);
+	third = peer_new(f);
+	loop_until(f->l, (peer_read(third), third->ended));
+	assert_int_equal(
+		(int)api_counter(f, "stentor_api_connections_rejected_total{"
+				    "reason=\"address\"} "),
+		1);
+	assert_int_equal((int)api_counter(f, "stentor_api_connections "), 2);
+	peer_free(third);
+	for (int i = 0; i < 2; i++)
+		peer_free(silent[i]);
+	api_end(f, 1000);
+}
+
 static void test_port_connections_of_an_address(void **state)
 {
 	struct api_limits limits = api_test_limits;
@@ -490,6 +520,7 @@ int main(void)
 		TEST(test_port_preface_timeout),
 		TEST(test_port_connection_limit),
 		TEST(test_port_silent_connections_make_way),
+		TEST(test_port_address_before_room),
 		TEST(test_port_connections_of_an_address),
 		TEST(test_port_drain_finishes_calls),
 		TEST(test_port_drain_serves_what_is_on_the_wire),

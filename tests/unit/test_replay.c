@@ -327,6 +327,48 @@ static void test_replay_budget(void **state)
 			 100 * SESSIONS);
 }
 
+/* A page that is larger than what is reserved for one waits for as much room as
+ * it needs, and the loop sleeps meanwhile. */
+static void test_replay_crowd_waits(void **state)
+{
+	struct fixture *f = *state;
+	struct replays *rs = &f->w.streams.replays;
+	struct page *large = NULL;
+	struct channel *ch;
+
+	rs->bytes_max = 8 * PAGE_BYTES;
+	f->top.offset = PAGE_MESSAGES;
+	for (unsigned i = 0; i < 2; i++) {
+		const char *name = i == 0 ? "a" : "b";
+		struct place place = {EPOCH, 0};
+		char id[PLACE_ID_SIZE(1)];
+
+		place_encode(id, place_list_hash(&name, 1), &place, 1);
+		join(f, i, name, id);
+	}
+	ch = f->sessions[1].first.channel;
+	while (list_empty(&ch->pages) || large->state != PAGE_LOADED) {
+		turn(f);
+		answer(f);
+		if (!list_empty(&ch->pages))
+			large = container_of(ch->pages.next, struct page,
+					     in_channel);
+	}
+	rs->pages.bytes += 2 * PAGE_BYTES - 1 - large->bytes;
+	large->bytes = 2 * PAGE_BYTES - 1; /* all there is for queues */
+	turn(f);
+	assert_true(rs->queued_bytes > 0);
+	assert_true(rs->queued_bytes < PAGE_BYTES);
+	assert_false(list_empty(&rs->crowded));
+	assert_false(replays_pending(rs));
+	taken(f, 0);
+	assert_true(replays_pending(rs));
+	turn(f);
+	assert_string_not_equal(taken(f, 1), "");
+	turn(f);
+	assert_false(replays_pending(rs));
+}
+
 static void test_replay_leaves_nothing_behind(void **state)
 {
 	struct fixture *f = *state;
@@ -393,6 +435,7 @@ int main(void)
 		TEST(test_replay_latest),
 		TEST(test_replay_several_channels),
 		TEST(test_replay_budget),
+		TEST(test_replay_crowd_waits),
 		TEST(test_replay_leaves_nothing_behind),
 		TEST(test_replay_rules_change),
 	};
