@@ -30,6 +30,11 @@ struct place {
 /* No store's epochs are greater: Redis counts them in doubles. */
 #define PLACE_EPOCH_MAX ((uint64_t)1 << 53)
 
+static inline bool place_equals(struct place a, struct place b)
+{
+	return a.epoch == b.epoch && a.offset == b.offset;
+}
+
 /* Positions are ordered over all logs that a channel ever has. */
 static inline bool place_before(struct place a, struct place b)
 {

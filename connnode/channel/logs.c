@@ -216,8 +216,7 @@ static void fetch(struct log *log)
 	if (d != NULL && d->epoch == log->place.epoch)
 		lacking = d->offset - 1 - log->place.offset;
 	list_remove(&log->in_holes);
-	if (log->fetch_from.epoch != log->place.epoch ||
-	    log->fetch_from.offset != log->place.offset)
+	if (!place_equals(log->fetch_from, log->place))
 		log->empty = 0;
 	log->fetch_from = log->place;
 	log->fetch_seen = log->seen;

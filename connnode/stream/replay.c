@@ -143,7 +143,57 @@ struct place subscription_place(const struct subscription *sub)
 static void tell_gap(struct replays *rs, struct subscription *sub,
 		     const struct gap *gap)
 {
-	rs->ops->gap(sub->session, sub->channel, gap);
+	struct session *s = sub->session;
+	struct frame *f = rs->ops->gap(s, sub->channel, gap);
+
+	session_push(s, f);
+	frame_release(f);
+}
+
+/* The last gap that was told to a stream of that channel alone. */
+struct told_gap {
+	struct frame *frame; /* NULL: none */
+	struct gap gap;
+	struct place at;
+};
+
+static bool gap_equals(const struct gap *a, const struct gap *b)
+{
+	return a->reason == b->reason && place_equals(a->from, b->from) &&
+	       place_equals(a->to, b->to);
+}
+
+/* To one of a channel's many, most of which are in the same place and get the
+ * same frame. */
+static void tell_gap_too(struct replays *rs, struct subscription *sub,
+			 const struct gap *gap, struct told_gap *told)
+{
+	struct session *s = sub->session;
+	struct place at = subscription_place(sub);
+
+	if (!(sub->variant & VARIANT_ALONE)) {
+		tell_gap(rs, sub, gap);
+		return;
+	}
+	if (told->frame != NULL && gap_equals(&told->gap, gap) &&
+	    place_equals(told->at, at)) {
+		metric_add(rs->use.metrics, NM_GAPS, gap->reason, 1);
+	} else {
+		if (told->frame != NULL)
+			frame_release(told->frame);
+		*told = (struct told_gap){
+			.frame = rs->ops->gap(s, sub->channel, gap),
+			.gap = *gap,
+			.at = at,
+		};
+	}
+	session_push(s, told->frame);
+}
+
+static void told_gap_fini(struct told_gap *told)
+{
+	if (told->frame != NULL)
+		frame_release(told->frame);
 }
 
 /* --- claims ------------------------------------------------------------ */
@@ -521,6 +571,7 @@ void replays_skipped(struct replays *rs, struct channel *ch, uint64_t to)
 {
 	uint64_t from = ch->messages;
 	struct gap gap = {.reason = GAP_EXPIRED, .to = {ch->epoch, to}};
+	struct told_gap told = {0};
 
 	fanout_finish(rs->use.fanout, ch);
 	ch->messages = to;
@@ -533,13 +584,15 @@ void replays_skipped(struct replays *rs, struct channel *ch, uint64_t to)
 			continue;
 		gap.from = (struct place){ch->epoch, at.offset + 1};
 		move_to(sub, gap.to);
-		tell_gap(rs, sub, &gap);
+		tell_gap_too(rs, sub, &gap, &told);
 	}
+	told_gap_fini(&told);
 }
 
 void replays_moved(struct replays *rs, struct channel *ch, struct place to)
 {
 	uint64_t from = ch->epoch;
+	struct told_gap told = {0};
 	struct gap gap;
 
 	fanout_finish(rs->use.fanout, ch);
@@ -555,22 +608,26 @@ void replays_moved(struct replays *rs, struct channel *ch, struct place to)
 		sub->moved = true;
 		move_to(sub, at);
 		if (gap.reason >= 0)
-			tell_gap(rs, sub, &gap);
+			tell_gap_too(rs, sub, &gap, &told);
 		if (sub->replay != NULL)
 			begin_anew(sub->replay);
 	}
+	told_gap_fini(&told);
 }
 
 void replays_lost(struct replays *rs, struct channel *ch, const struct gap *gap)
 {
+	struct told_gap told = {0};
+
 	fanout_finish(rs->use.fanout, ch);
 	list_for_each (node, &ch->subscriptions) {
 		struct subscription *sub = subscription_of(node);
 
 		/* Nothing of an earlier epoch is owed to newcomers. */
 		if (is_somewhere(sub) && sub->moved)
-			tell_gap(rs, sub, gap);
+			tell_gap_too(rs, sub, gap, &told);
 	}
+	told_gap_fini(&told);
 }
 
 void replays_log_closed(struct replays *rs, struct channel *ch)

@@ -49,10 +49,10 @@ struct replays_use {
 };
 
 struct replays_ops {
-	/* Tells the client what it misses; the place behind that is where its
-	 * subscription is now. */
-	void (*gap)(struct session *s, const struct channel *ch,
-		    const struct gap *gap);
+	/* What the client misses, as a frame (counted; one reference, the
+	 * caller's); the place behind that is where its subscription is now. */
+	struct frame *(*gap)(struct session *s, const struct channel *ch,
+			     const struct gap *gap);
 	/* A log's place became known, or is not needed any more: a session
 	 * that is not ready yet may be so now. */
 	void (*placed)(struct session *s);

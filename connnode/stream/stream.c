@@ -140,15 +140,11 @@ struct frame *stream_gap(struct session *s, const struct channel *ch,
 	return sse_render(&e);
 }
 
-void stream_tell_gap(struct session *s, const struct channel *ch,
-		     const struct gap *gap)
+static struct frame *on_gap(struct session *s, const struct channel *ch,
+			    const struct gap *gap)
 {
-	struct frame *f;
-
 	stream_places(s);
-	f = stream_gap(s, ch, gap);
-	session_push(s, f);
-	frame_release(f);
+	return stream_gap(s, ch, gap);
 }
 
 /* --- ready ------------------------------------------------------------- */
@@ -392,7 +388,7 @@ void stream_drained(struct session *s)
 /* --- all of them ------------------------------------------------------- */
 
 static const struct replays_ops replays_ops = {
-	.gap = stream_tell_gap,
+	.gap = on_gap,
 	.placed = stream_placed,
 };
 

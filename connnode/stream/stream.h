@@ -111,8 +111,5 @@ struct frame *stream_gap(struct session *s, const struct channel *ch,
 
 /* All of a page has been taken. */
 void stream_drained(struct session *s);
-/* Tells it; its id is where the client is in each of its channels. */
-void stream_tell_gap(struct session *s, const struct channel *ch,
-		     const struct gap *gap);
 
 #endif

@@ -247,6 +247,38 @@ static void test_replay_skipped_and_lost(void **state)
 	expect_gap(EPOCH, 13, EPOCH, 14);
 }
 
+/* Many in the same place are told the same, and it is written once. */
+static void test_replay_gap_is_shared(void **state)
+{
+	struct fixture *f = *state;
+	struct frame *gap[4];
+
+	f->top.offset = 9;
+	for (unsigned i = 0; i < 4; i++) {
+		join(f, i, i == 2 ? "a b" : "a", NULL);
+		settled(f, i);
+	}
+	f->top.offset = 20;
+	f->first = 15;
+	deliver(f, "a", 20);
+	for (unsigned n = 0; n < 10; n++) {
+		turn(f);
+		answer(f);
+	}
+	for (unsigned i = 0; i < 4; i++) {
+		struct outq *q = &f->sessions[i].out;
+
+		gap[i] = q->ring[q->head];
+	}
+	assert_ptr_equal(gap[0], gap[1]);
+	assert_ptr_not_equal(gap[0], gap[2]); /* it has an id of its own */
+	assert_ptr_equal(gap[0], gap[3]);
+	assert_int_equal(gap[0]->refs, 3);
+	assert_int_equal(metric_get(&f->w.metrics, NM_GAPS, GAP_EXPIRED), 4);
+	for (unsigned i = 0; i < 4; i++)
+		assert_non_null(strstr(taken(f, i), "gap:expired m15 "));
+}
+
 /* --- claims -------------------------------------------------------------- */
 
 static void test_claim_of_an_earlier_epoch(void **state)
@@ -671,6 +703,7 @@ int main(void)
 		TEST(test_replay_at_what_is_lost),
 		TEST(test_replay_first_comer_is_held),
 		TEST(test_replay_skipped_and_lost),
+		TEST(test_replay_gap_is_shared),
 		TEST(test_claim_of_an_earlier_epoch),
 		TEST(test_claim_is_told_once),
 		TEST(test_claim_is_told_once_of_several),
